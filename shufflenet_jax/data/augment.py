@@ -1,0 +1,59 @@
+"""Image in, image out. Every random choice is a function of a seed that the caller derives from the example."""
+
+import tensorflow as tf
+
+
+def decode(encoded: tf.Tensor) -> tf.Tensor:
+  """JPEG, PNG, BMP or GIF (first frame) bytes -> uint8 (h, w, 3)."""
+  image = tf.io.decode_image(encoded, channels=3, expand_animations=False)
+  image.set_shape((None, None, 3))
+  return image
+
+
+def _to_uint8(image: tf.Tensor) -> tf.Tensor:
+  return tf.cast(tf.clip_by_value(tf.round(image), 0.0, 255.0), tf.uint8)
+
+
+def center_crop(image: tf.Tensor, size: int, resize: int) -> tf.Tensor:
+  """Evaluation (section 4): short side to `resize` pixels, bilinear, then the central `size` x `size`.
+
+  uint8 (h, w, 3) -> uint8 (size, size, 3).
+  """
+  shape = tf.cast(tf.shape(image)[:2], tf.float32)
+  new_shape = tf.cast(tf.round(shape * (resize / tf.reduce_min(shape))), tf.int32)
+  image = tf.image.resize(image, new_shape, antialias=True)
+  top, left = (new_shape[0] - size) // 2, (new_shape[1] - size) // 2
+  return _to_uint8(tf.slice(image, [top, left, 0], [size, size, 3]))
+
+
+def random_resized_crop(
+  image: tf.Tensor, size: int, min_area: float, max_aspect: float, flip: bool, seed: tf.Tensor
+) -> tf.Tensor:
+  """Training: a random crop resized to `size` x `size`, bilinear, perhaps mirrored.
+
+  Args:
+    image: uint8 (h, w, 3).
+    size: output side, pixels.
+    min_area: smallest area of the crop, as a fraction of the image; the largest is 1.
+    max_aspect: widest crop, width over height; the narrowest is its inverse.
+    flip: whether half of the images are mirrored.
+    seed: int32 (2,).
+
+  Returns:
+    uint8 (size, size, 3).
+  """
+  begin, extent, _ = tf.image.stateless_sample_distorted_bounding_box(
+    tf.shape(image),
+    tf.zeros((1, 0, 4)),
+    seed=seed,
+    area_range=(min_area, 1.0),
+    aspect_ratio_range=(1 / max_aspect, max_aspect),
+    min_object_covered=0.0,
+    max_attempts=10,
+    use_image_if_no_bounding_boxes=True,
+  )
+  image = _to_uint8(tf.image.resize(tf.slice(image, begin, extent), (size, size), antialias=True))
+  if flip:
+    image = tf.image.stateless_random_flip_left_right(image, seed=seed + 1)
+  image.set_shape((size, size, 3))
+  return image

@@ -1,0 +1,44 @@
+"""Writes examples of a config's evaluation split as picture files, one folder per class.
+
+python -m shufflenet_jax.data.export --config=configs/quickstart.py --count=5 --to=DIR
+"""
+
+from absl import flags
+from ml_collections import config_flags
+
+from shufflenet_jax import cli
+from shufflenet_jax.errors import UserError
+
+if __name__ == "__main__":
+  config_flags.DEFINE_config_file("config", None, "Config file; its data section says what to read.")
+  flags.DEFINE_integer("count", 5, "How many examples.", lower_bound=1)
+  flags.DEFINE_string("to", None, "Folder to write DIR/<class>/<example>.png into.")
+  flags.mark_flags_as_required(["config", "to"])
+
+
+def export(config, count: int, to: str) -> list[str]:
+  """Writes the first `count` evaluation examples, undistorted, as PNG; returns their paths."""
+  import tensorflow as tf
+  from etils import epath
+
+  from shufflenet_jax.data import datasets, pipeline
+
+  split = datasets.open_split(config.data.name, config.data.data_dir, config.data.eval_split, config.model.num_classes)
+  paths = []
+  for example_id, image, label in pipeline.raw_examples(split).take(count).as_numpy_iterator():
+    path = epath.Path(to) / split.class_names[label] / f"{example_id:05d}.png"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(tf.io.encode_png(image).numpy())
+    paths.append(str(path))
+  return paths
+
+
+def main(arguments: list[str]) -> None:
+  if arguments:
+    raise UserError(f"unexpected argument {arguments[0]!r}; flags begin with --")
+  paths = export(flags.FLAGS.config, flags.FLAGS.count, flags.FLAGS.to)
+  print(f"{len(paths)} pictures in {flags.FLAGS.to}")
+
+
+if __name__ == "__main__":
+  cli.run(main)

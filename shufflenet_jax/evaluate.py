@@ -1,0 +1,104 @@
+"""Evaluates a checkpoint, every example exactly once. The last line of stdout is one JSON object.
+
+    python -m shufflenet_jax.evaluate --checkpoint=WORKDIR_OR_CHECKPOINT [--config.data.data_dir=... ...]
+
+Needs nothing but the checkpoint; --config.data fields point it at other data.
+"""
+
+import json
+import sys
+
+from absl import flags
+from ml_collections import config_flags
+
+from shufflenet_jax import cli
+from shufflenet_jax.errors import UserError
+
+if __name__ == "__main__":
+  flags.DEFINE_string("checkpoint", None, "A work directory (its newest checkpoint) or WORKDIR/checkpoints/<step>.")
+  flags.mark_flag_as_required("checkpoint")
+
+
+def run(eval_fn, state, split, config, mesh) -> dict[str, float]:
+  """Figures over a whole split: `top1` and `top5` (fractions), `loss` (mean), `examples`.
+
+  Args:
+    eval_fn: a compiled `train_step.eval_step`.
+    state: what it takes.
+    split: a `data.datasets.Split`.
+    config: the whole config.
+    mesh: the devices.
+  """
+  import jax
+
+  from shufflenet_jax.data import pipeline
+  from shufflenet_jax.mesh import split_batch
+
+  batches = pipeline.eval_batches(
+    split,
+    config.data,
+    batch_size=config.eval_batch_size,
+    num_classes=config.model.num_classes,
+    process=(jax.process_index(), jax.process_count()),
+  )
+  # Left on the device until the end, so that steps follow each other without waiting.
+  sums = [eval_fn(state, split_batch({k: b[k] for k in ("image", "label", "mask")}, mesh)) for b in batches]
+  sums = jax.device_get(sums)
+  total = {k: sum(s[k].item() for s in sums) for k in sums[0]}
+  return {k: total[k] / total["examples"] for k in ("top1", "top5", "loss")} | {"examples": total["examples"]}
+
+
+def describe(figures: dict[str, float]) -> str:
+  """`top-1 97.5 %, top-5 99.9 %, loss 0.1234 on 355 examples`."""
+  return (
+    f"top-1 {100 * figures['top1']:.2f} %, top-5 {100 * figures['top5']:.2f} %, loss {figures['loss']:.4f}"
+    f" on {figures['examples']:,} examples"
+  )
+
+
+def evaluate(found, config, devices=None) -> dict[str, float]:
+  """Evaluates a `checkpoint.Checkpoint` with a config (its own, or one with other data)."""
+  from shufflenet_jax import mesh, network, train_step
+  from shufflenet_jax.data import datasets
+
+  model = network.build(config.model)
+  data_mesh = mesh.data_mesh(devices)
+  mesh.check_batch_size("config.eval_batch_size", config.eval_batch_size, data_mesh)
+  split = datasets.open_split(config.data.name, config.data.data_dir, config.data.eval_split, config.model.num_classes)
+  variables = mesh.replicate(found.restore_variables(), data_mesh)
+  state = train_step.TrainState(found.step, variables["params"], variables["batch_stats"], opt_state=())
+  eval_fn = train_step.compile_eval_step(
+    data_mesh, model=model, mean=tuple(config.data.mean), std=tuple(config.data.std)
+  )
+  return run(eval_fn, state, split, config, data_mesh) | {"step": found.step}
+
+
+def main(arguments: list[str]) -> None:
+  if arguments:
+    raise UserError(f"unexpected argument {arguments[0]!r}; flags begin with --")
+  print(f"evaluating {_FOUND.path}", flush=True)
+  figures = evaluate(_FOUND, flags.FLAGS.config)
+  print(describe(figures))
+  print(json.dumps(figures))
+
+
+def _checkpoint_argument(argv: list[str]) -> str | None:
+  for argument, following in zip(argv, [*argv[1:], None]):
+    name, equals, value = argument.lstrip("-").partition("=")
+    if argument.startswith("-") and name == "checkpoint":
+      return value if equals else following
+  return None
+
+
+if __name__ == "__main__":
+  _FOUND = None
+  # The checkpoint's own config is the default that --config.… flags override, so it is needed before they parse.
+  if (given := _checkpoint_argument(sys.argv)) is not None:
+    from shufflenet_jax import checkpoint
+
+    try:
+      _FOUND = checkpoint.find(given)
+    except UserError as error:
+      sys.exit(f"error: {error}")
+    config_flags.DEFINE_config_dict("config", _FOUND.config, "The checkpoint's config; override its data fields.")
+  cli.run(main)

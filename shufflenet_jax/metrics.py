@@ -1,0 +1,115 @@
+"""Where figures go: the console, TensorBoard event files, `metrics.jsonl` and `curves.png`."""
+
+import json
+import time
+
+from clu import metric_writers
+from etils import epath
+
+FILE = "metrics.jsonl"
+
+
+class JsonLinesWriter(metric_writers.MetricWriter):
+  """Appends `{"step": ..., name: value}` lines to a file; each is on disk once written."""
+
+  def __init__(self, path: epath.Path):
+    self._file = path.open("a")
+
+  def write_scalars(self, step, scalars):
+    self._file.write(json.dumps({"step": step} | {k: float(v) for k, v in scalars.items()}) + "\n")
+    self._file.flush()
+
+  def _not_for_this_file(self, *args, **kwargs):
+    """JSON lines hold scalars only."""
+
+  write_summaries = write_images = write_videos = write_audios = _not_for_this_file
+  write_texts = write_histograms = write_hparams = write_pointcloud = _not_for_this_file
+
+  def flush(self):
+    self._file.flush()
+
+  def close(self):
+    self._file.close()
+
+
+def read(workdir: str) -> list[dict[str, float]]:
+  """The lines of `metrics.jsonl`, oldest first."""
+  path = epath.Path(workdir) / FILE
+  return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def writer(workdir: str, start_step: int) -> metric_writers.MetricWriter:
+  """Writes TensorBoard events and `metrics.jsonl`; what was logged beyond `start_step` is dropped first.
+
+  A run that died after its last checkpoint has logged steps that will be done again.
+  """
+  path = epath.Path(workdir) / FILE
+  if path.exists():
+    kept = [line for line in read(workdir) if line["step"] <= start_step]
+    partial = path.with_suffix(".partial")
+    partial.write_text("".join(json.dumps(line) + "\n" for line in kept))
+    partial.replace(path)
+  return metric_writers.MultiWriter([metric_writers.SummaryWriter(str(workdir)), JsonLinesWriter(path)])
+
+
+def draw_curves(workdir: str, title: str) -> epath.Path:
+  """Draws loss, accuracy and learning rate against step from `metrics.jsonl` into `curves.png`."""
+  from matplotlib.figure import Figure  # no pyplot: no global state, no display
+
+  lines = read(workdir)
+
+  def series(name):
+    points = [(line["step"], line[name]) for line in lines if name in line]
+    return tuple(zip(*points)) if points else ((), ())
+
+  figure = Figure(figsize=(12, 3.6), layout="constrained")
+  panels = {
+    "loss (cross-entropy)": {"train": "train_loss", "test": "eval_loss"},
+    "top-1 accuracy": {"train, augmented": "train_accuracy", "test": "eval_top1"},
+    "learning rate": {"": "learning_rate"},
+  }
+  for axes, (label, curves) in zip(figure.subplots(1, len(panels)), panels.items()):
+    for name, key in curves.items():
+      axes.plot(*series(key), label=name, marker="o" if key.startswith("eval") else None, markersize=3)
+    axes.set_xlabel("step")
+    axes.set_ylabel(label)
+    axes.grid(alpha=0.3)
+    if len(curves) > 1:
+      axes.legend()
+  figure.suptitle(title)
+  path = epath.Path(workdir) / "curves.png"
+  with path.open("wb") as f:
+    figure.savefig(f, format="png", dpi=110)
+  return path
+
+
+class Progress:
+  """Console lines: step, percent done, figures, images/s, time left."""
+
+  def __init__(self, start_step: int, num_steps: int, batch_size: int):
+    self._num_steps, self._batch_size = num_steps, batch_size
+    self._last_step, self._last_time = start_step, time.perf_counter()
+
+  def restart(self, step: int):
+    """Begins an interval: what came before (compilation, an evaluation) is not counted."""
+    self._last_step, self._last_time = step, time.perf_counter()
+
+  def line(self, step: int, figures: dict[str, float]) -> tuple[str, float]:
+    """The line for this step, and images per second since the last."""
+    seconds = max(time.perf_counter() - self._last_time, 1e-9)
+    rate = (step - self._last_step) * self._batch_size / seconds
+    left = (self._num_steps - step) * self._batch_size / max(rate, 1e-9)
+    self.restart(step)
+    return (
+      f"step {step}/{self._num_steps} ({100 * step / self._num_steps:.0f} %)  loss {figures['train_loss']:.4f}"
+      f"  accuracy {100 * figures['train_accuracy']:.1f} %  learning rate {figures['learning_rate']:.4g}"
+      f"  {rate:,.0f} images/s  {duration(left)} left"
+    ), rate
+
+
+def duration(seconds: float) -> str:
+  """`2 h 05 min`, `3 min 20 s` or `8 s`."""
+  seconds = round(seconds)
+  if seconds >= 3600:
+    return f"{seconds // 3600} h {seconds % 3600 // 60:02d} min"
+  return f"{seconds // 60} min {seconds % 60:02d} s" if seconds >= 60 else f"{seconds} s"

@@ -1,0 +1,80 @@
+"""Names what is in pictures: top-5 classes and probabilities for each.
+
+python -m shufflenet_jax.predict --checkpoint=WORKDIR_OR_CHECKPOINT [--json] IMAGE...
+"""
+
+import json
+import sys
+
+from absl import flags
+
+from shufflenet_jax import cli
+from shufflenet_jax.errors import UserError
+
+if __name__ == "__main__":
+  flags.DEFINE_string("checkpoint", None, "A work directory (its newest checkpoint) or WORKDIR/checkpoints/<step>.")
+  flags.DEFINE_bool("json", False, "Print one JSON object per image instead of a table.")
+  flags.mark_flag_as_required("checkpoint")
+
+
+def predictor(found, top: int = 5):
+  """A function from an image's encoded bytes to its best classes: [(name, probability), ...].
+
+  Args:
+    found: a `checkpoint.Checkpoint`.
+    top: how many classes, at most as many as there are.
+  """
+  import jax
+  import numpy as np
+
+  from shufflenet_jax import network
+  from shufflenet_jax.data import augment
+  from shufflenet_jax.train_step import normalize
+
+  model, data = network.build(found.config.model), found.config.data
+  variables = found.restore_variables()
+
+  @jax.jit
+  def probabilities(images):
+    return jax.nn.softmax(model.apply(variables, normalize(images, tuple(data.mean), tuple(data.std))))
+
+  def predict(encoded: bytes) -> list[tuple[str, float]]:
+    image = augment.center_crop(augment.decode(encoded), data.image_size, data.eval_resize).numpy()
+    p = np.asarray(probabilities(image[None]))[0]
+    return [(found.class_names[i], float(p[i])) for i in np.argsort(-p)[:top]]
+
+  return predict
+
+
+def main(paths: list[str]) -> int:
+  if not paths:
+    raise UserError("no images given; name one or more files after the flags")
+  import tensorflow as tf
+  from etils import epath
+
+  from shufflenet_jax import checkpoint
+
+  predict = predictor(checkpoint.find(flags.FLAGS.checkpoint))
+  failed = 0
+  for path in paths:
+    try:
+      classes = predict(epath.Path(path).read_bytes())
+    except OSError as error:
+      print(f"error: {path}: {error.strerror or error}", file=sys.stderr)
+      failed += 1
+      continue
+    except tf.errors.InvalidArgumentError:
+      print(f"error: {path}: not an image that can be decoded (JPEG, PNG, BMP, GIF)", file=sys.stderr)
+      failed += 1
+      continue
+    if flags.FLAGS.json:
+      print(json.dumps({"image": path, "classes": [{"name": n, "probability": p} for n, p in classes]}))
+    else:
+      print(f"{path}  " + "  ".join(f"{n} {100 * p:.1f} %" for n, p in classes))
+  if failed:
+    print(f"error: {failed} of {len(paths)} images could not be read", file=sys.stderr)
+  return 1 if failed else 0
+
+
+if __name__ == "__main__":
+  cli.run(main)

@@ -1,0 +1,159 @@
+"""The training and evaluation steps: pure, module-level, jitted by the caller over a mesh with one axis, `data`."""
+
+import functools
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+
+AXIS = "data"
+
+
+@flax.struct.dataclass
+class TrainState:
+  """What training carries on. All arrays are the same on every device.
+
+  Attributes:
+    step: int32 scalar, steps done.
+    params: float32.
+    batch_stats: float32 running mean and variance of each batch norm.
+    opt_state: Optax's.
+  """
+
+  step: jax.Array
+  params: Any
+  batch_stats: Any
+  opt_state: Any
+
+
+def init_state(model, optimizer: optax.GradientTransformation, image_size: int, seed: int) -> TrainState:
+  """A fresh state; the same for a seed on any hardware."""
+  image = jnp.zeros((1, image_size, image_size, 3), jnp.float32)
+  variables = jax.jit(model.init)(jax.random.key(seed), image)
+  params = variables["params"]
+  return TrainState(jnp.zeros((), jnp.int32), params, variables["batch_stats"], optimizer.init(params))
+
+
+def normalize(images: jax.Array, mean: tuple[float, ...], std: tuple[float, ...]) -> jax.Array:
+  """uint8 (n, h, w, 3) -> float32 of about zero mean and unit variance; mean and std on the 0-255 scale."""
+  shape = (1, 1, 1, -1)  # (c,) -> (1, 1, 1, c)
+  return (images.astype(jnp.float32) - jnp.asarray(mean).reshape(shape)) / jnp.asarray(std).reshape(shape)
+
+
+def train_step(
+  state: TrainState,
+  batch: dict[str, jax.Array],
+  *,
+  model,
+  optimizer: optax.GradientTransformation,
+  schedule: optax.Schedule,
+  mean: tuple[float, ...],
+  std: tuple[float, ...],
+  label_smoothing: float = 0.0,
+  accumulate_steps: int = 1,
+) -> tuple[TrainState, dict[str, jax.Array]]:
+  """One SGD step, on one device's part of the batch; runs inside `jax.shard_map`.
+
+  Batch norm sees one device's images (one micro-batch of them, with
+  accumulation), as on the paper's four GPUs. Gradients, running statistics
+  and metrics are averaged over the devices together, in one all-reduce.
+
+  Args:
+    state: replicated.
+    batch: `image` uint8 (n, h, w, 3), `label` int32 (n,): this device's examples.
+    model: a Flax module with a `batch_stats` collection.
+    optimizer, schedule: see `optim.sgd`.
+    mean, std: see `normalize`.
+    label_smoothing: share of the target spread evenly over the classes.
+    accumulate_steps: micro-batches; must divide n.
+
+  Returns:
+    The next state, and float32 scalars over the global batch: loss (without weight decay), accuracy, learning_rate.
+  """
+
+  def loss_fn(params, batch_stats, images, labels):
+    logits, updated = model.apply(
+      {"params": params, "batch_stats": batch_stats},
+      normalize(images, mean, std),
+      train=True,
+      mutable=["batch_stats"],
+    )
+    targets = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1]), label_smoothing)
+    loss = optax.softmax_cross_entropy(logits, targets).mean()
+    accuracy = (logits.argmax(-1) == labels).mean(dtype=jnp.float32)
+    return loss, (updated["batch_stats"], {"loss": loss, "accuracy": accuracy})
+
+  # Marked as differing between devices, so that differentiation itself adds no all-reduce.
+  params, batch_stats = jax.tree.map(lambda x: jax.lax.pcast(x, AXIS, to="varying"), (state.params, state.batch_stats))
+
+  def micro_step(carry, micro_batch):
+    batch_stats, total = carry
+    grads, (batch_stats, metrics) = jax.grad(loss_fn, has_aux=True)(params, batch_stats, *micro_batch)
+    return (batch_stats, jax.tree.map(jnp.add, total, (grads, metrics))), None
+
+  images, labels = batch["image"], batch["label"]
+  if accumulate_steps == 1:
+    grads, (batch_stats, metrics) = jax.grad(loss_fn, has_aux=True)(params, batch_stats, images, labels)
+  else:
+    # (n, ...) -> (accumulate_steps, n / accumulate_steps, ...)
+    micro = jax.tree.map(lambda x: x.reshape(accumulate_steps, -1, *x.shape[1:]), (images, labels))
+    zeros = (jax.tree.map(jnp.zeros_like, params), {"loss": jnp.zeros(()), "accuracy": jnp.zeros(())})
+    zeros = (zeros[0], jax.tree.map(lambda x: jax.lax.pcast(x, AXIS, to="varying"), zeros[1]))
+    (batch_stats, total), _ = jax.lax.scan(micro_step, (batch_stats, zeros), micro)
+    grads, metrics = jax.tree.map(lambda x: x / accumulate_steps, total)
+
+  grads, batch_stats, metrics = jax.lax.pmean((grads, batch_stats, metrics), AXIS)
+  updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+  params = optax.apply_updates(state.params, updates)
+  metrics["learning_rate"] = schedule(state.step)
+  return TrainState(state.step + 1, params, batch_stats, opt_state), metrics
+
+
+def eval_step(
+  state: TrainState, batch: dict[str, jax.Array], *, model, mean: tuple[float, ...], std: tuple[float, ...]
+) -> dict[str, jax.Array]:
+  """Sums over the examples whose `mask` is True; runs inside `jax.shard_map`.
+
+  Returns:
+    examples, top1, top5: int32 counts; loss: float32 sum of cross-entropies. Over all devices.
+  """
+  variables = {"params": state.params, "batch_stats": state.batch_stats}
+  logits = model.apply(variables, normalize(batch["image"], mean, std))
+  labels, mask = batch["label"], batch["mask"]
+  # Rank of the label among the logits, 0 the best; NaN logits rank as wrong.
+  own = jnp.take_along_axis(logits, labels[:, None], axis=-1)
+  rank = logits.shape[-1] - 1 - (logits < own).sum(-1)
+  losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+  sums = {
+    "examples": mask.sum(dtype=jnp.int32),
+    "top1": (mask & (rank < 1)).sum(dtype=jnp.int32),
+    "top5": (mask & (rank < 5)).sum(dtype=jnp.int32),
+    "loss": jnp.where(mask, losses, 0.0).sum(),
+  }
+  return jax.lax.psum(sums, AXIS)
+
+
+def compile_steps(mesh: jax.sharding.Mesh, *, model, optimizer, schedule, mean, std, label_smoothing, accumulate_steps):
+  """(train_step, eval_step) jitted for a mesh: states replicated and donated in training, batches split over `data`."""
+  replicated, split = jax.sharding.PartitionSpec(), jax.sharding.PartitionSpec(AXIS)
+  train = functools.partial(
+    train_step,
+    model=model,
+    optimizer=optimizer,
+    schedule=schedule,
+    mean=mean,
+    std=std,
+    label_smoothing=label_smoothing,
+    accumulate_steps=accumulate_steps,
+  )
+  train = jax.shard_map(train, mesh=mesh, in_specs=(replicated, split), out_specs=(replicated, replicated))
+  return jax.jit(train, donate_argnums=0), compile_eval_step(mesh, model=model, mean=mean, std=std)
+
+
+def compile_eval_step(mesh: jax.sharding.Mesh, *, model, mean, std):
+  """`eval_step` jitted for a mesh."""
+  replicated, split = jax.sharding.PartitionSpec(), jax.sharding.PartitionSpec(AXIS)
+  step = functools.partial(eval_step, model=model, mean=mean, std=std)
+  return jax.jit(jax.shard_map(step, mesh=mesh, in_specs=(replicated, split), out_specs=replicated))

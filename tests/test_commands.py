@@ -1,0 +1,142 @@
+"""Commands as a user runs them: statuses, one-line errors, JSON."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import tensorflow as tf
+
+from configs import imagenet
+from shufflenet_jax import predict
+from shufflenet_jax.data import export
+from shufflenet_jax.train import train
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+
+def command(module, *arguments):
+  environment = os.environ | {"JAX_PLATFORMS": "cpu"}
+  return subprocess.run(
+    [sys.executable, "-m", f"shufflenet_jax.{module}", *map(str, arguments)],
+    cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300,
+  )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+  ("overrides", "words"),
+  [
+    (["--config.optimizer.learning_rat=1"], ["learning_rat", "learning_rate"]),
+    (["--config.batch_size=many"], ["many"]),
+    (["--config=configs/absent.py"], ["configs/absent.py"]),
+    (["--config=configs/imagenet.py:width=2"], ["width", "scale, groups, shuffle"]),
+    (["--config.model.groups=5"], ["groups=5", "1, 2, 3, 4, 8"]),
+    (["stray"], ["stray"]),
+  ],
+)
+def test_bad_command_lines_are_one_line(tmp_path, overrides, words):
+  done = command("train", "--config=configs/quickstart.py", f"--workdir={tmp_path}/w", *overrides)
+  assert done.returncode not in (0, None)
+  lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+  assert len(lines) == 1, done.stderr
+  assert all(word in lines[0] for word in words), lines[0]
+  assert "Traceback" not in done.stderr
+  assert not (tmp_path / "w").exists()
+
+
+@pytest.mark.parametrize("module", ["train", "evaluate", "predict", "data.export"])
+def test_help_needs_no_heavy_import(module):
+  code = (
+    "import runpy, sys; sys.argv = ['x', '--help']\n"
+    f"try: runpy.run_module('shufflenet_jax.{module}', run_name='__main__', alter_sys=True)\n"
+    "except SystemExit as stop: assert not stop.code, stop.code\n"
+    "heavy = {'jax', 'tensorflow', 'flax', 'orbax', 'clu'} & set(sys.modules)\n"
+    "assert not heavy, heavy"
+  )
+  done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+  assert done.returncode == 0, done.stderr
+  assert f"shufflenet_jax.{module}" in done.stdout
+
+
+@pytest.mark.parametrize("module", ["models.shufflenet", "train_step", "complexity"])
+def test_models_and_steps_import_no_tensorflow(module):
+  code = f"import sys, shufflenet_jax.{module}\nassert not {{'tensorflow', 'clu'}} & set(sys.modules)"
+  subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=60)
+
+
+def test_train_evaluate_predict_as_commands(config, data_dir, tmp_path):
+  workdir = tmp_path / "w"
+  config.num_train_steps = 4
+  train(config, str(workdir))
+  done = command("evaluate", f"--checkpoint={workdir}", "--config.eval_batch_size=71")
+  figures = json.loads(done.stdout.splitlines()[-1])
+  assert set(figures) == {"top1", "top5", "loss", "examples", "step"}
+  assert (figures["examples"], figures["step"]) == (355, 4)
+  assert command("evaluate", f"--checkpoint={workdir}", "--config.data.nam=x").returncode != 0
+
+  pictures = export.export(config, 2, str(tmp_path / "pictures"))
+  bad = tmp_path / "bad.png"
+  bad.write_text("not a picture")
+  done = command("predict", f"--checkpoint={workdir}", "--json", pictures[0], bad, tmp_path / "absent.png", pictures[1])
+  answers = [json.loads(line) for line in done.stdout.splitlines()]
+  assert done.returncode == 1
+  assert [a["image"] for a in answers] == pictures
+  for answer in answers:
+    probabilities = [c["probability"] for c in answer["classes"]]
+    assert len(probabilities) == 5
+    assert probabilities == sorted(probabilities, reverse=True)
+  assert f"{bad}: not an image" in done.stderr
+  assert "absent.png: No such file" in done.stderr
+  assert "Traceback" not in done.stderr
+
+
+def test_predict_agrees_with_evaluation_preprocessing(config, data_dir, tmp_path):
+  from shufflenet_jax import checkpoint
+
+  config.num_train_steps = 1
+  train(config, str(tmp_path / "w"))
+  name = predict.predictor(checkpoint.find(str(tmp_path / "w")), top=1)
+  path = export.export(config, 1, str(tmp_path / "p"))[0]
+  with open(path, "rb") as f:
+    [(label, probability)] = name(f.read())
+  assert label in set("0123456789")
+  assert 0.1 <= probability <= 1.0
+
+
+def test_imagenet_config_trains_on_a_prepared_imagenet2012(tmp_path):
+  import io
+  import tarfile
+
+  import tensorflow_datasets as tfds
+
+  def jpeg(i):
+    return tf.io.encode_jpeg(tf.cast(tf.random.stateless_uniform((40 + i, 50, 3), (i, 0), 0, 256, tf.int32), tf.uint8))
+
+  def add(tar, name, data):
+    entry = tarfile.TarInfo(name)
+    entry.size = len(data)
+    tar.addfile(entry, io.BytesIO(data))
+
+  manual = tmp_path / "manual"
+  manual.mkdir()
+  with tarfile.open(manual / "ILSVRC2012_img_train.tar", "w") as train_tar:
+    for wnid in ("n01440764", "n01443537"):
+      inner = io.BytesIO()
+      with tarfile.open(fileobj=inner, mode="w") as class_tar:
+        for i in range(4):
+          add(class_tar, f"{wnid}_{i}.JPEG", jpeg(i).numpy())
+      add(train_tar, f"{wnid}.tar", inner.getvalue())
+  with tarfile.open(manual / "ILSVRC2012_img_val.tar", "w") as val_tar:
+    for i in range(1, 6):
+      add(val_tar, f"ILSVRC2012_val_{i:08d}.JPEG", jpeg(i).numpy())
+  tfds.disable_progress_bar()
+  builder = tfds.builder("imagenet2012", data_dir=tmp_path / "tfds")
+  builder.download_and_prepare(download_config=tfds.download.DownloadConfig(manual_dir=manual))
+
+  config = imagenet.get_config("scale=0.25,groups=3")
+  config.data.data_dir = str(tmp_path / "tfds")
+  config.num_train_steps, config.batch_size, config.eval_batch_size = 2, 4, 4
+  state, figures = train(config, str(tmp_path / "w"))
+  assert state.step == 2
+  assert figures["examples"] == 5

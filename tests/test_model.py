@@ -1,0 +1,83 @@
+"""The shuffle and the network against their definitions."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from shufflenet_jax.models.layers import channel_shuffle
+from shufflenet_jax.models.shufflenet import ShuffleNetV1, ShuffleUnit
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_shuffle_is_the_definition_and_its_inverse(seed):
+  rng = np.random.default_rng(seed)
+  g, n = rng.integers(1, 9), rng.integers(1, 13)
+  x = rng.normal(size=(2, 3, 2, g * n)).astype(np.float32)
+  y = np.asarray(channel_shuffle(jnp.asarray(x), int(g)))
+  for i in range(g):  # channel j of group i becomes the i-th of the j-th run of g
+    for j in range(n):
+      np.testing.assert_array_equal(y[..., j * g + i], x[..., i * n + j])
+  np.testing.assert_array_equal(channel_shuffle(jnp.asarray(y), int(n)), x)
+
+
+def test_shuffle_refuses_channels_that_do_not_divide():
+  with pytest.raises(ValueError, match="10 channels do not divide into 3 groups"):
+    channel_shuffle(jnp.zeros((1, 1, 1, 10)), 3)
+
+
+@pytest.mark.parametrize("shuffle", [True, False])
+@pytest.mark.parametrize("groups", [2, 3, 4, 8])
+def test_groups_see_each_other_only_through_the_shuffle(groups, shuffle):
+  """Zeroing one group of the unit's input changes the expand convolution's output where it should."""
+  features = 4 * groups * groups  # each group of the bottleneck gets a channel of every group
+
+  def norm(name):
+    return lambda x: x
+
+  unit = ShuffleUnit(features, groups, 1, norm=norm, shuffle=shuffle)
+  x = jax.random.uniform(jax.random.key(0), (1, 4, 4, features), minval=0.5, maxval=1.0)
+  variables = jax.tree.map(jnp.abs, unit.init(jax.random.key(1), x))  # positive, so that no ReLU hides a path
+  per_group = features // groups
+
+  def expanded(x):
+    _, captured = unit.apply(variables, x, capture_intermediates=True)
+    return captured["intermediates"]["expand"]["__call__"][0]
+
+  before = expanded(x)
+  for zeroed in range(groups):
+    after = expanded(x.at[..., zeroed * per_group : (zeroed + 1) * per_group].set(0))
+    changed = np.abs(np.asarray(after - before)).reshape(-1, groups, per_group).min(axis=(0, 2)) > 1e-6
+    untouched = np.abs(np.asarray(after - before)).reshape(-1, groups, per_group).max(axis=(0, 2)) == 0
+    own = np.arange(groups) == zeroed
+    assert changed.all() if shuffle else (changed == own).all() and (untouched == ~own).all()
+
+
+@pytest.mark.parametrize("groups", [1, 2, 3, 4, 8])
+@pytest.mark.parametrize(("size", "scale"), [(32, 0.25), (45, 0.3)])
+def test_logits_are_float32_and_batch_free_in_evaluation(groups, size, scale):
+  model = ShuffleNetV1(groups, scale, num_classes=7, repeats=(1, 2, 1), dtype=jnp.bfloat16)
+  images = jax.random.normal(jax.random.key(0), (3, size, size, 3))
+  variables = jax.jit(model.init)(jax.random.key(1), images)
+  assert {x.dtype for x in jax.tree.leaves(variables)} == {jnp.dtype(jnp.float32)}
+  logits = jax.jit(model.apply)(variables, images)
+  assert logits.shape == (3, 7)
+  assert logits.dtype == jnp.float32
+  assert bool(jnp.isfinite(logits).all())
+
+
+def test_stride_2_keeps_the_pooled_input_first():
+  unit = ShuffleUnit(24, 1, 2, norm=lambda name: lambda x: x)
+  x = jax.random.uniform(jax.random.key(0), (1, 5, 4, 6))
+  y, _ = unit.init_with_output(jax.random.key(1), x)
+  assert y.shape == (1, 3, 2, 24)
+  padded = np.pad(np.asarray(x), ((0, 0), (1, 1), (1, 1), (0, 0)))
+  np.testing.assert_allclose(y[0, 1, 1, :6], padded[0, 2:5, 2:5].mean((0, 1)), rtol=1e-5)
+
+
+def test_unit_refuses_shapes_that_do_not_fit():
+  norm = lambda name: lambda x: x  # noqa: E731
+  with pytest.raises(ValueError, match="input has 8, features=16"):
+    ShuffleUnit(16, 1, 1, norm=norm).init(jax.random.key(0), jnp.zeros((1, 4, 4, 8)))
+  with pytest.raises(ValueError, match="features=8 must exceed 8"):
+    ShuffleUnit(8, 1, 2, norm=norm).init(jax.random.key(0), jnp.zeros((1, 4, 4, 8)))
