@@ -15,8 +15,10 @@ def _one_line(kinds: tuple[type[Exception], ...]):
   try:
     yield
   except kinds as error:
-    # The first line says it; a KeyError's str() is its repr.
-    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)  # str() would quote it
+    if "Traceback (most recent call last)" in text:  # of a config file: its last line says it
+      text = text.strip().splitlines()[-1].partition(": ")[2]
+    text = text.replace("\\n", ": ").replace("\\'", "'").strip("'")  # a KeyError's repr within another error
     print(f"error: {' '.join(text.split())}", file=sys.stderr, flush=True)
     sys.exit(2)
 
@@ -25,11 +27,9 @@ def _parse(argv: list[str]) -> list[str]:
   wrong = (flags.Error, UserError, AttributeError, KeyError, TypeError, ValueError, OSError, SyntaxError)
   with _one_line(wrong):
     rest = flags.FLAGS(argv)
-    if flags.FLAGS.help or flags.FLAGS.helpshort:
-      print(sys.modules["__main__"].__doc__)
-      print("Flags:")
-      print(flags.FLAGS.main_module_help())
-      sys.exit(0)
+    if "config" in flags.FLAGS:
+      # A config file that failed to load says so only when a field is asked for.
+      getattr(flags.FLAGS.config, "is_locked", None)
     return rest
 
 
@@ -38,6 +38,11 @@ def run(main: Callable[[list[str]], int | None]) -> None:
   # On a machine without a TPU, libtpu and JAX would print how they looked for one.
   os.environ.setdefault("TPU_STDERR_LOG_LEVEL", "3")
   os.environ.setdefault("TPU_MIN_LOG_LEVEL", "3")
+
+  if {"--help", "-help", "-h"} & set(sys.argv[1:]):
+    print(sys.modules["__main__"].__doc__)
+    print(flags.FLAGS.main_module_help())
+    sys.exit(0)
 
   def guarded(argv):
     logging.set_verbosity(logging.WARNING)  # Orbax tells of every file it writes

@@ -94,7 +94,7 @@ def test_train_evaluate_predict_as_commands(config, data_dir, tmp_path):
 def test_predict_agrees_with_evaluation_preprocessing(config, data_dir, tmp_path):
   from shufflenet_jax import checkpoint
 
-  config.num_train_steps = 1
+  config.num_train_steps = 3
   train(config, str(tmp_path / "w"))
   name = predict.predictor(checkpoint.find(str(tmp_path / "w")), top=1)
   path = export.export(config, 1, str(tmp_path / "p"))[0]

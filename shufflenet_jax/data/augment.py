@@ -14,15 +14,20 @@ def _to_uint8(image: tf.Tensor) -> tf.Tensor:
   return tf.cast(tf.clip_by_value(tf.round(image), 0.0, 255.0), tf.uint8)
 
 
+def _resize_short_side(image: tf.Tensor, to: int) -> tf.Tensor:
+  shape = tf.cast(tf.shape(image)[:2], tf.float32)
+  new_shape = tf.cast(tf.round(shape * (to / tf.reduce_min(shape))), tf.int32)
+  return tf.image.resize(image, new_shape, antialias=True)  # bilinear, float32
+
+
 def center_crop(image: tf.Tensor, size: int, resize: int) -> tf.Tensor:
   """Evaluation (section 4): short side to `resize` pixels, bilinear, then the central `size` x `size`.
 
   uint8 (h, w, 3) -> uint8 (size, size, 3).
   """
-  shape = tf.cast(tf.shape(image)[:2], tf.float32)
-  new_shape = tf.cast(tf.round(shape * (resize / tf.reduce_min(shape))), tf.int32)
-  image = tf.image.resize(image, new_shape, antialias=True)
-  top, left = (new_shape[0] - size) // 2, (new_shape[1] - size) // 2
+  image = _resize_short_side(image, resize)
+  height, width = tf.unstack(tf.shape(image)[:2])
+  top, left = (height - size) // 2, (width - size) // 2
   return _to_uint8(tf.slice(image, [top, left, 0], [size, size, 3]))
 
 
@@ -42,6 +47,9 @@ def random_resized_crop(
   Returns:
     uint8 (size, size, 3).
   """
+  is_small = tf.reduce_min(tf.shape(image)[:2]) < size
+  # Crops of a small picture would fall on few whole pixels; enlarged first, they fall between them.
+  image = tf.cond(is_small, lambda: _to_uint8(_resize_short_side(image, size)), lambda: image)
   begin, extent, _ = tf.image.stateless_sample_distorted_bounding_box(
     tf.shape(image),
     tf.zeros((1, 0, 4)),
