@@ -18,7 +18,9 @@ def _one_line(kinds: tuple[type[Exception], ...]):
     text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)  # str() would quote it
     if "Traceback (most recent call last)" in text:  # of a config file: its last line says it
       text = text.strip().splitlines()[-1].partition(": ")[2]
-    text = text.replace("\\n", ": ").replace("\\'", "'").strip("'")  # a KeyError's repr within another error
+    if "\\n" in text and text[0] == text[-1] == "'":  # a KeyError's repr within another error
+      text = text[1:-1].replace("\\n", ": ").replace("\\'", "'")
+    text = text.removeprefix("Configuration is not available because of an earlier failure to load: ")
     print(f"error: {' '.join(text.split())}", file=sys.stderr, flush=True)
     sys.exit(2)
 
