@@ -1,6 +1,7 @@
 """How every command starts: flags in, one clear line out when something is wrong."""
 
 import contextlib
+import glob
 import os
 import sys
 from collections.abc import Callable
@@ -37,10 +38,11 @@ def _parse(argv: list[str]) -> list[str]:
 
 def run(main: Callable[[list[str]], int | None]) -> None:
   """Parses the flags and calls `main(positional_arguments)`; exits with its status, or 2 for a `UserError`."""
-  # On a machine without a TPU, libtpu and JAX would print how they looked for one.
-  os.environ.setdefault("TPU_STDERR_LOG_LEVEL", "3")
-  os.environ.setdefault("TPU_MIN_LOG_LEVEL", "3")
-
+  os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's start-up notes are no news to our users
+  os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # it decodes and resizes only: no gain, a warning each start
+  if not any(map(glob.glob, ("/dev/accel*", "/dev/vfio/*", "/dev/nvidia*", "/dev/kfd"))):
+    # No accelerator: spares the seconds and warnings of libtpu looking for one.
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")
   if {"--help", "-help", "-h"} & set(sys.argv[1:]):
     print(sys.modules["__main__"].__doc__)
     print(flags.FLAGS.main_module_help())

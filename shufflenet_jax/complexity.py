@@ -66,8 +66,11 @@ def model_overview(model, image_size: int) -> tuple[dict[str, tuple[int, int]], 
   image = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
   variables = jax.eval_shape(model.init, jax.random.key(0), image)
   by_scope = count_multiply_adds(model.apply, variables, image)
+  # Trees come sorted by name; the trace has the network's own order (norms go with their convolution).
+  order = list(dict.fromkeys(part for scope in by_scope for part in scope.split("/")))
   rows = {}
-  for name, params in variables["params"].items():
+  for name in sorted(variables["params"], key=lambda n: order.index(n.removesuffix("_norm"))):
+    params = variables["params"][name]
     macs = sum(n for scope, n in by_scope.items() if name in scope.split("/"))
     rows[name] = (count_parameters(params), macs)
   return rows, count_parameters(variables["params"]), sum(by_scope.values())

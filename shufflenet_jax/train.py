@@ -57,7 +57,10 @@ def train(config, workdir: str, devices=None, stop_after_step: int | None = None
   state = mesh.replicate(state, data_mesh)
   _print_overview(model, config, data_mesh, train_split, eval_split)
 
-  workdir.mkdir(parents=True, exist_ok=True)
+  try:
+    workdir.mkdir(parents=True, exist_ok=True)
+  except OSError as error:
+    raise UserError(f"--workdir={workdir} cannot be made: {error.strerror or error}") from None
   checkpoints = checkpoint.manager(workdir, config.keep_checkpoints)
   start_step = checkpoints.latest_step() or 0
   if start_step:
