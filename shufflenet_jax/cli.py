@@ -49,7 +49,7 @@ def run(main: Callable[[list[str]], int | None]) -> None:
     sys.exit(0)
 
   def guarded(argv):
-    logging.set_verbosity(logging.WARNING)  # Orbax tells of every file it writes
+    logging.set_verbosity(logging.ERROR)  # Orbax and TFDS tell of every file they touch
     with _one_line((UserError,)):
       return main(argv[1:])
 

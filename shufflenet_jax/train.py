@@ -47,7 +47,7 @@ def train(config, workdir: str, devices=None, stop_after_step: int | None = None
   mesh.check_batch_size("config.eval_batch_size", config.eval_batch_size, data_mesh)
   _check_intervals(config)
   workdir = epath.Path(workdir)
-  _check_same_architecture(config, workdir)
+  changed = _changed_fields(config, workdir)
   train_split, eval_split = (
     datasets.open_split(config.data.name, config.data.data_dir, split, config.model.num_classes)
     for split in (config.data.train_split, config.data.eval_split)
@@ -66,6 +66,8 @@ def train(config, workdir: str, devices=None, stop_after_step: int | None = None
   if start_step:
     state = checkpoint.restore_state(checkpoints, start_step, state)
     print(f"resuming from {workdir / 'checkpoints' / str(start_step)}", flush=True)
+    for change in changed:
+      print(f"  changed since: {change}", flush=True)
   (workdir / "config.json").write_text(json.dumps(checkpoint.to_json(config), indent=2) + "\n")
 
   step_fn, eval_fn = train_step.compile_steps(
@@ -146,18 +148,27 @@ def _check_intervals(config):
       raise UserError(f"config.{name}={config[name]} must be 1 or more")
 
 
-def _check_same_architecture(config, workdir):
+def _changed_fields(config, workdir) -> list[str]:
+  """`field: before -> now` of what differs from the run in the work directory; another network is an error."""
   from shufflenet_jax import checkpoint
 
   saved = workdir / "config.json"
   if not (saved.exists() and (workdir / "checkpoints").exists()):
-    return
-  before, now = (json.loads(saved.read_text())["model"], checkpoint.to_json(config)["model"])
-  differs = [f"{k}: {before.get(k)} there, {now.get(k)} here" for k in now | before if before.get(k) != now.get(k)]
-  if differs:
+    return []
+  before, now = _flat(json.loads(saved.read_text())), _flat(checkpoint.to_json(config))
+  changed = [f"{k}: {before.get(k)} -> {now.get(k)}" for k in sorted(before | now) if before.get(k) != now.get(k)]
+  if network := [change for change in changed if change.startswith("model.") and "dtype" not in change]:
     raise UserError(
-      f"--workdir={workdir} holds checkpoints of another network ({'; '.join(differs)}); choose another --workdir"
+      f"--workdir={workdir} holds checkpoints of another network ({', '.join(network)}); choose another --workdir"
     )
+  return changed
+
+
+def _flat(values: dict, prefix: str = "") -> dict:
+  flat = {}
+  for key, value in values.items():
+    flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+  return flat
 
 
 def _print_overview(model, config, data_mesh, train_split, eval_split):

@@ -156,7 +156,7 @@ def test_bad_configs_write_nothing(config, tmp_path, field, value, message):
 def test_another_architecture_in_the_workdir_is_refused(run, config):
   _, workdir, _, _ = run(config)
   config.model.groups = 2
-  with pytest.raises(UserError, match=r"another network \(groups: 3 there, 2 here\)"):
+  with pytest.raises(UserError, match=r"another network \(model.groups: 3 -> 2\)"):
     train(config, workdir, ONE)
   assert checkpoint.find(workdir).config.model.groups == 3
 
