@@ -1,13 +1,15 @@
 # make quickstart   train, evaluate and predict on the bundled digits (minutes, CPU)
 # make test         the tests
+# make test-slow    training and full-size passes of every comparison network
+# make test-torch   the tests against PyTorch, which is installed for them
 # make lint         ruff
 # make install      .venv/ alone; every other target makes it first
 PYTHON ?= python3
-WORKDIR ?= runs/quickstart
 SEED ?= 0
+WORKDIR ?= runs/quickstart$(if $(filter-out 0,$(SEED)),_seed$(SEED))
 PY := .venv/bin/python
 
-.PHONY: quickstart test lint install
+.PHONY: quickstart test test-slow test-torch lint install
 
 install: .venv/installed
 
@@ -32,6 +34,17 @@ quickstart: install
 
 test: install
 	$(PY) -m pytest
+
+test-slow: install
+	$(PY) -m pytest -m slow
+
+test-torch: .venv/installed-torch
+	$(PY) -m pytest -m torch
+
+.venv/installed-torch: requirements-torch.txt .venv/installed
+	$(PY) -m pip install --quiet -r requirements-torch.txt
+	$(PY) -m pip install --quiet --no-deps pytorchcv==0.0.74
+	touch .venv/installed-torch
 
 lint: install
 	$(PY) -m ruff check .

@@ -3,7 +3,8 @@
     python -m shufflenet_jax.train --config=configs/imagenet.py:scale=1.0,groups=3 --workdir=gs://BUCKET/1x_g3 \\
         --config.data.data_dir=gs://BUCKET/tensorflow_datasets
 
-Arguments: scale (0.25, 0.5, 1.0, 1.5, 2.0 and between), groups (1, 2, 3, 4, 8), shuffle (True, False).
+Arguments: network (shufflenet_v1 unless given; see NETWORKS below) and any field of its own, for instance
+scale=2.0,groups=3,se=True or network=mobilenet_v1,scale=0.5 or network=resnet,mflops=38.
 Hardware: any TPU slice or GPUs whose number divides the batch; the paper used four GPUs.
 To expect: the paper's top-1 error, 32.6 % for 1x g=3 (Table 2). Not yet measured with this code.
 """
@@ -12,11 +13,36 @@ import ast
 
 import ml_collections
 
+# The fields of each network, with their defaults.
+NETWORKS = {
+  "shufflenet_v1": {
+    "groups": 3,  # 1, 2, 3, 4 or 8
+    "scale": 1.0,  # times the channels of Table 1: 0.25, 0.5, 1.0, 1.5, 2.0 and between
+    "shuffle": "paper",  # or "release" (the order of the authors' checkpoints) or "none" (Table 3)
+    "shortcut_first": True,  # in the concatenation; False as in pytorchcv
+    "se": False,  # squeeze-and-excitation (Table 5)
+    "repeats": (4, 8, 4),  # units of Stages 2, 3, 4; (2, 4, 2) is Table 5's shallow network
+    "stem": 0,  # channels of Conv1; 0: 12 below 1x, 24 from 1x, 48 from 2x
+    "classifier_bias": True,
+  },
+  "mobilenet_v1": {"scale": 1.0},  # Table 5
+  "vgg16": {},  # Table 6
+  "googlenet": {},
+  "alexnet": {},
+  "squeezenet": {},
+  "vgg_like": {"mflops": 38.0},  # Table 4: 140, 38, 13 and between
+  "resnet": {"mflops": 38.0},
+  "xception_like": {"mflops": 38.0},
+  "resnext": {"mflops": 38.0},
+}
+WITHOUT_BATCH_NORM = ("vgg16", "alexnet", "squeezenet")
+
 
 def get_config(arguments: str = "scale=1.0,groups=3"):
-  """A config with every field there is; `arguments` is `name=value,...`."""
+  """A config with every field there is; `arguments` is `name=value,...`, see above."""
   config = ml_collections.ConfigDict()
   config.seed = 0
+  config.init_from = ""  # a checkpoint to fine-tune: its network and picture scaling are taken, a new head if need be
   config.num_train_steps = 300_000
   config.batch_size = 1024  # global
   config.eval_batch_size = 1024  # global
@@ -26,12 +52,20 @@ def get_config(arguments: str = "scale=1.0,groups=3"):
   config.checkpoint_every_steps = 1_000
   config.keep_checkpoints = 3  # newest; the best evaluated one is kept besides
 
-  config.model = ml_collections.ConfigDict()
-  config.model.groups = 3
-  config.model.scale = 1.0
+  given = dict(argument.partition("=")[::2] for argument in arguments.split(",") if argument)
+  name = given.pop("network", "shufflenet_v1")
+  if name not in NETWORKS:
+    raise ValueError(f"network={name} is not one of {', '.join(NETWORKS)}")
+  config.model = ml_collections.ConfigDict({"network": name, **NETWORKS[name]})
+  for field, value in given.items():
+    if field not in NETWORKS[name]:
+      raise ValueError(f"network {name} takes no argument {field!r}; it takes {', '.join(NETWORKS[name]) or 'none'}")
+    default = NETWORKS[name][field]
+    try:
+      config.model[field] = value if isinstance(default, str) else _number(value, type(default))
+    except (ValueError, SyntaxError):
+      raise ValueError(f"{field}={value} is not a value like {default!r}") from None
   config.model.num_classes = 1000
-  config.model.shuffle = True
-  config.model.repeats = (4, 8, 4)
   config.model.dtype = "bfloat16"  # of compute; parameters and batch statistics are float32
 
   config.data = ml_collections.ConfigDict()
@@ -44,6 +78,7 @@ def get_config(arguments: str = "scale=1.0,groups=3"):
   config.data.min_crop_area = 0.08
   config.data.max_crop_aspect = 4 / 3
   config.data.flip = True
+  config.data.antialias = True  # when pictures are made smaller
   config.data.shuffle_buffer = 16_384  # undecoded records, about 110 KB each
   config.data.mean = (123.675, 116.28, 103.53)  # RGB, 0-255
   config.data.std = (58.395, 57.12, 57.375)
@@ -56,15 +91,17 @@ def get_config(arguments: str = "scale=1.0,groups=3"):
   config.optimizer.decay = "kernels"  # which parameters decay: kernels (not biases and norms), or all
   config.optimizer.label_smoothing = 0.0
 
-  allowed = ("scale", "groups", "shuffle")
-  for argument in filter(None, arguments.split(",")):
-    name, _, value = argument.partition("=")
-    if name not in allowed:
-      raise ValueError(f"configs/imagenet.py takes no argument {name!r}; it takes {', '.join(allowed)}")
-    try:
-      config.model[name] = type(config.model[name])(ast.literal_eval(value))
-    except (ValueError, SyntaxError):
-      raise ValueError(f"configs/imagenet.py:{argument}: {value!r} is not a value for {name}") from None
-  if config.model.scale < 1:
+  if config.model.get("scale", 1.0) < 1:
     config.data.min_crop_area = 0.49  # section 4: less aggressive scale augmentation for small networks
+  if name in WITHOUT_BATCH_NORM:
+    config.optimizer.learning_rate = 0.01  # as their papers; 0.5 diverges without batch norm
   return config
+
+
+def _number(text: str, kind: type):
+  value = ast.literal_eval(text)
+  if kind is float and type(value) is int:
+    return float(value)
+  if type(value) is not kind:
+    raise ValueError
+  return value

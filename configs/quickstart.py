@@ -8,9 +8,9 @@ See README.md for the measured time and accuracy.
 from configs import imagenet
 
 
-def get_config():
-  """The ImageNet recipe, with what small pictures and a short run need changed."""
-  config = imagenet.get_config("scale=0.5,groups=3")
+def get_config(arguments: str = "scale=0.5,groups=3"):
+  """The ImageNet recipe, with what small pictures and a short run need changed; arguments as configs/imagenet.py's."""
+  config = imagenet.get_config(arguments)
   config.num_train_steps = 800
   config.batch_size = 64
   config.eval_batch_size = 120
@@ -19,7 +19,8 @@ def get_config():
   config.checkpoint_every_steps = 200
 
   config.model.num_classes = 10
-  config.model.repeats = (2, 4, 2)  # the shallow network of Table 5: half the time
+  if "repeats" in config.model:
+    config.model.repeats = (2, 4, 2)  # the shallow network of Table 5: half the time
   config.model.dtype = "float32"
 
   config.data.name = "digits"

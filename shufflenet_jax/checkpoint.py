@@ -1,6 +1,7 @@
 """Orbax checkpoints. `WORKDIR/checkpoints/<step>/` holds a `state` and a `description` (config and class names):
 one such directory alone is enough to evaluate and predict."""
 
+import contextlib
 import dataclasses
 import json
 from typing import Any
@@ -28,9 +29,9 @@ def manager(workdir: str, keep: int) -> ocp.CheckpointManager:
   return ocp.CheckpointManager(epath.Path(workdir).absolute() / "checkpoints", options=options)
 
 
-def save(checkpoints: ocp.CheckpointManager, step: int, state: TrainState, config, class_names, metrics) -> None:
+def save(checkpoints: ocp.CheckpointManager, step: int, state, config, class_names, metrics) -> None:
   """Begins to save in the background; metrics are those of an evaluation at this step, or None."""
-  description = {"config": to_json(config), "class_names": list(class_names)}
+  description = {"step": step, "config": to_json(config), "class_names": list(class_names)}
   checkpoints.save(
     step,
     args=ocp.args.Composite(state=ocp.args.StandardSave(state), description=ocp.args.JsonSave(description)),
@@ -38,10 +39,33 @@ def save(checkpoints: ocp.CheckpointManager, step: int, state: TrainState, confi
   )
 
 
+def write_variables(workdir: str, variables: dict[str, Any], config, class_names) -> epath.Path:
+  """Writes `params` and `batch_stats` as step 0 of a new work directory; returns the checkpoint's path."""
+  checkpoints = manager(workdir, keep=1)
+  save(checkpoints, 0, variables, config, class_names, metrics=None)
+  checkpoints.close()  # waits for the save
+  write_config(workdir, config)
+  return epath.Path(workdir) / "checkpoints" / "0"
+
+
 def restore_state(checkpoints: ocp.CheckpointManager, step: int, like: TrainState) -> TrainState:
-  """The state of a step, with the shapes, dtypes and shardings of `like`."""
+  """The state of a step, with the shapes, dtypes and shardings of `like`.
+
+  Raises:
+    UserError: its files are damaged.
+  """
   abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
-  return checkpoints.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract)))["state"]
+  with _readable(checkpoints.directory / str(step)):
+    return checkpoints.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract)))["state"]
+
+
+@contextlib.contextmanager
+def _readable(path: epath.Path):
+  try:
+    yield
+  except Exception as error:  # Orbax raises whatever its layers meet in damaged files
+    text = " ".join(str(error).split())[:200]
+    raise UserError(f"checkpoint {path} cannot be read ({text}); move it away to use an earlier one") from error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,13 +78,17 @@ class Checkpoint:
   class_names: tuple[str, ...]
 
   def restore_variables(self) -> dict[str, Any]:
-    """`params` and `batch_stats` as host arrays, whatever devices wrote them."""
-    with ocp.StandardCheckpointer() as checkpointer:
+    """`params` and `batch_stats` on one device, whatever devices wrote them.
+
+    Raises:
+      UserError: the files are damaged.
+    """
+    with _readable(self.path), ocp.StandardCheckpointer() as checkpointer:
       shapes = checkpointer.metadata(self.path / "state").item_metadata.tree
-      host = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-      abstract = jax.tree.map(lambda m: jax.ShapeDtypeStruct(m.shape, m.dtype, sharding=host), shapes)
+      device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+      abstract = jax.tree.map(lambda m: jax.ShapeDtypeStruct(m.shape, m.dtype, sharding=device), shapes)
       state = checkpointer.restore(self.path / "state", abstract)
-    return {"params": state["params"], "batch_stats": state["batch_stats"]}
+    return {"params": state["params"], "batch_stats": state.get("batch_stats") or {}}
 
 
 def find(path: str) -> Checkpoint:
@@ -70,19 +98,35 @@ def find(path: str) -> Checkpoint:
     UserError: there is none.
   """
   given = epath.Path(path).absolute()
-  candidates = [given]
-  if (given / "checkpoints").is_dir():
-    candidates = sorted(
-      (p for p in (given / "checkpoints").iterdir() if p.name.isdigit()), key=lambda p: int(p.name), reverse=True
-    )
-  for found in candidates:
-    described = found / "description" / "metadata"
-    if found.name.isdigit() and described.is_file() and (found / "state").is_dir():
-      description = json.loads(described.read_text())
-      config = from_json(description["config"])
-      return Checkpoint(found, int(found.name), config, tuple(description["class_names"]))
+  newest = newest_in(given)
+  if found := newest or _read(given):
+    return found
   what = "does not exist" if not given.exists() else "is neither a work directory nor a checkpoint"
   raise UserError(f"--checkpoint={path} {what}; give a WORKDIR with checkpoints/, or WORKDIR/checkpoints/<step>")
+
+
+def newest_in(workdir: str) -> Checkpoint | None:
+  """The newest checkpoint of a work directory, None if there is none yet."""
+  directory = epath.Path(workdir).absolute() / "checkpoints"
+  steps = [int(p.name) for p in directory.iterdir() if p.name.isdigit()] if directory.is_dir() else []
+  return next(filter(None, (_read(directory / str(step)) for step in sorted(steps, reverse=True))), None)
+
+
+def _read(path: epath.Path) -> Checkpoint | None:
+  described = path / "description" / "metadata"
+  if not (described.is_file() and (path / "state").is_dir()):
+    return None
+  with _readable(path):
+    description = json.loads(described.read_text())
+    return Checkpoint(path, description["step"], from_json(description["config"]), tuple(description["class_names"]))
+
+
+def write_config(workdir: str, config) -> None:
+  """Writes `WORKDIR/config.json`, whole or not at all."""
+  path = epath.Path(workdir) / "config.json"
+  partial = path.with_suffix(".partial")
+  partial.write_text(json.dumps(to_json(config), indent=2) + "\n")
+  partial.replace(path)
 
 
 def to_json(config) -> dict:

@@ -26,9 +26,13 @@ def _one_line(kinds: tuple[type[Exception], ...]):
     sys.exit(2)
 
 
+# What a wrong flag, config file or override can raise: a config file is the user's code.
+_WRONG_FLAGS = (flags.Error, UserError, AttributeError, ImportError, LookupError, NameError, OSError, SyntaxError)
+_WRONG_FLAGS += (TypeError, ValueError)
+
+
 def _parse(argv: list[str]) -> list[str]:
-  wrong = (flags.Error, UserError, AttributeError, KeyError, TypeError, ValueError, OSError, SyntaxError)
-  with _one_line(wrong):
+  with _one_line(_WRONG_FLAGS):
     rest = flags.FLAGS(argv)
     if "config" in flags.FLAGS:
       # A config file that failed to load says so only when a field is asked for.
@@ -36,8 +40,13 @@ def _parse(argv: list[str]) -> list[str]:
     return rest
 
 
-def run(main: Callable[[list[str]], int | None]) -> None:
-  """Parses the flags and calls `main(positional_arguments)`; exits with its status, or 2 for a `UserError`."""
+def run(main: Callable[[list[str]], int | None], define_flags: Callable[[], None] = lambda: None) -> None:
+  """Parses the flags and calls `main(positional_arguments)`; exits with its status, or 2 for a `UserError`.
+
+  Args:
+    main: the command.
+    define_flags: called before parsing, where what the flags are takes some work.
+  """
   os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's start-up notes are no news to our users
   os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # it decodes and resizes only: no gain, a warning each start
   if not any(map(glob.glob, ("/dev/accel*", "/dev/vfio/*", "/dev/nvidia*", "/dev/kfd"))):
@@ -47,6 +56,9 @@ def run(main: Callable[[list[str]], int | None]) -> None:
     print(sys.modules["__main__"].__doc__)
     print(flags.FLAGS.main_module_help())
     sys.exit(0)
+
+  with _one_line(_WRONG_FLAGS):
+    define_flags()
 
   def guarded(argv):
     logging.set_verbosity(logging.ERROR)  # Orbax and TFDS tell of every file they touch

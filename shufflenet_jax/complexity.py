@@ -1,14 +1,32 @@
-"""Parameters and multiply-adds, counted from the built network: from its arrays and its traced computation."""
+"""Parameters and multiply-adds of every network of the paper, or of one config.
+
+    python -m shufflenet_jax.complexity [--json]
+    python -m shufflenet_jax.complexity --config=configs/imagenet.py:scale=0.5,groups=8 [--config.model....]
+
+Counted from the built networks: from their arrays and their traced computation, so the functions here hold for any
+Flax module. M and MFLOPs are million multiply-adds, as in the paper.
+"""
 
 import collections
+import json
 import math
+import typing
 
-import jax
-import jax.numpy as jnp
+from absl import flags
+from ml_collections import config_flags
+
+from shufflenet_jax import cli
+from shufflenet_jax.errors import UserError
+
+if __name__ == "__main__":
+  config_flags.DEFINE_config_file("config", None, "Count this config's network in place of the paper's.")
+  flags.DEFINE_bool("json", False, "Print JSON: a list of objects, one a network.")
 
 
 def count_parameters(params) -> int:
   """Number of values in a tree of arrays or `jax.ShapeDtypeStruct`s."""
+  import jax
+
   return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
 
 
@@ -31,19 +49,20 @@ def _walk(jaxpr, scope: str, times: int, counts: collections.Counter):
     here = "/".join(filter(None, (scope, str(eqn.source_info.name_stack))))
     if n := _multiply_adds(eqn):
       counts[here] += times * n
-    inner_times = times * eqn.params.get("length", 1) if eqn.primitive.name == "scan" else times
-    for inner in jax.tree.leaves(
-      list(eqn.params.values()), is_leaf=lambda p: hasattr(p, "eqns") or hasattr(p, "jaxpr")
-    ):
-      if hasattr(inner, "eqns") or hasattr(inner, "jaxpr"):
-        _walk(getattr(inner, "jaxpr", inner), here, inner_times, counts)
+    inner_times = times * eqn.params["length"] if eqn.primitive.name == "scan" else times
+    for parameter in eqn.params.values():
+      for inner in parameter if isinstance(parameter, (tuple, list)) else (parameter,):
+        inner = getattr(inner, "jaxpr", inner)  # a ClosedJaxpr holds a Jaxpr
+        if hasattr(inner, "eqns"):
+          _walk(inner, here, inner_times, counts)
 
 
 def count_multiply_adds(function, *args) -> dict[str, int]:
   """Multiply-adds of the convolutions and matrix products in `function(*args)`, by name scope.
 
   Nothing is computed: the function is traced on shapes. Padding counts as
-  input, as in the paper's tables; additions, norms and pools do not count.
+  input, as in the paper's tables; additions, norms and pools do not count. The
+  body of a `lax.while_loop` counts once, both branches of a `lax.cond` count.
 
   Args:
     function: any function that JAX can trace.
@@ -52,25 +71,85 @@ def count_multiply_adds(function, *args) -> dict[str, int]:
   Returns:
     Name scope (Flax module path) -> multiply-adds; their sum is the total.
   """
+  import jax
+
   counts = collections.Counter()
   _walk(jax.make_jaxpr(function)(*args).jaxpr, "", 1, counts)
   return dict(counts)
 
 
-def model_overview(model, image_size: int) -> tuple[dict[str, tuple[int, int]], int, int]:
-  """Parameters and multiply-adds of a Flax network for one square RGB image.
+class NetworkCount(typing.NamedTuple):
+  """What `count_network` found.
 
-  Returns:
-    (rows, parameters, multiply_adds); rows: first-level module -> (parameters, multiply-adds).
+  Attributes:
+    rows: first-level module -> (parameters, multiply-adds), in the network's order.
+    parameters: of all.
+    multiply_adds: of all, for one image.
+    without_classifier: less those of the module named `classifier`: Table 1's convention.
   """
+
+  rows: dict[str, tuple[int, int]]
+  parameters: int
+  multiply_adds: int
+  without_classifier: int
+
+
+def count_network(model, image_size: int) -> NetworkCount:
+  """Parameters and multiply-adds of a Flax image classifier for one square RGB image."""
+  import jax
+  import jax.numpy as jnp
+
   image = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
-  variables = jax.eval_shape(model.init, jax.random.key(0), image)
-  by_scope = count_multiply_adds(model.apply, variables, image)
-  # Trees come sorted by name; the trace has the network's own order (norms go with their convolution).
-  order = list(dict.fromkeys(part for scope in by_scope for part in scope.split("/")))
+  key = jax.eval_shape(lambda: jax.random.key(0))
+  # Initialisation runs the network once and has no matrix product of its own: one trace gives both.
+  params = {}
+
+  def init(key, image):
+    variables = model.init(key, image)
+    for name, own in variables["params"].items():  # in the network's order, which a returned tree would lose
+      params[name] = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), own)
+    return variables
+
+  by_scope = count_multiply_adds(init, key, image)
   rows = {}
-  for name in sorted(variables["params"], key=lambda n: order.index(n.removesuffix("_norm"))):
-    params = variables["params"][name]
-    macs = sum(n for scope, n in by_scope.items() if name in scope.split("/"))
-    rows[name] = (count_parameters(params), macs)
-  return rows, count_parameters(variables["params"]), sum(by_scope.values())
+  for name, own in params.items():
+    rows[name] = (count_parameters(own), sum(n for scope, n in by_scope.items() if name in scope.split("/")))
+  total = sum(by_scope.values())
+  return NetworkCount(rows, count_parameters(params), total, total - rows.get("classifier", (0, 0))[1])
+
+
+def main(arguments: list[str]) -> None:
+  if arguments:
+    raise UserError(f"unexpected argument {arguments[0]!r}; flags begin with --")
+  from shufflenet_jax import network, paper
+
+  config = flags.FLAGS.config
+  if config is None:
+    rows = paper.count_tables()
+    print(json.dumps(rows, indent=1) if flags.FLAGS.json else paper.as_text(rows))
+    return
+  counted = count_network(network.build(config.model), config.data.image_size)
+  if flags.FLAGS.json:
+    row = {
+      "table": None,
+      "network": network.describe(config.model),
+      "paper_mflops": None,
+      "mflops": counted.without_classifier / 1e6,
+      "mflops_with_fc": counted.multiply_adds / 1e6,
+      "params": counted.parameters,
+    }
+    print(json.dumps([row], indent=1))
+  else:
+    print(overview(counted, config.data.image_size))
+
+
+def overview(counted: NetworkCount, image_size: int) -> str:
+  """A table of a network's modules."""
+  lines = [f"{'module':20}{'parameters':>14}{'multiply-adds':>18}"]
+  lines += [f"{name:20}{p:14,}{m:18,}" for name, (p, m) in counted.rows.items()]
+  total = f"{'total':20}{counted.parameters:14,}{counted.multiply_adds:18,}"
+  return "\n".join([*lines, f"{total}  for one {image_size}x{image_size} image"])
+
+
+if __name__ == "__main__":
+  cli.run(main)

@@ -1,8 +1,9 @@
 """Evaluates a checkpoint, every example exactly once. The last line of stdout is one JSON object.
 
-    python -m shufflenet_jax.evaluate --checkpoint=WORKDIR_OR_CHECKPOINT [--config.data.data_dir=... ...]
+    python -m shufflenet_jax.evaluate --checkpoint=WORKDIR_OR_CHECKPOINT [--data=FOLDER] [--config.data.field=value ...]
 
-Needs nothing but the checkpoint; --config.data fields point it at other data.
+Needs nothing but the checkpoint. --data evaluates images in a folder per class, matched to the checkpoint's classes by
+name; --config.data fields point it at other TFDS data.
 """
 
 import json
@@ -16,7 +17,24 @@ from shufflenet_jax.errors import UserError
 
 if __name__ == "__main__":
   flags.DEFINE_string("checkpoint", None, "A work directory (its newest checkpoint) or WORKDIR/checkpoints/<step>.")
+  flags.DEFINE_bool("distributed", False, "Join the other hosts of the job (Cloud TPU, GKE, Slurm).")
+  flags.DEFINE_string("data", None, "A folder that holds a folder of images per class.")
   flags.mark_flag_as_required("checkpoint")
+
+
+def batches(split, config):
+  """This process's part of the evaluation stream of a `data.datasets.Split`."""
+  import jax
+
+  from shufflenet_jax.data import pipeline
+
+  return pipeline.eval_batches(
+    split,
+    config.data,
+    batch_size=config.eval_batch_size,
+    num_classes=config.model.num_classes,
+    process=(jax.process_index(), jax.process_count()),
+  )
 
 
 def run(eval_fn, state, split, config, mesh) -> dict[str, float]:
@@ -31,18 +49,12 @@ def run(eval_fn, state, split, config, mesh) -> dict[str, float]:
   """
   import jax
 
-  from shufflenet_jax.data import pipeline
   from shufflenet_jax.mesh import split_batch
 
-  batches = pipeline.eval_batches(
-    split,
-    config.data,
-    batch_size=config.eval_batch_size,
-    num_classes=config.model.num_classes,
-    process=(jax.process_index(), jax.process_count()),
-  )
   # Left on the device until the end, so that steps follow each other without waiting.
-  sums = [eval_fn(state, split_batch({k: b[k] for k in ("image", "label", "mask")}, mesh)) for b in batches]
+  sums = [
+    eval_fn(state, split_batch({k: b[k] for k in ("image", "label", "mask")}, mesh)) for b in batches(split, config)
+  ]
   sums = jax.device_get(sums)
   total = {k: sum(s[k].item() for s in sums) for k in sums[0]}
   return {k: total[k] / total["examples"] for k in ("top1", "top5", "loss")} | {"examples": total["examples"]}
@@ -56,15 +68,23 @@ def describe(figures: dict[str, float]) -> str:
   )
 
 
-def evaluate(found, config, devices=None) -> dict[str, float]:
-  """Evaluates a `checkpoint.Checkpoint` with a config (its own, or one with other data)."""
-  from shufflenet_jax import mesh, network, train_step
+def evaluate(found, config, folder: str | None = None, devices=None) -> dict[str, float]:
+  """Evaluates a `checkpoint.Checkpoint` with a config (its own, or one with other data), or on a folder of images."""
+  from shufflenet_jax import checkpoint, mesh, network, settings, train_step
   from shufflenet_jax.data import datasets
 
+  settings.check(config, training=False)
+  model_before, model_now = (checkpoint.to_json(c.model) for c in (found.config, config))
+  settings.check_same_network(str(found.path), model_before, model_now, "its network cannot be overridden")
   model = network.build(config.model)
   data_mesh = mesh.data_mesh(devices)
   mesh.check_batch_size("config.eval_batch_size", config.eval_batch_size, data_mesh)
-  split = datasets.open_split(config.data.name, config.data.data_dir, config.data.eval_split, config.model.num_classes)
+  if folder is None:
+    split = datasets.open_split(
+      config.data.name, config.data.data_dir, config.data.eval_split, config.model.num_classes
+    )
+  else:
+    split = datasets.open_folder(folder, found.class_names)
   variables = mesh.replicate(found.restore_variables(), data_mesh)
   state = train_step.TrainState(found.step, variables["params"], variables["batch_stats"], opt_state=())
   eval_fn = train_step.compile_eval_step(
@@ -76,29 +96,28 @@ def evaluate(found, config, devices=None) -> dict[str, float]:
 def main(arguments: list[str]) -> None:
   if arguments:
     raise UserError(f"unexpected argument {arguments[0]!r}; flags begin with --")
-  print(f"evaluating {_FOUND.path}", flush=True)
-  figures = evaluate(_FOUND, flags.FLAGS.config)
+  from shufflenet_jax import checkpoint, mesh
+
+  if flags.FLAGS.distributed:
+    mesh.join_hosts()
+  found = checkpoint.find(flags.FLAGS.checkpoint)
+  print(f"evaluating {found.path}", flush=True)
+  figures = evaluate(found, flags.FLAGS.config, flags.FLAGS.data)
   print(describe(figures))
   print(json.dumps(figures))
 
 
-def _checkpoint_argument(argv: list[str]) -> str | None:
-  for argument, following in zip(argv, [*argv[1:], None]):
+def _define_config_flag() -> None:
+  """The checkpoint's own config is the default that --config.… flags override, so it is read before they parse."""
+  from shufflenet_jax import checkpoint
+
+  for argument, following in zip(sys.argv[1:], [*sys.argv[2:], ""]):
     name, equals, value = argument.lstrip("-").partition("=")
     if argument.startswith("-") and name == "checkpoint":
-      return value if equals else following
-  return None
+      config = checkpoint.find(value if equals else following).config
+      config_flags.DEFINE_config_dict("config", config, "The checkpoint's config; override its data fields.")
+      return
 
 
 if __name__ == "__main__":
-  _FOUND = None
-  # The checkpoint's own config is the default that --config.… flags override, so it is needed before they parse.
-  if (given := _checkpoint_argument(sys.argv)) is not None:
-    from shufflenet_jax import checkpoint
-
-    try:
-      _FOUND = checkpoint.find(given)
-    except UserError as error:
-      sys.exit(f"error: {error}")
-    config_flags.DEFINE_config_dict("config", _FOUND.config, "The checkpoint's config; override its data fields.")
-  cli.run(main)
+  cli.run(main, _define_config_flag)

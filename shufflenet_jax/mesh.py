@@ -8,6 +8,18 @@ from shufflenet_jax.errors import UserError
 from shufflenet_jax.train_step import AXIS
 
 
+def join_hosts():
+  """Joins this process to the others of the same job, as JAX finds them on Cloud TPU, GKE and Slurm.
+
+  Raises:
+    UserError: there are none to be found.
+  """
+  try:
+    jax.distributed.initialize()
+  except (ValueError, RuntimeError) as error:
+    raise UserError(f"--distributed: JAX found no job of several hosts here ({error})") from None
+
+
 def data_mesh(devices=None) -> Mesh:
   """A mesh over `devices`, all there are by default."""
   devices = jax.devices() if devices is None else devices
@@ -18,8 +30,8 @@ def check_batch_size(field: str, batch_size: int, mesh: Mesh, parts: int = 1):
   """Raises a UserError unless a batch divides over the devices, `parts` micro-batches each."""
   unit = mesh.size * parts
   if batch_size <= 0 or batch_size % unit:
-    below, above = batch_size // unit * unit, (batch_size // unit + 1) * unit
-    nearest = ", ".join(str(b) for b in (below, above) if b > 0)
+    below = max(batch_size // unit * unit, 0)
+    nearest = ", ".join(str(b) for b in (below, below + unit) if b)
     micro = f" in {parts} micro-batches" if parts > 1 else ""
     raise UserError(f"{field}={batch_size} does not divide over {mesh.size} devices{micro}; nearest: {nearest}")
 

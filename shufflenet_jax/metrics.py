@@ -1,5 +1,6 @@
 """Where figures go: the console, TensorBoard event files, `metrics.jsonl` and `curves.png`."""
 
+import functools
 import json
 import time
 
@@ -38,11 +39,34 @@ def read(workdir: str) -> list[dict[str, float]]:
   return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
-def writer(workdir: str, start_step: int) -> metric_writers.MetricWriter:
-  """Writes TensorBoard events and `metrics.jsonl`; what was logged beyond `start_step` is dropped first.
+def console(process: tuple[int, int]):
+  """`print` on the first of (index, count) processes, flushed; nothing on the others."""
+  return functools.partial(print, flush=True) if process[0] == 0 else lambda *args, **options: None
 
-  A run that died after its last checkpoint has logged steps that will be done again.
+
+def mean(steps: list[dict[str, float]]) -> dict[str, float]:
+  """Means over an interval's steps, named as they are logged; the learning rate is the last step's."""
+  means = {f"train_{k}": sum(float(s[k]) for s in steps) / len(steps) for k in ("loss", "accuracy")}
+  return means | {"learning_rate": float(steps[-1]["learning_rate"])}
+
+
+def places(workdir: str) -> list[str]:
+  """Where a run's files lie, a line each."""
+  workdir = epath.Path(workdir)
+  files = {"checkpoints": "checkpoints", "curves": "curves.png", "metrics": FILE}
+  lines = [f"  {what:12} {workdir / name}" for what, name in files.items()]
+  return [*lines, f"  {'TensorBoard':12} tensorboard --logdir={workdir}"]
+
+
+def writer(workdir: str, start_step: int, process: tuple[int, int]) -> metric_writers.MetricWriter:
+  """Writes TensorBoard events and `metrics.jsonl`, on the first of (index, count) processes.
+
+  Lines beyond `start_step` are dropped from `metrics.jsonl` first: a run that
+  died after its last checkpoint has logged steps that will be done again.
+  (TensorBoard's files are append-only: it shows those steps twice.)
   """
+  if process[0]:
+    return metric_writers.MultiWriter([])
   path = epath.Path(workdir) / FILE
   if path.exists():
     kept = [line for line in read(workdir) if line["step"] <= start_step]
@@ -64,7 +88,7 @@ def draw_curves(workdir: str, title: str) -> epath.Path:
 
   figure = Figure(figsize=(12, 3.6), layout="constrained")
   panels = {
-    "loss (cross-entropy)": {"train": "train_loss", "test": "eval_loss"},
+    "loss": {"train, as optimised": "train_loss", "test, cross-entropy": "eval_loss"},
     "top-1 accuracy": {"train, augmented": "train_accuracy", "test": "eval_top1"},
     "learning rate": {"": "learning_rate"},
   }
@@ -94,17 +118,19 @@ class Progress:
     """Begins an interval: what came before (compilation, an evaluation) is not counted."""
     self._last_step, self._last_time = step, time.perf_counter()
 
-  def line(self, step: int, figures: dict[str, float]) -> tuple[str, float]:
-    """The line for this step, and images per second since the last."""
-    seconds = max(time.perf_counter() - self._last_time, 1e-9)
-    rate = (step - self._last_step) * self._batch_size / seconds
-    left = (self._num_steps - step) * self._batch_size / max(rate, 1e-9)
-    self.restart(step)
-    return (
+  def line(self, step: int, figures: dict[str, float]) -> tuple[str, dict[str, float]]:
+    """The line for this step; and the images per second since the last, unless nothing was timed."""
+    text = (
       f"step {step}/{self._num_steps} ({100 * step / self._num_steps:.0f} %)  loss {figures['train_loss']:.4f}"
       f"  accuracy {100 * figures['train_accuracy']:.1f} %  learning rate {figures['learning_rate']:.4g}"
-      f"  {rate:,.0f} images/s  {duration(left)} left"
-    ), rate
+    )
+    images = (step - self._last_step) * self._batch_size
+    if not images:
+      return text, {}
+    rate = images / max(time.perf_counter() - self._last_time, 1e-9)
+    left = (self._num_steps - step) * self._batch_size / rate
+    self.restart(step)
+    return f"{text}  {rate:,.0f} images/s  {duration(left)} left", {"images_per_second": rate}
 
 
 def duration(seconds: float) -> str:

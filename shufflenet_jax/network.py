@@ -1,27 +1,98 @@
-"""From a config's `model` section to a Flax module."""
+"""From a config's `model` section to a Flax module: `network` names it, the other fields are its own."""
+
+import functools
+import typing
 
 import jax.numpy as jnp
 
+from shufflenet_jax.complexity import count_network
 from shufflenet_jax.errors import UserError
-from shufflenet_jax.models.shufflenet import ShuffleNetV1, stage_channels
+from shufflenet_jax.models.alexnet import AlexNet
+from shufflenet_jax.models.googlenet import GoogLeNet
+from shufflenet_jax.models.mobilenet import MobileNetV1
+from shufflenet_jax.models.shufflenet import SHUFFLES, STAGE2_CHANNELS, ShuffleNetV1, stage_channels
+from shufflenet_jax.models.squeezenet import SqueezeNet
+from shufflenet_jax.models.table4 import Table4Net, solve_width
+from shufflenet_jax.models.vgg import VGG16
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
-def build(config) -> ShuffleNetV1:
-  """The network that a config's `model` section describes.
+def _shufflenet_v1(**fields):
+  try:
+    stage_channels(fields["groups"], fields["scale"])
+  except ValueError as error:
+    raise UserError(f"config.model: {error}") from None
+  if fields["shuffle"] not in SHUFFLES:
+    raise UserError(f"config.model.shuffle={fields['shuffle']!r} is not one of {', '.join(SHUFFLES)}")
+  repeats = tuple(fields["repeats"])
+  if len(repeats) != 3 or min(repeats) < 1:
+    raise UserError(f"config.model.repeats={repeats} must be three positive numbers, as (4, 8, 4)")
+  if fields["stem"] < 0 or fields["stem"] % fields["groups"]:
+    raise UserError(
+      f"config.model.stem={fields['stem']} must be a multiple of groups={fields['groups']}, or 0 for the usual one"
+    )
+  return ShuffleNetV1(**fields | {"repeats": repeats})
+
+
+def _mobilenet_v1(**fields):
+  if not fields["scale"] >= 1 / 32:
+    raise UserError(f"config.model.scale={fields['scale']} must be positive, for instance 1.0, 0.75, 0.5 or 0.25")
+  return MobileNetV1(**fields)
+
+
+@functools.cache
+def _table4(unit: str, mflops: float):
+  """A constructor of Table 4's network with this unit at this complexity (conv-only, 224x224), width solved for."""
+  if not 5 <= mflops <= 5000:
+    raise UserError(f"config.model.mflops={mflops} must lie from 5 to 5000; the paper has 140, 38 and 13")
+  stem = 24 if mflops >= 100 else 12  # as ShuffleNet's own
+
+  def construct(stage4):
+    if unit == "xception_like":  # a ShuffleNet of one group
+      return functools.partial(ShuffleNetV1, 1, stage4 / (4 * STAGE2_CHANNELS[1]), stem=stem)
+    return functools.partial(Table4Net, unit, stage4, stem)
+
+  @functools.cache
+  def multiply_adds(stage4):
+    return count_network(construct(stage4)(), 224).without_classifier
+
+  return construct(solve_width(multiply_adds, mflops * 1e6))
+
+
+def _unit_of_table4(unit: str):
+  return lambda mflops, **fields: _table4(unit, float(mflops))(**fields)
+
+
+NETWORKS = {
+  "shufflenet_v1": _shufflenet_v1,
+  "mobilenet_v1": _mobilenet_v1,
+  "vgg16": VGG16,
+  "googlenet": GoogLeNet,
+  "alexnet": AlexNet,
+  "squeezenet": SqueezeNet,
+  **{unit: _unit_of_table4(unit) for unit in ("vgg_like", "resnet", "xception_like", "resnext")},
+}
+
+
+def build(fields: typing.Mapping[str, typing.Any]):
+  """The Flax module that a config's `model` section describes: images (n, h, w, 3) -> logits (n, num_classes).
 
   Raises:
     UserError: a value that no network has.
   """
-  if config.dtype not in DTYPES:
-    raise UserError(f"config.model.dtype={config.dtype!r} is not one of {', '.join(DTYPES)}")
-  if config.num_classes < 1:
-    raise UserError(f"config.model.num_classes={config.num_classes} must be 1 or more")
-  if len(config.repeats) != 3 or min(config.repeats) < 1:
-    raise UserError(f"config.model.repeats={tuple(config.repeats)} must be three positive numbers, as (4, 8, 4)")
-  try:
-    stage_channels(config.groups, config.scale)
-  except ValueError as error:
-    raise UserError(f"config.model: {error}") from None
-  return ShuffleNetV1(**config.to_dict() | {"dtype": DTYPES[config.dtype], "repeats": tuple(config.repeats)})
+  fields = dict(fields)
+  network = fields.pop("network")
+  if network not in NETWORKS:
+    raise UserError(f"config.model.network={network!r} is not one of {', '.join(NETWORKS)}")
+  if fields["dtype"] not in DTYPES:
+    raise UserError(f"config.model.dtype={fields['dtype']!r} is not one of {', '.join(DTYPES)}")
+  if fields["num_classes"] < 1:
+    raise UserError(f"config.model.num_classes={fields['num_classes']} must be 1 or more")
+  return NETWORKS[network](**fields | {"dtype": DTYPES[fields["dtype"]]})
+
+
+def describe(fields: typing.Mapping[str, typing.Any]) -> str:
+  """A title for pictures: `shufflenet_v1 scale=0.5 groups=3`."""
+  shown = [f"{k}={fields[k]}" for k in ("scale", "groups", "mflops") if k in fields]
+  return " ".join([fields["network"], *shown])

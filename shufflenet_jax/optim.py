@@ -32,14 +32,10 @@ def sgd(config, num_steps: int) -> tuple[optax.GradientTransformation, optax.Sch
   paper's time: `v = momentum * v + g + weight_decay * p; p -= learning_rate * v`.
 
   Raises:
-    UserError: a field out of range.
+    UserError: `decay` names no rule.
   """
   if config.decay not in DECAY:
     raise UserError(f"config.optimizer.decay={config.decay!r} is not one of {', '.join(DECAY)}")
-  if not 0 <= config.warmup_steps < num_steps:
-    raise UserError(
-      f"config.optimizer.warmup_steps={config.warmup_steps} must lie from 0 to below num_train_steps={num_steps}"
-    )
   schedule = linear_decay(config.learning_rate, num_steps, config.warmup_steps)
   optimizer = optax.chain(
     optax.add_decayed_weights(config.weight_decay, DECAY[config.decay]),

@@ -39,7 +39,7 @@ def predictor(found, top: int = 5):
     return jax.nn.softmax(model.apply(variables, normalize(images, tuple(data.mean), tuple(data.std))))
 
   def predict(encoded: bytes) -> list[tuple[str, float]]:
-    image = augment.center_crop(augment.decode(encoded), data.image_size, data.eval_resize).numpy()
+    image = augment.center_crop(augment.decode(encoded), data.image_size, data.eval_resize, data.antialias).numpy()
     p = np.asarray(probabilities(image[None]))[0]
     return [(found.class_names[i], float(p[i])) for i in np.argsort(-p)[:top]]
 
@@ -55,6 +55,9 @@ def main(paths: list[str]) -> int:
   from shufflenet_jax import checkpoint
 
   predict = predictor(checkpoint.find(flags.FLAGS.checkpoint))
+  width = max(map(len, paths))
+  if not flags.FLAGS.json:
+    print(f"{'image':{width}}  probability  class")
   failed = 0
   for path in paths:
     try:
@@ -70,7 +73,8 @@ def main(paths: list[str]) -> int:
     if flags.FLAGS.json:
       print(json.dumps({"image": path, "classes": [{"name": n, "probability": p} for n, p in classes]}))
     else:
-      print(f"{path}  " + "  ".join(f"{n} {100 * p:.1f} %" for n, p in classes))
+      for first, (name, probability) in zip([path] + [""] * len(classes), classes):
+        print(f"{first:{width}}  {100 * probability:9.1f} %  {name}")
   if failed:
     print(f"error: {failed} of {len(paths)} images could not be read", file=sys.stderr)
   return 1 if failed else 0

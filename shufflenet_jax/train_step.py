@@ -18,7 +18,7 @@ class TrainState:
   Attributes:
     step: int32 scalar, steps done.
     params: float32.
-    batch_stats: float32 running mean and variance of each batch norm.
+    batch_stats: float32 running mean and variance of each batch norm; {} for a network without any.
     opt_state: Optax's.
   """
 
@@ -33,7 +33,7 @@ def init_state(model, optimizer: optax.GradientTransformation, image_size: int, 
   image = jnp.zeros((1, image_size, image_size, 3), jnp.float32)
   variables = jax.jit(model.init)(jax.random.key(seed), image)
   params = variables["params"]
-  return TrainState(jnp.zeros((), jnp.int32), params, variables["batch_stats"], optimizer.init(params))
+  return TrainState(jnp.zeros((), jnp.int32), params, variables.get("batch_stats", {}), optimizer.init(params))
 
 
 def normalize(images: jax.Array, mean: tuple[float, ...], std: tuple[float, ...]) -> jax.Array:
@@ -53,6 +53,7 @@ def train_step(
   std: tuple[float, ...],
   label_smoothing: float = 0.0,
   accumulate_steps: int = 1,
+  seed: int = 0,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
   """One SGD step, on one device's part of the batch; runs inside `jax.shard_map`.
 
@@ -68,41 +69,47 @@ def train_step(
     mean, std: see `normalize`.
     label_smoothing: share of the target spread evenly over the classes.
     accumulate_steps: micro-batches; must divide n.
+    seed: of dropout, which differs between steps, devices and micro-batches.
 
   Returns:
     The next state, and float32 scalars over the global batch: loss (without weight decay), accuracy, learning_rate.
   """
 
-  def loss_fn(params, batch_stats, images, labels):
+  dropout_key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), state.step), jax.lax.axis_index(AXIS))
+
+  def loss_fn(params, batch_stats, images, labels, index):
     logits, updated = model.apply(
       {"params": params, "batch_stats": batch_stats},
       normalize(images, mean, std),
       train=True,
       mutable=["batch_stats"],
+      rngs={"dropout": jax.random.fold_in(dropout_key, index)},
     )
     targets = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1]), label_smoothing)
     loss = optax.softmax_cross_entropy(logits, targets).mean()
     accuracy = (logits.argmax(-1) == labels).mean(dtype=jnp.float32)
-    return loss, (updated["batch_stats"], {"loss": loss, "accuracy": accuracy})
+    return loss, (updated.get("batch_stats", {}), {"loss": loss, "accuracy": accuracy})
 
-  # Marked as differing between devices, so that differentiation itself adds no all-reduce.
-  params, batch_stats = jax.tree.map(lambda x: jax.lax.pcast(x, AXIS, to="varying"), (state.params, state.batch_stats))
+  def varying(tree):
+    # Marked as differing between devices, so that differentiation itself adds no all-reduce.
+    return jax.tree.map(lambda x: jax.lax.pcast(x, AXIS, to="varying"), tree)
+
+  params, batch_stats = varying((state.params, state.batch_stats))
 
   def micro_step(carry, micro_batch):
     batch_stats, total = carry
     grads, (batch_stats, metrics) = jax.grad(loss_fn, has_aux=True)(params, batch_stats, *micro_batch)
     return (batch_stats, jax.tree.map(jnp.add, total, (grads, metrics))), None
 
-  images, labels = batch["image"], batch["label"]
+  # (n, ...) -> (accumulate_steps, n / accumulate_steps, ...)
+  micro = jax.tree.map(lambda x: x.reshape(accumulate_steps, -1, *x.shape[1:]), (batch["image"], batch["label"]))
+  metrics = varying({"loss": jnp.zeros(()), "accuracy": jnp.zeros(())})
+  zeros = (jax.tree.map(jnp.zeros_like, params), metrics)
   if accumulate_steps == 1:
-    grads, (batch_stats, metrics) = jax.grad(loss_fn, has_aux=True)(params, batch_stats, images, labels)
+    (batch_stats, total), _ = micro_step((batch_stats, zeros), (*jax.tree.map(lambda x: x[0], micro), 0))
   else:
-    # (n, ...) -> (accumulate_steps, n / accumulate_steps, ...)
-    micro = jax.tree.map(lambda x: x.reshape(accumulate_steps, -1, *x.shape[1:]), (images, labels))
-    zeros = (jax.tree.map(jnp.zeros_like, params), {"loss": jnp.zeros(()), "accuracy": jnp.zeros(())})
-    zeros = (zeros[0], jax.tree.map(lambda x: jax.lax.pcast(x, AXIS, to="varying"), zeros[1]))
-    (batch_stats, total), _ = jax.lax.scan(micro_step, (batch_stats, zeros), micro)
-    grads, metrics = jax.tree.map(lambda x: x / accumulate_steps, total)
+    (batch_stats, total), _ = jax.lax.scan(micro_step, (batch_stats, zeros), (*micro, jnp.arange(accumulate_steps)))
+  grads, metrics = jax.tree.map(lambda x: x / accumulate_steps, total)
 
   grads, batch_stats, metrics = jax.lax.pmean((grads, batch_stats, metrics), AXIS)
   updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
@@ -135,25 +142,16 @@ def eval_step(
   return jax.lax.psum(sums, AXIS)
 
 
-def compile_steps(mesh: jax.sharding.Mesh, *, model, optimizer, schedule, mean, std, label_smoothing, accumulate_steps):
-  """(train_step, eval_step) jitted for a mesh: states replicated and donated in training, batches split over `data`."""
+def compile_train_step(mesh: jax.sharding.Mesh, **fixed):
+  """`train_step` jitted for a mesh, its keyword arguments fixed: state replicated and donated, batch split."""
   replicated, split = jax.sharding.PartitionSpec(), jax.sharding.PartitionSpec(AXIS)
-  train = functools.partial(
-    train_step,
-    model=model,
-    optimizer=optimizer,
-    schedule=schedule,
-    mean=mean,
-    std=std,
-    label_smoothing=label_smoothing,
-    accumulate_steps=accumulate_steps,
-  )
-  train = jax.shard_map(train, mesh=mesh, in_specs=(replicated, split), out_specs=(replicated, replicated))
-  return jax.jit(train, donate_argnums=0), compile_eval_step(mesh, model=model, mean=mean, std=std)
+  step = functools.partial(train_step, **fixed)
+  step = jax.shard_map(step, mesh=mesh, in_specs=(replicated, split), out_specs=(replicated, replicated))
+  return jax.jit(step, donate_argnums=0)
 
 
-def compile_eval_step(mesh: jax.sharding.Mesh, *, model, mean, std):
-  """`eval_step` jitted for a mesh."""
+def compile_eval_step(mesh: jax.sharding.Mesh, **fixed):
+  """`eval_step` jitted for a mesh, its keyword arguments fixed: state replicated, batch split."""
   replicated, split = jax.sharding.PartitionSpec(), jax.sharding.PartitionSpec(AXIS)
-  step = functools.partial(eval_step, model=model, mean=mean, std=std)
+  step = functools.partial(eval_step, **fixed)
   return jax.jit(jax.shard_map(step, mesh=mesh, in_specs=(replicated, split), out_specs=replicated))

@@ -30,7 +30,9 @@ def command(module, *arguments):
     (["--config.optimizer.learning_rat=1"], ["learning_rat", "learning_rate"]),
     (["--config.batch_size=many"], ["many"]),
     (["--config=configs/absent.py"], ["configs/absent.py"]),
-    (["--config=configs/imagenet.py:width=2"], ["width", "scale, groups, shuffle"]),
+    (["--config=configs/imagenet.py:width=2"], ["width", "groups, scale, shuffle"]),
+    (["--config=configs/imagenet.py:groups=three"], ["groups=three"]),
+    (["--config=configs/imagenet.py:network=lenet"], ["lenet", "mobilenet_v1"]),
     (["--config.model.groups=5"], ["groups=5", "1, 2, 3, 4, 8"]),
     (["stray"], ["stray"]),
   ],
@@ -73,7 +75,11 @@ def test_train_evaluate_predict_as_commands(config, data_dir, tmp_path):
   figures = json.loads(done.stdout.splitlines()[-1])
   assert set(figures) == {"top1", "top5", "loss", "examples", "step"}
   assert (figures["examples"], figures["step"]) == (355, 4)
-  assert command("evaluate", f"--checkpoint={workdir}", "--config.data.nam=x").returncode != 0
+  done = command("evaluate", f"--checkpoint={workdir}", "--config.data.nam=x")
+  assert done.returncode == 2
+  assert [line for line in done.stderr.splitlines() if line] == [
+    'error: \'nam\': Did you mean "name" instead of "nam"?'
+  ]
 
   pictures = export.export(config, 2, str(tmp_path / "pictures"))
   bad = tmp_path / "bad.png"

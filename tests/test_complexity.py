@@ -2,7 +2,7 @@
 
 import pytest
 
-from shufflenet_jax.complexity import model_overview
+from shufflenet_jax.complexity import count_network
 from shufflenet_jax.models.shufflenet import ShuffleNetV1, stage_channels, stem_channels
 
 # groups: Table 1's MFLOPs, conv-only and with-FC multiply-adds (M, two decimals), parameters.
@@ -18,8 +18,7 @@ TABLE_1 = {
 @pytest.mark.parametrize("groups", TABLE_1)
 def test_table_1(groups):
   paper, convs, with_fc, parameters = TABLE_1[groups]
-  rows, counted_parameters, multiply_adds = model_overview(ShuffleNetV1(groups), 224)
-  convs_counted = multiply_adds - rows["classifier"][1]
+  rows, counted_parameters, multiply_adds, convs_counted = count_network(ShuffleNetV1(groups), 224)
   assert (round(convs_counted / 1e6, 2), round(multiply_adds / 1e6, 2)) == (convs, with_fc)
   assert round(convs_counted / 1e6 + 1e-9) == pytest.approx(paper, abs=0.5)
   assert counted_parameters == parameters
@@ -28,15 +27,15 @@ def test_table_1(groups):
 
 @pytest.mark.parametrize(("scale", "with_fc"), [(2.0, 524.05), (1.5, 292.44), (0.25, 13.30)])
 def test_scales_of_tables_2_and_5(scale, with_fc):
-  assert round(model_overview(ShuffleNetV1(3, scale), 224)[2] / 1e6, 2) == with_fc
+  assert round(count_network(ShuffleNetV1(3, scale), 224)[2] / 1e6, 2) == with_fc
 
 
 @pytest.mark.parametrize(
   ("groups", "scale", "stem", "parameters"),
-  [(1, 0.5, None, 534_484), (3, 0.5, None, 718_324), (1, 0.25, 6, 209_746), (3, 0.25, 6, 305_902)],
+  [(1, 0.5, 0, 534_484), (3, 0.5, 0, 718_324), (1, 0.25, 6, 209_746), (3, 0.25, 6, 305_902)],
 )
 def test_parameters_of_small_networks(groups, scale, stem, parameters):
-  assert model_overview(ShuffleNetV1(groups, scale, stem_features=stem), 224)[1] == parameters
+  assert count_network(ShuffleNetV1(groups, scale, stem=stem), 224)[1] == parameters
 
 
 @pytest.mark.parametrize("groups", TABLE_1)
@@ -52,3 +51,13 @@ def test_rounding_rule(groups, scale):
 def test_authors_release_widths():
   assert [stage_channels(8, s) for s in (0.5, 1.5)] == [(192, 384, 768), (576, 1152, 2304)]
   assert [stem_channels(g, s) for g, s in [(3, 0.5), (8, 0.5), (8, 1.0), (8, 1.5), (3, 2.0)]] == [12, 16, 24, 24, 48]
+
+
+def test_squeeze_excite_of_table_5():
+  assert count_network(ShuffleNetV1(3, 2.0, se=True), 224)[2] / 1e6 == pytest.approx(526.92, abs=0.01)
+
+
+def test_shallow_of_table_5_needs_a_width_near_0_7():
+  """Fact 6: the paper gives neither width nor stem; 40M lies between these two."""
+  narrow, wide = (count_network(ShuffleNetV1(3, s, repeats=(2, 4, 2)), 224)[2] / 1e6 for s in (0.7, 0.75))
+  assert (round(narrow, 1), round(wide, 1)) == (37.0, 41.6)

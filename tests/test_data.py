@@ -1,13 +1,15 @@
 """Streams: exactly once, the same after a resume, the same whatever the number of processes."""
 
 import itertools
+import shutil
 
 import numpy as np
 import pytest
+import tensorflow as tf
 import tensorflow_datasets as tfds
 from sklearn.datasets import load_digits
 
-from shufflenet_jax.data import datasets, pipeline
+from shufflenet_jax.data import augment, datasets, pipeline
 from shufflenet_jax.errors import UserError
 
 
@@ -148,3 +150,80 @@ def test_a_label_out_of_range_is_named(tiny, config):
 def test_bad_datasets_in_one_line(tiny, name, split, num_classes, message):
   with pytest.raises(UserError, match=message):
     datasets.open_split(name, tiny, split, num_classes)
+
+
+def test_a_cut_shard_is_an_error_not_a_smaller_dataset(tiny, tmp_path, config):
+  shutil.copytree(tiny, tmp_path / "tfds")
+  shard = next((tmp_path / "tfds" / "tiny").rglob("*.tfrecord-*"))
+  split = datasets.open_split("tiny", str(tmp_path / "tfds"), "train", 3)
+  whole = shard.read_bytes()
+  record = 12 + int.from_bytes(whole[:8], "little") + 4  # TFRecord: length, its checksum, data, its checksum
+  for kept in (whole[:record], whole[: record + 40]):  # whole records missing; a torn one
+    shard.write_bytes(kept)
+    with pytest.raises(UserError, match="tiny train cannot be read"):
+      list(pipeline.eval_batches(split, config.data, batch_size=3, num_classes=3))
+    with pytest.raises(UserError, match="tiny train cannot be read"):
+      next(pipeline.train_batches(split, config.data, batch_size=3, num_classes=3, seed=0, start_step=0))
+  shard.unlink()
+  with pytest.raises(UserError, match="lacks 1 of its files, tiny-train.tfrecord-00000-of-00001"):
+    datasets.open_split("tiny", str(tmp_path / "tfds"), "train", 3)
+
+
+@pytest.fixture
+def folder(tmp_path):
+  """Two of three classes, one picture deeper than its class folder."""
+  for place, value in (("n02 cat, feline/x.png", 10), ("n03/deep/y.JPG", 20), ("n03/z.png", 30)):
+    path = tmp_path / "folder" / place
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = np.full((33, 40, 3), value, np.uint8)
+    encode = tf.io.encode_png if path.suffix == ".png" else tf.io.encode_jpeg
+    path.write_bytes(encode(image).numpy())
+  (tmp_path / "folder" / "n03" / "notes.txt").write_text("no image")
+  return tmp_path / "folder"
+
+
+CLASSES = ("n01 dog", "n02 cat, feline", "n03 newt")
+
+
+def test_a_folder_is_matched_by_name_not_by_rank(folder, config):
+  split = datasets.open_folder(str(folder), CLASSES)
+  [batch] = pipeline.eval_batches(split, config.data, batch_size=4, num_classes=3)
+  seen = sorted(zip(batch["label"][batch["mask"]].tolist(), batch["image"][batch["mask"]].mean((1, 2, 3)).tolist()))
+  assert seen == [(1, 10.0), (2, 20.0), (2, 30.0)]
+
+
+def test_bad_folders(folder, tmp_path):
+  with pytest.raises(UserError, match="absent is not a folder"):
+    datasets.open_folder(str(tmp_path / "absent"), CLASSES)
+  (folder / "n04").mkdir()
+  with pytest.raises(UserError, match="n04 is no class of the checkpoint; its 3 classes are named as"):
+    datasets.open_folder(str(folder), CLASSES)
+  (tmp_path / "empty" / "n03").mkdir(parents=True)
+  with pytest.raises(UserError, match="holds no images"):
+    datasets.open_folder(str(tmp_path / "empty"), CLASSES)
+
+
+def test_evaluation_crop_is_the_centre_and_keeps_colours_in_order():
+  image = np.zeros((40, 64, 3), np.uint8)
+  image[..., 0] = np.arange(64) * 4  # red grows to the right
+  image[..., 2] = (np.arange(40) * 6)[:, None]  # blue grows downwards
+  crop = augment.center_crop(augment.decode(tf.io.encode_png(image)), 32, 40, antialias=False).numpy()
+  np.testing.assert_array_equal(crop, image[4:36, 16:48])
+
+
+def test_training_crops_vary_in_area_within_bounds_and_flip_half():
+  """On a picture whose pixels hold their own place, a crop shows where it was taken."""
+  place = np.stack(np.meshgrid(np.arange(200), np.arange(200)), -1).astype(np.uint8)
+  image = tf.constant(np.concatenate([place, place[..., :1]], -1))
+
+  def crops(flip, min_area):
+    for seed in range(120):
+      yield augment.random_resized_crop(image, 50, min_area, 4 / 3, flip, True, tf.constant([seed, 1])).numpy()
+
+  spans = [np.ptp(c[..., :2].astype(int), axis=(0, 1)) + 4 for c in crops(False, 0.25)]  # + half a pixel at each edge
+  areas = np.prod(spans, axis=-1) / 200**2
+  assert 0.2 < areas.min() < 0.4
+  assert 0.85 < areas.max() < 1.05
+  mirrored = [c[0, 0, 0] > c[0, -1, 0] for c in crops(True, 0.25)]
+  assert 0.35 < np.mean(mirrored) < 0.65
+  assert not any(c[0, 0, 0] > c[0, -1, 0] for c in crops(False, 0.25))

@@ -1,10 +1,13 @@
 """Whole runs: reproducible, resumable, the same on any number of devices, evaluated from the checkpoint alone."""
 
 import json
+import shutil
 
+import flax.linen as nn
 import jax
 import numpy as np
 import pytest
+from ml_collections import config_dict
 
 from shufflenet_jax import checkpoint, evaluate, mesh, metrics, network, optim, train_step
 from shufflenet_jax.data import datasets, pipeline
@@ -67,7 +70,7 @@ def test_evaluation_from_the_checkpoint_counts_the_same_on_1_and_4_devices(run, 
   _, workdir, _, figures = run(config)
   found = checkpoint.find(f"{workdir}/checkpoints/12")
   for devices in (ONE, jax.devices()):
-    restored = evaluate.evaluate(found, found.config, devices)
+    restored = evaluate.evaluate(found, found.config, devices=devices)
     assert restored["examples"] == 355
     assert (restored["top1"], restored["top5"]) == (figures["top1"], figures["top5"])
     assert restored["loss"] == pytest.approx(figures["loss"], rel=1e-5)
@@ -78,10 +81,16 @@ def one_step(config, devices):
   optimizer, schedule = optim.sgd(config.optimizer, config.num_train_steps)
   on = mesh.data_mesh(devices)
   state = mesh.replicate(train_step.init_state(model, optimizer, 32, 0), on)
-  step_fn, _ = train_step.compile_steps(
-    on, model=model, optimizer=optimizer, schedule=schedule, mean=tuple(config.data.mean), std=tuple(config.data.std),
-    label_smoothing=0.1, accumulate_steps=config.accumulate_steps,
-  )  # fmt: skip
+  step_fn = train_step.compile_train_step(
+    on,
+    model=model,
+    optimizer=optimizer,
+    schedule=schedule,
+    mean=tuple(config.data.mean),
+    std=tuple(config.data.std),
+    label_smoothing=0.1,
+    accumulate_steps=config.accumulate_steps,
+  )
   split = datasets.open_split("digits", config.data.data_dir, "train", 10)
   batch = next(
     pipeline.train_batches(split, config.data, batch_size=config.batch_size, num_classes=10, seed=0, start_step=0)
@@ -137,12 +146,27 @@ def test_sgd_is_the_textbook_update(config, decay, bias_decays):
     ("model.groups", 5, "groups=5 is not in the paper's Table 1; one of 1, 2, 3, 4, 8"),
     ("model.scale", -1.0, "scale=-1.0 must be a positive number"),
     ("model.dtype", "float61", "'float61' is not one of float32, bfloat16"),
+    ("model.network", "lenet", "'lenet' is not one of shufflenet_v1, mobilenet_v1"),
+    ("model.shuffle", "maybe", "'maybe' is not one of paper, release, none"),
+    ("model.stem", 7, "stem=7 must be a multiple of groups=3"),
+    ("model.repeats", (1, 1), r"repeats=\(1, 1\) must be three positive numbers"),
+    ("model.num_classes", 9, "has 10 classes, the network num_classes=9; set --config.model.num_classes=10"),
     ("batch_size", 18, "config.batch_size=18 does not divide over 4 devices; nearest: 16, 20"),
+    ("batch_size", -16, "config.batch_size=-16 does not divide over 4 devices; nearest: 4"),
     ("eval_batch_size", 2, "config.eval_batch_size=2 does not divide over 4 devices; nearest: 4"),
+    ("accumulate_steps", 0, "config.accumulate_steps=0 must be 1 or more"),
+    ("accumulate_steps", 3, "batch_size=16 does not divide over 4 devices in 3 micro-batches; nearest: 12, 24"),
+    ("num_train_steps", 0, "config.num_train_steps=0 must be 1 or more"),
     ("optimizer.decay", "some", "'some' is not one of all, kernels"),
-    ("optimizer.warmup_steps", 12, "warmup_steps=12 must lie from 0"),
+    ("optimizer.warmup_steps", 12, "warmup_steps=12 must be from 0 to below num_train_steps"),
+    ("optimizer.label_smoothing", 2.0, "label_smoothing=2.0 must be from 0 to below 1"),
     ("log_every_steps", 0, "config.log_every_steps=0 must be 1 or more"),
+    ("data.image_size", 64, "config.data.eval_resize=32 must be at least data.image_size"),
+    ("data.std", (0.0, 1.0, 1.0), "three numbers but 0"),
+    ("data.min_crop_area", 2.0, "min_crop_area=2.0 must be above 0 and at most 1"),
     ("data.name", "imagenet2012", "prepare it with"),
+    ("data.data_dir", __file__, "digits cannot be prepared there"),
+    ("init_from", "nowhere", "nowhere does not exist"),
   ],
 )
 def test_bad_configs_write_nothing(config, tmp_path, field, value, message):
@@ -156,7 +180,7 @@ def test_bad_configs_write_nothing(config, tmp_path, field, value, message):
 def test_another_architecture_in_the_workdir_is_refused(run, config):
   _, workdir, _, _ = run(config)
   config.model.groups = 2
-  with pytest.raises(UserError, match=r"another network \(model.groups: 3 -> 2\)"):
+  with pytest.raises(UserError, match=r"another network \(model.groups: 3 -> 2\); choose another --workdir"):
     train(config, workdir, ONE)
   assert checkpoint.find(workdir).config.model.groups == 3
 
@@ -165,3 +189,146 @@ def test_another_architecture_in_the_workdir_is_refused(run, config):
 def test_a_path_that_is_no_checkpoint(tmp_path, make):
   with pytest.raises(UserError, match="(does not exist|is neither a work directory nor a checkpoint); give a WORKDIR"):
     checkpoint.find(str(make(tmp_path)))
+
+
+def test_a_checkpoint_is_known_by_what_it_holds_not_by_its_name(run, config, tmp_path):
+  _, workdir, state, _ = run(config)
+  shutil.copytree(f"{workdir}/checkpoints/12", tmp_path / "digits_v1")
+  found = checkpoint.find(str(tmp_path / "digits_v1"))
+  assert found.step == 12
+  assert_equal(found.restore_variables()["params"], state.params)
+
+
+def test_a_damaged_checkpoint_says_so(run, config, tmp_path):
+  _, workdir, _, _ = run(config)
+  copy = tmp_path / "damaged"
+  shutil.copytree(f"{workdir}/checkpoints/12", copy)
+  for path in (copy / "state").rglob("*"):
+    if path.is_file():
+      path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+  with pytest.raises(UserError, match="cannot be read .* use an earlier one"):
+    checkpoint.find(str(copy)).restore_variables()
+
+
+def test_newest_and_best_checkpoints_stay(config, tmp_path):
+  """Top-1 falls after step 2, so that the best is none of the newest."""
+  config.keep_checkpoints = 2
+  checkpoints = checkpoint.manager(str(tmp_path), config.keep_checkpoints)
+  for step, top1 in ((1, 0.2), (2, 0.9), (3, 0.5), (4, None), (5, 0.4), (6, None)):
+    metrics_of_step = None if top1 is None else {"top1": top1}
+    checkpoint.save(checkpoints, step, {"params": {"w": np.ones(2)}}, config, ["a"], metrics_of_step)
+  checkpoints.close()
+  assert sorted(int(p.name) for p in (tmp_path / "checkpoints").iterdir()) == [2, 5, 6]
+
+
+def test_overriding_the_network_of_a_checkpoint_is_refused(run, config):
+  found = checkpoint.find(run(config)[1])
+  config.model.groups = 2
+  with pytest.raises(UserError, match=r"another network \(model.groups: 3 -> 2\); its network cannot be overridden"):
+    evaluate.evaluate(found, config)
+
+
+def test_fine_tuning_takes_weights_and_picture_scaling_and_makes_a_new_head(run, config, tmp_path):
+  _, workdir, state, _ = run(config)
+  tuned = config.copy_and_resolve_references()
+  tuned.init_from = workdir
+  tuned.model.groups, tuned.model.num_classes, tuned.data.mean = 1, 12, (0.0, 0.0, 0.0)
+  tuned.optimizer.learning_rate, tuned.optimizer.warmup_steps, tuned.num_train_steps = 1e-9, 0, 1
+  tuned_state, _ = train(tuned, str(tmp_path / "w"), ONE)
+  assert tuned.model.groups == 3
+  assert tuned.data.mean == config.data.mean
+  head = tuned_state.params.pop("classifier")
+  assert head["kernel"].shape[-1] == 12
+  expected = {k: v for k, v in state.params.items() if k != "classifier"}
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), tuned_state.params, expected)
+
+
+class Linear(nn.Module):
+  """Logits are the sums of each channel, so that steps can be computed by hand."""
+
+  @nn.compact
+  def __call__(self, images, train=False):
+    return nn.Dense(3, use_bias=False, kernel_init=nn.initializers.ones, name="classifier")(images.sum((1, 2)))
+
+
+def hand_batch():
+  rng = np.random.default_rng(0)
+  return {
+    "image": rng.integers(0, 256, (8, 2, 2, 3)).astype(np.uint8),
+    "label": rng.integers(0, 3, 8).astype(np.int32),
+  }
+
+
+def hand_logits(batch, kernel, mean, std):
+  return ((batch["image"].astype(np.float64) - mean) / std).sum((1, 2)) @ kernel
+
+
+def log_softmax(x):
+  return x - np.log(np.exp(x - x.max(-1, keepdims=True)).sum(-1, keepdims=True)) - x.max(-1, keepdims=True)
+
+
+@pytest.mark.parametrize(("devices", "accumulate_steps"), [(1, 1), (4, 1), (1, 4), (2, 2)])
+def test_a_step_by_hand(devices, accumulate_steps):
+  """Normalisation, smoothing, gradient mean, decay, momentum and learning rate of two steps, in NumPy."""
+  mean, std = (10.0, 20.0, 30.0), (50.0, 60.0, 70.0)
+  batch, smoothing, decay, peak = hand_batch(), 0.1, 0.01, 0.5
+  optimizer_config = config_dict.ConfigDict(
+    {"decay": "all", "warmup_steps": 0, "learning_rate": peak, "momentum": 0.9, "weight_decay": decay}
+  )
+  optimizer, schedule = optim.sgd(optimizer_config, 10)
+  on = mesh.data_mesh(jax.devices()[:devices])
+  state = mesh.replicate(train_step.init_state(Linear(), optimizer, 2, 0), on)
+  step_fn = train_step.compile_train_step(
+    on,
+    model=Linear(),
+    optimizer=optimizer,
+    schedule=schedule,
+    mean=mean,
+    std=std,
+    label_smoothing=smoothing,
+    accumulate_steps=accumulate_steps,
+  )
+  kernel, momentum = np.ones((3, 3)), 0.0
+  features = ((batch["image"].astype(np.float64) - mean) / std).sum((1, 2))
+  targets = np.eye(3)[batch["label"]] * (1 - smoothing) + smoothing / 3
+  for step in range(2):
+    logits = hand_logits(batch, kernel, np.array(mean), np.array(std))
+    state, figures = step_fn(state, mesh.split_batch(batch, on))
+    assert float(figures["loss"]) == pytest.approx(-(targets * log_softmax(logits)).sum(-1).mean(), rel=1e-5)
+    assert float(figures["accuracy"]) == pytest.approx((logits.argmax(-1) == batch["label"]).mean(), abs=1e-6)
+    assert float(figures["learning_rate"]) == pytest.approx(peak * (1 - step / 10))
+    gradient = features.T @ (np.exp(log_softmax(logits)) - targets) / 8
+    momentum = 0.9 * momentum + gradient + decay * kernel
+    kernel = kernel - peak * (1 - step / 10) * momentum
+    np.testing.assert_allclose(state.params["classifier"]["kernel"], kernel, rtol=2e-5)
+
+
+@pytest.mark.parametrize("devices", [1, 4])
+def test_an_evaluation_by_hand_ignores_what_is_masked(devices):
+  """Eight classes; half the batch is padding whose label 0 wins, as a zero-filled batch might."""
+
+  class Given(nn.Module):
+    @nn.compact
+    def __call__(self, images, train=False):
+      return images.reshape(images.shape[0], -1)[:, :8] / 10  # (n, 2, 2, 3) -> (n, 8)
+
+  rng = np.random.default_rng(1)
+  batch = {
+    "image": rng.permuted(np.tile(np.arange(12, dtype=np.uint8) * 20, (8, 1)), axis=1).reshape(8, 2, 2, 3),
+    "label": rng.integers(0, 8, 8).astype(np.int32),
+    "mask": np.arange(8) % 2 == 0,
+  }
+  batch["image"][1::2], batch["label"][1::2] = 0, 0
+  batch["image"][1::2, 0, 0, 0] = 255
+  mean, std = (1.0, 2.0, 3.0), (4.0, 5.0, 6.0)
+  on = mesh.data_mesh(jax.devices()[:devices])
+  eval_fn = train_step.compile_eval_step(on, model=Given(), mean=mean, std=std)
+  state = train_step.TrainState(0, {}, {}, ())
+  sums = jax.device_get(eval_fn(state, mesh.split_batch(batch, on)))
+  logits = ((batch["image"].astype(np.float64) - mean) / std).reshape(8, -1)[:, :8] / 10
+  order = np.argsort(-logits, axis=-1)
+  rank = (order == batch["label"][:, None]).argmax(-1)
+  kept = batch["mask"]
+  assert (sums["examples"], sums["top1"], sums["top5"]) == (4, (rank[kept] < 1).sum(), (rank[kept] < 5).sum())
+  losses = -log_softmax(logits)[np.arange(8), batch["label"]]
+  assert sums["loss"] == pytest.approx(losses[kept].sum(), rel=1e-5)

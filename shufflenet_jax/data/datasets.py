@@ -2,34 +2,38 @@
 
 import dataclasses
 import difflib
-from typing import Any
+import os
+from collections.abc import Callable, Sequence
 
+import numpy as np
+import tensorflow as tf
 import tensorflow_datasets as tfds
+from etils import epath
 
 from shufflenet_jax.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
 class Split:
-  """One split of an image-classification dataset.
+  """Examples of an image-classification dataset, in shards that can be read in any order.
 
   Attributes:
-    name: the split expression, for instance `train[:90%]`.
-    num_examples: how many examples it holds, > 0.
-    files: (path, first record, records) of each TFRecord shard, in order.
-    features: TFDS features, which parse a record.
-    image_key: the image feature's name.
-    label_key: the label feature's name.
-    class_names: names in label order.
+    name: for messages, for instance `digits train[:90%]`.
+    num_examples: how many there are, > 0.
+    class_names: names in label order, at least one for each class of the network.
+    dataset_classes: how many of them are the dataset's own.
+    shards: tensors with one row a shard.
+    read_shard: a row of `shards` -> `tf.data.Dataset` of (id, record); ids count from 0 over the whole split.
+    parse: record -> (encoded image, label).
   """
 
   name: str
   num_examples: int
-  files: tuple[tuple[str, int, int], ...]
-  features: Any
-  image_key: str
-  label_key: str
   class_names: tuple[str, ...]
+  dataset_classes: int
+  shards: tuple[tf.Tensor, ...]
+  read_shard: Callable[..., tf.data.Dataset]
+  parse: Callable[..., tuple[tf.Tensor, tf.Tensor]]
 
 
 def open_split(name: str, data_dir: str, split: str, num_classes: int) -> Split:
@@ -71,14 +75,88 @@ def open_split(name: str, data_dir: str, split: str, num_classes: int) -> Split:
       f"dataset {name!r} has {label.num_classes} classes, the network num_classes={num_classes};"
       f" set --config.model.num_classes={label.num_classes}"
     )
+  missing = {os.path.basename(i.filename) for i in instructions} - set(tf.io.gfile.listdir(str(builder.data_path)))
+  if missing:
+    raise UserError(f"{builder.data_path} lacks {len(missing)} of its files, {min(missing)} first; prepare {name} anew")
+  takes = [i.take for i in instructions]
+  # A network may have more classes than the dataset: they go by number.
+  class_names = [*label.names, *map(str, range(len(label.names), num_classes))]
+  skip_decoding = {image_key: tfds.decode.SkipDecoding()}
+
+  def read_shard(path, skip, take, first_id):
+    return tf.data.TFRecordDataset(path).skip(skip).take(take).enumerate(first_id)
+
+  def parse(serialized):
+    example = features.deserialize_example(serialized, decoders=skip_decoding)
+    return example[image_key], example[label_key]
+
   return Split(
-    split,
+    f"{name} {split}",
     num_examples,
-    tuple((i.filename, i.skip, i.take) for i in instructions),
-    features,
-    image_key,
-    label_key,
-    tuple(label.names or map(str, range(num_classes))),
+    tuple(class_names),
+    len(label.names),
+    (
+      tf.constant([i.filename for i in instructions]),
+      tf.constant([i.skip for i in instructions], tf.int64),
+      tf.constant(takes, tf.int64),
+      tf.constant(np.cumsum([0, *takes[:-1]]), tf.int64),
+    ),
+    read_shard,
+    parse,
+  )
+
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif")
+
+
+def open_folder(folder: str, class_names: Sequence[str]) -> Split:
+  """Images in one folder per class, matched to classes by name, never by rank.
+
+  A folder is a class's whole name, or its first word (`n01440764` for
+  `n01440764 tench, Tinca tinca`). A folder of some of the classes is fine.
+
+  Args:
+    folder: holds `CLASS/.../IMAGE`.
+    class_names: names in label order.
+
+  Raises:
+    UserError: no such folder, a folder of no known class, or no images.
+  """
+  root = epath.Path(folder)
+  if not root.is_dir():
+    raise UserError(f"--data={folder} is not a folder; give one that holds a folder of images per class")
+  first_words = [name.split()[0] for name in class_names]
+  labels = {word: i for i, word in enumerate(first_words) if first_words.count(word) == 1}
+  labels |= {name: i for i, name in enumerate(class_names)}
+  paths, of_path = [], []
+  for of_class in sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith(".")):
+    if of_class.name not in labels:
+      near = difflib.get_close_matches(of_class.name, labels, n=1) or list(class_names[:3])
+      raise UserError(
+        f"{of_class} is no class of the checkpoint; its {len(class_names)} classes are named as {near[0]!r}"
+      )
+    images = sorted(
+      os.path.join(parent, name)
+      for parent, _, names in tf.io.gfile.walk(os.fspath(of_class))  # gs:// too
+      for name in names
+      if name.lower().endswith(IMAGE_SUFFIXES)
+    )
+    paths += images
+    of_path += [labels[of_class.name]] * len(images)
+  if not paths:
+    raise UserError(f"--data={folder} holds no images ({', '.join(IMAGE_SUFFIXES)}) in class folders")
+
+  def read_shard(path, label, index):
+    return tf.data.Dataset.from_tensors((index, (path, label)))
+
+  return Split(
+    folder,
+    len(paths),
+    tuple(class_names),
+    len(class_names),
+    (tf.constant(paths), tf.constant(of_path, tf.int32), tf.range(len(paths), dtype=tf.int64)),
+    read_shard,
+    lambda record: (tf.io.read_file(record[0]), record[1]),
   )
 
 
@@ -92,18 +170,23 @@ def _find_builder(name: str, data_dir: str | None):
     from shufflenet_jax.data.digits import Digits
 
     tfds.disable_progress_bar()  # it takes half a second
-    builder = Digits(data_dir=data_dir)
-    builder.download_and_prepare()
+    try:
+      builder = Digits(data_dir=data_dir)
+      builder.download_and_prepare()
+    except OSError as error:
+      raise UserError(f"--config.data.data_dir={data_dir}: digits cannot be prepared there: {error}") from None
     return builder
   try:
     # From the files alone: the builder's code would ask the network about a dataset that isn't there.
     return tfds.core.read_only_builder.builder_from_files(name, data_dir=data_dir)
-  except (tfds.core.registered.DatasetNotFoundError, FileNotFoundError, ValueError):
+  except (tfds.core.registered.DatasetNotFoundError, OSError, ValueError):
     where = data_dir or tfds.core.constants.DATA_DIR
     known = tfds.list_builders(with_community_datasets=False)
     if name.split("/")[0].split(":")[0] in known:
       remedy = f"prepare it with: python -m tensorflow_datasets build {name} --data_dir={where}"
     else:
       near = difflib.get_close_matches(name, [*known, "digits"], n=3)
-      remedy = "TFDS does not know that name either" + (f"; did you mean {', '.join(near)}?" if near else "")
-    raise UserError(f"dataset {name!r} is not in {where}; {remedy}, or point --config.data.data_dir at it") from None
+      remedy = f"did you mean {' or '.join(dict.fromkeys(near))}?" if near else "TFDS knows no dataset of that name"
+    raise UserError(
+      f"dataset {name!r} is not in {where}; {remedy}; --config.data.data_dir=DIR looks elsewhere"
+    ) from None

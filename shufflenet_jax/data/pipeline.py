@@ -9,7 +9,6 @@ from collections.abc import Iterator
 
 import numpy as np
 import tensorflow as tf
-import tensorflow_datasets as tfds
 
 from shufflenet_jax.data import augment
 from shufflenet_jax.data.datasets import Split
@@ -18,31 +17,21 @@ from shufflenet_jax.errors import UserError
 Batch = dict[str, np.ndarray]
 
 
-def _records(split: Split) -> tuple[tf.Tensor, ...]:
-  """Paths, first record, number of records and first id of each shard."""
-  paths, skips, takes = zip(*split.files)
-  first_ids = np.concatenate([[0], np.cumsum(takes)[:-1]])
-  return (
-    tf.constant(paths),
-    tf.constant(skips, tf.int64),
-    tf.constant(takes, tf.int64),
-    tf.constant(first_ids, tf.int64),
-  )
+def _records(split: Split, order: tf.Tensor | None = None) -> tf.data.Dataset:
+  """(id, record) of every example, shards in the given order; fails at the end if there are not as many as promised."""
+  shards = split.shards if order is None else tuple(tf.gather(s, order) for s in split.shards)
+  records = tf.data.Dataset.from_tensor_slices(shards).flat_map(split.read_shard)
+  return records.apply(tf.data.experimental.assert_cardinality(split.num_examples))
 
 
-def _read_shard(path, skip, take, first_id) -> tf.data.Dataset:
-  return tf.data.TFRecordDataset(path).skip(skip).take(take).enumerate(first_id)  # (id, serialised example)
-
-
-def _parse(split: Split, serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-  example = split.features.deserialize_example(serialized, decoders={split.image_key: tfds.decode.SkipDecoding()})
-  return augment.decode(example[split.image_key]), tf.cast(example[split.label_key], tf.int32)
+def _decoded(split: Split, record) -> tuple[tf.Tensor, tf.Tensor]:
+  encoded, label = split.parse(record)
+  return augment.decode(encoded), tf.cast(label, tf.int32)
 
 
 def raw_examples(split: Split) -> tf.data.Dataset:
   """(id, image uint8 (h, w, 3), label) of every example, in order, as stored."""
-  dataset = tf.data.Dataset.from_tensor_slices(_records(split)).flat_map(_read_shard)
-  return dataset.map(lambda i, record: (i, *_parse(split, record)))
+  return _records(split).map(lambda i, record: (i, *_decoded(split, record)))
 
 
 def train_batches(
@@ -69,21 +58,27 @@ def train_batches(
   index, count = process
   local = batch_size // count
   epoch_of_start, done = divmod(start_step * batch_size, split.num_examples)
-  shards = _records(split)
 
   def epoch_records(epoch):
     key = tf.stack([tf.constant(seed, tf.int64), epoch])
-    order = tf.random.experimental.stateless_shuffle(tf.range(len(split.files)), key)
-    records = tf.data.Dataset.from_tensor_slices(tuple(tf.gather(s, order) for s in shards)).flat_map(_read_shard)
-    records = records.shuffle(config.shuffle_buffer, seed=seed * 1_000_003 + epoch, reshuffle_each_iteration=False)
+    order = tf.random.experimental.stateless_shuffle(tf.range(len(split.shards[0])), key)
+    records = _records(split, order).shuffle(
+      config.shuffle_buffer, seed=seed * 1_000_003 + epoch, reshuffle_each_iteration=False
+    )
     skip = tf.where(epoch == epoch_of_start, tf.constant(done, tf.int64), tf.constant(0, tf.int64))
     return records.skip(skip).map(lambda i, record: (epoch, i, record))
 
   def prepare(epoch, i, record):
-    image, label = _parse(split, record)
+    image, label = _decoded(split, record)
     key = tf.random.experimental.stateless_fold_in(tf.stack([tf.constant(seed, tf.int64), epoch]), i)
     image = augment.random_resized_crop(
-      image, config.image_size, config.min_crop_area, config.max_crop_aspect, config.flip, tf.cast(key, tf.int32)
+      image,
+      config.image_size,
+      config.min_crop_area,
+      config.max_crop_aspect,
+      config.flip,
+      config.antialias,
+      tf.cast(key, tf.int32),
     )
     return {"image": image, "label": label, "id": i}
 
@@ -93,8 +88,7 @@ def train_batches(
     dataset = dataset.unbatch()
   dataset = dataset.map(prepare, tf.data.AUTOTUNE, deterministic=True)
   dataset = dataset.batch(local, drop_remainder=True).prefetch(4)
-  for batch in dataset.as_numpy_iterator():
-    yield _checked(batch, num_classes, split)
+  yield from _checked(dataset, num_classes, split)
 
 
 def eval_batches(split: Split, config, *, batch_size: int, num_classes: int, process=(0, 1)) -> Iterator[Batch]:
@@ -104,32 +98,44 @@ def eval_batches(split: Split, config, *, batch_size: int, num_classes: int, pro
   """
   index, count = process
   local = batch_size // count
-  dataset = tf.data.Dataset.from_tensor_slices(_records(split)).flat_map(_read_shard).shard(count, index)
+  dataset = _records(split).shard(count, index)
 
   def prepare(i, record):
-    image, label = _parse(split, record)
-    return {"image": augment.center_crop(image, config.image_size, config.eval_resize), "label": label, "id": i}
+    image, label = _decoded(split, record)
+    image = augment.center_crop(image, config.image_size, config.eval_resize, config.antialias)
+    return {"image": image, "label": label, "id": i}
 
   dataset = dataset.map(prepare, tf.data.AUTOTUNE, deterministic=True).batch(local).prefetch(4)
-  batches = dataset.as_numpy_iterator()
+  batches = _checked(dataset, num_classes, split)
   empty = {
     "image": np.zeros((0, config.image_size, config.image_size, 3), np.uint8),
     "label": np.zeros(0, np.int32),
     "id": np.zeros(0, np.int64),
   }
   for _ in range(-(-split.num_examples // batch_size)):
-    batch = _checked(next(batches, empty), num_classes, split)
+    batch = next(batches, empty)
     real = len(batch["label"])
     padded = {k: np.pad(v, [(0, local - real)] + [(0, 0)] * (v.ndim - 1)) for k, v in batch.items()}
     yield padded | {"mask": np.arange(local) < real}
 
 
-def _checked(batch: Batch, num_classes: int, split: Split) -> Batch:
-  labels = batch["label"]
-  if labels.size and not (0 <= labels.min() and labels.max() < num_classes):
-    bad = np.flatnonzero((labels < 0) | (labels >= num_classes))[0]
-    raise UserError(
-      f"label {labels[bad]} of example {batch['id'][bad]} in split {split.name!r} is out of range for"
-      f" num_classes={num_classes}"
-    )
-  return batch
+def _checked(dataset: tf.data.Dataset, num_classes: int, split: Split) -> Iterator[Batch]:
+  """The dataset's batches; what is wrong with the data becomes a UserError."""
+  batches = dataset.as_numpy_iterator()
+  while True:
+    try:
+      batch = next(batches)
+    except StopIteration:
+      return
+    except tf.errors.OpError as error:
+      raise UserError(
+        f"{split.name} cannot be read: {error.message.split(chr(10))[0][:200]}; prepare it anew"
+      ) from None
+    labels = batch["label"]
+    if not (labels.min() >= 0 and labels.max() < num_classes):
+      bad = np.flatnonzero((labels < 0) | (labels >= num_classes))[0]
+      raise UserError(
+        f"label {labels[bad]} of example {batch['id'][bad]} in {split.name} is out of range for"
+        f" num_classes={num_classes}"
+      )
+    yield batch

@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from shufflenet_jax.models.layers import DepthwiseConv3x3, GroupConv1x1, channel_shuffle
+from shufflenet_jax.models.layers import DepthwiseConv3x3, GroupConv1x1, SqueezeExcite, channel_shuffle
 
 # Stage 2 output channels at 1x (Table 1). Every later stage doubles them.
 STAGE2_CHANNELS = {1: 144, 2: 200, 3: 240, 4: 272, 8: 384}
@@ -19,6 +19,8 @@ def stage_channels(groups: int, scale: float) -> tuple[int, int, int]:
 
   Each stage of Table 1 times `scale`, rounded up to a multiple of 4 * groups:
   a unit's bottleneck is a quarter of its output and has to divide into groups.
+  (Table 4's "576" for 0.5x g=4 is not among them: that needs Stage 2 rounded
+  to 144 and then doubled twice, 40.8M multiply-adds in place of 37.4M.)
 
   Raises:
     ValueError: `groups` is not in Table 1, or `scale` is not positive.
@@ -43,22 +45,32 @@ def stem_channels(groups: int, scale: float) -> int:
   return groups * math.ceil(width / groups)
 
 
+# How a unit mixes its bottleneck's channels: as the paper, in the reversed order of the authors' release, or not.
+SHUFFLES = ("paper", "release", "none")
+
+
 class ShuffleUnit(nn.Module):
   """ShuffleNet unit (Fig. 2b with stride 1, Fig. 2c with stride 2).
 
   (n, h, w, c_in) -> (n, h, w, features) with stride 1, where c_in = features;
-  -> (n, ceil(h/2), ceil(w/2), features) with stride 2, where the average-pooled
-  input comes first and the branch makes the other `features - c_in` channels.
+  -> (n, ceil(h/2), ceil(w/2), features) with stride 2, where the branch makes
+  `features - c_in` channels and the average-pooled input is the rest.
 
   Attributes:
     features: output channels; the bottleneck is a quarter of them.
     groups: groups of both 1x1 convolutions.
     stride: 1 or 2.
+    norm: a batch norm constructor, called with a name.
     compress_groups: groups of the first 1x1 convolution where they differ
       (Stage 2 begins with 1: its input has too few channels to be grouped).
-    shuffle: whether channels are shuffled after the first 1x1 convolution.
-    norm: a batch norm constructor, called with a name.
+    shuffle: one of `SHUFFLES`. "release" is the paper's shuffle with
+      channels / groups groups, its inverse.
+    shortcut_first: whether the pooled input stands before the branch.
+    se: whether the output goes through squeeze-and-excitation (Table 5).
     dtype: compute dtype.
+
+  Raises:
+    ValueError: channels that do not fit.
   """
 
   features: int
@@ -66,7 +78,9 @@ class ShuffleUnit(nn.Module):
   stride: int
   norm: Any
   compress_groups: int | None = None
-  shuffle: bool = True
+  shuffle: str = "paper"
+  shortcut_first: bool = True
+  se: bool = False
   dtype: Any = jnp.float32
 
   @nn.compact
@@ -77,22 +91,25 @@ class ShuffleUnit(nn.Module):
       raise ValueError(f"a unit of stride 1 keeps its channels: input has {c_in}, features={self.features}")
     if branch_features <= 0:
       raise ValueError(f"a unit of stride 2 concatenates its input: features={self.features} must exceed {c_in}")
-    conv = functools.partial(GroupConv1x1, dtype=self.dtype)
+    bottleneck = self.features // 4
 
-    y = conv(self.features // 4, feature_group_count=self.compress_groups or self.groups, name="compress")(x)
+    y = GroupConv1x1(bottleneck, self.compress_groups or self.groups, self.dtype, name="compress")(x)
     y = nn.relu(self.norm(name="compress_norm")(y))
-    if self.shuffle:
+    if self.shuffle != "none":
       with jax.named_scope("channel_shuffle"):
-        y = channel_shuffle(y, self.groups)
+        y = channel_shuffle(y, self.groups if self.shuffle == "paper" else bottleneck // self.groups)
     y = DepthwiseConv3x3(self.stride, self.dtype, name="depthwise")(y)
     y = self.norm(name="depthwise_norm")(y)  # no ReLU here (section 3.2)
-    y = conv(branch_features, feature_group_count=self.groups, name="expand")(y)
+    y = GroupConv1x1(branch_features, self.groups, self.dtype, name="expand")(y)
     y = self.norm(name="expand_norm")(y)
 
     if self.stride == 1:
-      return nn.relu(x + y)
-    shortcut = nn.avg_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
-    return jnp.concatenate([shortcut, nn.relu(y)], axis=-1)  # the shortcut is >= 0 already
+      y = nn.relu(x + y)
+    else:
+      # ReLU after the concatenation would do the same: the shortcut is >= 0 already.
+      parts = [nn.avg_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1))), nn.relu(y)]
+      y = jnp.concatenate(parts if self.shortcut_first else parts[::-1], axis=-1)
+    return SqueezeExcite(dtype=self.dtype, name="squeeze_excite")(y) if self.se else y
 
 
 class ShuffleNetV1(nn.Module):
@@ -105,9 +122,12 @@ class ShuffleNetV1(nn.Module):
     groups: groups of the 1x1 convolutions: 1, 2, 3, 4 or 8.
     scale: multiplies the channels of Table 1; see `stage_channels`.
     num_classes: size of the last layer.
-    shuffle: whether units shuffle channels (Table 3 compares).
-    stem_features: output channels of Conv1; None for `stem_channels`.
-    repeats: units in Stages 2, 3, 4, the one of stride 2 included.
+    shuffle: "paper", "release" or "none" (Table 3 compares); see `ShuffleUnit`.
+    shortcut_first: see `ShuffleUnit`; the authors' release has True, pytorchcv False.
+    se: squeeze-and-excitation after each unit (Table 5's "2x + SE").
+    repeats: units in Stages 2, 3, 4, the one of stride 2 included; (2, 4, 2) is Table 5's "shallow".
+    stem: output channels of Conv1; 0 for `stem_channels`.
+    classifier_bias: whether the last layer has a bias (the authors' release has none).
     dtype: compute dtype, float32 or bfloat16.
     norm_momentum: how much of the running batch statistics a step keeps.
     norm_epsilon: added to the variance.
@@ -116,9 +136,12 @@ class ShuffleNetV1(nn.Module):
   groups: int = 3
   scale: float = 1.0
   num_classes: int = 1000
-  shuffle: bool = True
-  stem_features: int | None = None
+  shuffle: str = "paper"
+  shortcut_first: bool = True
+  se: bool = False
   repeats: tuple[int, ...] = (4, 8, 4)
+  stem: int = 0
+  classifier_bias: bool = True
   dtype: Any = jnp.float32
   norm_momentum: float = 0.9
   norm_epsilon: float = 1e-5
@@ -134,7 +157,7 @@ class ShuffleNetV1(nn.Module):
       dtype=self.dtype,
     )
     x = nn.Conv(
-      self.stem_features or stem_channels(self.groups, self.scale),
+      self.stem or stem_channels(self.groups, self.scale),
       (3, 3),
       strides=2,
       padding=1,
@@ -151,11 +174,14 @@ class ShuffleNetV1(nn.Module):
           features,
           self.groups,
           stride=2 if unit == 1 else 1,
+          norm=norm,
           compress_groups=1 if (stage, unit) == (2, 1) else None,
           shuffle=self.shuffle,
-          norm=norm,
+          shortcut_first=self.shortcut_first,
+          se=self.se,
           dtype=self.dtype,
           name=f"stage{stage}_unit{unit}",
         )(x)
     x = x.mean(axis=(1, 2))  # (n, h, w, c) -> (n, c)
-    return nn.Dense(self.num_classes, dtype=self.dtype, name="classifier")(x).astype(jnp.float32)
+    logits = nn.Dense(self.num_classes, use_bias=self.classifier_bias, dtype=self.dtype, name="classifier")(x)
+    return logits.astype(jnp.float32)

@@ -1,0 +1,35 @@
+"""Starting from another run's checkpoint: its network and picture scaling, and a new head where classes differ."""
+
+import jax
+
+from shufflenet_jax.checkpoint import Checkpoint
+from shufflenet_jax.errors import UserError
+from shufflenet_jax.train_step import TrainState
+
+# What the pretrained weights expect of pictures.
+PICTURE_FIELDS = ("mean", "std", "antialias")
+
+
+def adopt(pretrained: Checkpoint, config) -> None:
+  """Sets the config's network and picture scaling to the checkpoint's; `num_classes` and `dtype` stay."""
+  own = {k: config.model[k] for k in ("num_classes", "dtype")}
+  with config.unlocked():
+    config.model = pretrained.config.model.to_dict() | own
+  for field in PICTURE_FIELDS:
+    config.data[field] = pretrained.config.data[field]
+
+
+def start_from(pretrained: Checkpoint, state: TrainState) -> TrainState:
+  """A fresh state with the checkpoint's parameters and batch statistics, but for a head of another shape.
+
+  Raises:
+    UserError: parameters besides the classifier's differ in shape.
+  """
+  variables = pretrained.restore_variables()
+  params = dict(variables["params"])
+  shapes = jax.tree.map(lambda x: x.shape, (params, state.params))
+  if shapes[0]["classifier"] != shapes[1]["classifier"]:
+    params["classifier"] = state.params["classifier"]
+  if jax.tree.map(lambda x: x.shape, params) != shapes[1]:
+    raise UserError(f"--config.init_from={pretrained.path}: its parameters do not have the shapes of its own config")
+  return state.replace(params=params, batch_stats=variables["batch_stats"])

@@ -1,0 +1,153 @@
+"""The paper's tables of complexity, each row beside the count of the built network."""
+
+import dataclasses
+
+from shufflenet_jax import network
+from shufflenet_jax.complexity import count_network
+from shufflenet_jax.models.shufflenet import STAGE2_CHANNELS, stage_channels, stem_channels
+
+COMMON = {"num_classes": 1000, "dtype": "float32"}
+TOLERANCE_PERCENT = 3.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+  """A row of one of the paper's tables.
+
+  Attributes:
+    table: its number.
+    network: its name there.
+    paper_mflops: million multiply-adds as printed there.
+    fields: a config's `model` section.
+    with_fc: whether that table's figure includes the last layer.
+    note: why ours differs, where it does by more than 3 %.
+  """
+
+  table: int
+  network: str
+  paper_mflops: float
+  fields: dict
+  with_fc: bool
+  note: str = ""
+
+
+def shufflenet(groups: int, scale: float, **fields) -> dict:
+  """A config's `model` section of a ShuffleNet."""
+  defaults = {"shuffle": "paper", "shortcut_first": True, "se": False, "repeats": (4, 8, 4), "stem": 0}
+  own = {"network": "shufflenet_v1", "groups": groups, "scale": scale, "classifier_bias": True}
+  return COMMON | defaults | own | fields
+
+
+def _rows() -> list[Row]:
+  rows = []
+  table_1 = dict(zip(STAGE2_CHANNELS, (143, 140, 137, 133, 137)))
+  for groups, mflops in table_1.items():
+    rows.append(Row(1, f"ShuffleNet 1x g={groups}", mflops, shufflenet(groups, 1.0), False))
+  for scale, mflops in ((1.0, 140), (0.5, 38), (0.25, 13)):
+    for groups in STAGE2_CHANNELS:
+      note = f"the heading is nominal: Table 1 has {table_1[groups]}" if scale == 1 else ""
+      rows.append(Row(2, f"ShuffleNet {scale:g}x g={groups}", mflops, shufflenet(groups, scale), False, note))
+  for mflops, (scale, groups) in {140: (1.0, 8), 38: (0.5, 4), 13: (0.25, 8)}.items():
+    for unit in ("vgg_like", "resnet", "xception_like", "resnext"):
+      rows.append(Row(4, f"{unit} {mflops}M", mflops, COMMON | {"network": unit, "mflops": float(mflops)}, False))
+    rows.append(Row(4, f"ShuffleNet {scale:g}x g={groups}", mflops, shufflenet(groups, scale), False))
+  mobilenets = {1.0: 569, 0.75: 325, 0.5: 149, 0.25: 41}
+  for scale, mflops in mobilenets.items():
+    rows.append(Row(5, f"MobileNet {scale:g}", mflops, COMMON | {"network": "mobilenet_v1", "scale": scale}, True))
+  rows += [
+    Row(5, "ShuffleNet 2x g=3", 524, shufflenet(3, 2.0), True),
+    Row(5, "ShuffleNet 2x + SE g=3", 527, shufflenet(3, 2.0, se=True), True),
+    Row(5, "ShuffleNet 1.5x g=3", 292, shufflenet(3, 1.5), True),
+    Row(5, "ShuffleNet 1x g=8", 140, shufflenet(8, 1.0), True),
+    Row(5, "ShuffleNet 0.5x g=4", 38, shufflenet(4, 0.5), True),
+    Row(5, "ShuffleNet 0.5x shallow g=3", 40, shufflenet(3, 0.75, repeats=(2, 4, 2)), True, "SHALLOW"),
+    Row(6, "VGG-16", 15300, COMMON | {"network": "vgg16"}, True),
+    Row(6, "ShuffleNet 2x g=3", 524, shufflenet(3, 2.0), True),
+    Row(
+      6,
+      "GoogLeNet",
+      1500,
+      COMMON | {"network": "googlenet"},
+      True,
+      "GoogLeNet's own round figure (its section 1, '1.5 billion'); the layers of its Table 1 count to this",
+    ),
+    Row(6, "ShuffleNet 1x g=8", 140, shufflenet(8, 1.0), True),
+    Row(6, "AlexNet", 720, COMMON | {"network": "alexnet"}, True),
+    Row(6, "SqueezeNet", 833, COMMON | {"network": "squeezenet"}, True),
+    Row(6, "ShuffleNet 0.5x g=4", 38, shufflenet(4, 0.5), True),
+    Row(8, "ShuffleNet 0.5x g=3", 38, shufflenet(3, 0.5), True),
+    Row(8, "ShuffleNet 1x g=3", 140, shufflenet(3, 1.0), True),
+    Row(8, "ShuffleNet 2x g=3", 524, shufflenet(3, 2.0), True),
+    Row(8, "AlexNet", 720, COMMON | {"network": "alexnet"}, True),
+    Row(8, "1.0 MobileNet-224", 569, COMMON | {"network": "mobilenet_v1", "scale": 1.0}, True),
+  ]
+  return rows
+
+
+def _why(fields: dict, note: str) -> str:
+  """The note of a row that is off, with the count that shows it where one can be made."""
+  if note == "SHALLOW":
+    narrower = count_network(network.build(fields | {"scale": 0.7}), 224).multiply_adds / 1e6
+    return f"the paper gives no width for the shallow network; Stage 2 = 180 here, 168 gives {narrower:.1f}"
+  if note or fields["network"] != "shufflenet_v1":
+    return note
+  groups, unit = fields["groups"], 4 * fields["groups"]
+  exact = [fields["scale"] * STAGE2_CHANNELS[groups] * c for c in (1, 2, 4)]
+  built = stage_channels(groups, fields["scale"])
+  narrower = (built[0] - unit) / STAGE2_CHANNELS[groups]
+  count = count_network(network.build(fields | {"scale": narrower}), 224).without_classifier / 1e6
+  if tuple(exact) == built:
+    cause = f"a stem of {stem_channels(groups, fields['scale'])}, as 12 channels do not divide into {groups} groups"
+  else:
+    cause = f"{_widths(exact)} rounded up to multiples of {unit}: {_widths(built)}"
+  return f"{cause}; the next narrower, {_widths(stage_channels(groups, narrower))}, gives {count:.1f}"
+
+
+def _widths(channels) -> str:
+  return "/".join(f"{c:g}" for c in channels)
+
+
+def count_tables() -> list[dict]:
+  """One object a row: table, network, paper_mflops, mflops (without the last layer), mflops_with_fc,
+  difference_percent (of the one that the table means), params, note."""
+  counted, result = {}, []
+  for row in _rows():
+    key = repr(sorted(row.fields.items()))
+    if key not in counted:
+      counted[key] = count_network(network.build(row.fields), 224)
+    count = counted[key]
+    ours = (count.multiply_adds if row.with_fc else count.without_classifier) / 1e6
+    difference = 100 * (ours / row.paper_mflops - 1)
+    result.append(
+      {
+        "table": row.table,
+        "network": row.network,
+        "paper_mflops": row.paper_mflops,
+        "mflops": count.without_classifier / 1e6,
+        "mflops_with_fc": count.multiply_adds / 1e6,
+        "difference_percent": round(difference, 2),
+        "params": count.parameters,
+        "note": _why(row.fields, row.note) if abs(difference) > TOLERANCE_PERCENT else "",
+      }
+    )
+  return result
+
+
+def as_text(rows: list[dict]) -> str:
+  """The rows as one table per table of the paper."""
+  lines = []
+  for table in sorted({row["table"] for row in rows}):
+    lines.append(f"Table {table}")
+    lines.append(f"  {'network':28}{'paper M':>9}{'ours M':>11}{'with FC':>11}{'diff %':>8}{'parameters':>13}")
+    for row in rows:
+      if row["table"] == table:
+        lines.append(
+          f"  {row['network']:28}{row['paper_mflops']:9,}{row['mflops']:11,.2f}{row['mflops_with_fc']:11,.2f}"
+          f"{row['difference_percent']:8.1f}{row['params']:13,}"
+        )
+        if row["note"]:
+          lines.append(f"    ^ {row['note']}")
+    lines.append("")
+  lines.append("M: million multiply-adds for one 224x224 image. Differences of Tables 1, 2 and 4 are without the last")
+  lines.append("layer (FC), as Table 1 counts; those of Tables 5, 6 and 8 with it, as Table 5 does.")
+  return "\n".join(lines)

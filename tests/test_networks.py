@@ -1,0 +1,141 @@
+"""The paper's comparison networks: widths, complexity, a forward pass at 224, training under the same step."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs import imagenet, quickstart
+from shufflenet_jax import mesh, network, optim, paper, train_step
+from shufflenet_jax.complexity import count_multiply_adds, count_network
+from shufflenet_jax.data import datasets, pipeline
+from shufflenet_jax.models.table4 import solve_width, stage_widths
+
+VARIANTS = [
+  "scale=0.25,groups=3,se=True",
+  "scale=0.25,groups=8,shuffle=none",
+  "scale=0.25,groups=4,shuffle=release,shortcut_first=False,classifier_bias=False",
+  "network=mobilenet_v1,scale=0.25",
+  "network=vgg_like,mflops=13",
+  "network=resnet,mflops=13",
+  "network=xception_like,mflops=13",
+  "network=resnext,mflops=13",
+  "network=googlenet",
+  "network=squeezenet",
+]
+HEAVY = ["network=vgg16", "network=alexnet"]
+
+
+@pytest.mark.parametrize("arguments", [VARIANTS[0], *(pytest.param(v, marks=pytest.mark.slow) for v in VARIANTS[1:])])
+def test_loss_falls(arguments, data_dir):
+  config = quickstart.get_config(arguments)
+  config.data.data_dir = data_dir
+  split = datasets.open_split("digits", data_dir, "train", 10)
+  batch = next(pipeline.train_batches(split, config.data, batch_size=32, num_classes=10, seed=0, start_step=0))
+  on = mesh.data_mesh(jax.devices()[:1])
+  batch = mesh.split_batch({k: batch[k] for k in ("image", "label")}, on)
+  config.optimizer.update({"warmup_steps": 0, "learning_rate": min(config.optimizer.learning_rate, 0.02)})
+  optimizer, schedule = optim.sgd(config.optimizer, 1000)
+  model = network.build(config.model)
+  state = train_step.init_state(model, optimizer, 32, 0)
+  assert {x.dtype for x in jax.tree.leaves((state.params, state.batch_stats))} == {jnp.dtype(jnp.float32)}
+  step_fn = train_step.compile_train_step(
+    on, model=model, optimizer=optimizer, schedule=schedule, mean=(127.5,) * 3, std=(127.5,) * 3
+  )
+  losses = []
+  for _ in range(15):
+    state, figures = step_fn(state, batch)
+    losses.append(float(figures["loss"]))
+  assert np.mean(losses[-3:]) < 0.9 * losses[0], losses
+
+
+@pytest.mark.parametrize("arguments", [pytest.param(v, marks=pytest.mark.slow) for v in VARIANTS + HEAVY])
+def test_forward_at_224_in_bfloat16(arguments):
+  model = network.build(imagenet.get_config(arguments).model)
+  image = jax.ShapeDtypeStruct((1, 224, 224, 3), jnp.float32)
+  variables = jax.eval_shape(model.init, jax.eval_shape(lambda: jax.random.key(0)), image)
+  filled = jax.tree.map(lambda x: jnp.full(x.shape, 0.01), variables)
+  logits = jax.jit(model.apply)(filled, jnp.ones((1, 224, 224, 3)))
+  assert logits.shape == (1, 1000)
+  assert logits.dtype == jnp.float32
+  assert bool(jnp.isfinite(logits).all())
+
+
+def test_dropout_differs_between_steps_and_is_off_in_evaluation():
+  model = network.build(imagenet.get_config("network=squeezenet").model.to_dict() | {"num_classes": 5})
+  images = jnp.ones((2, 64, 64, 3))
+  variables = jax.jit(model.init)(jax.random.key(0), images)
+  train = jax.jit(lambda key: model.apply(variables, images, train=True, rngs={"dropout": key}))
+  assert not np.array_equal(train(jax.random.key(1)), train(jax.random.key(2)))
+  evaluate = jax.jit(model.apply)
+  np.testing.assert_array_equal(*evaluate(variables, images))
+
+
+@pytest.fixture(scope="module")
+def tables():
+  return paper.count_tables()
+
+
+def test_every_row_is_within_3_percent_or_says_why(tables):
+  assert {row["table"] for row in tables} == {1, 2, 4, 5, 6, 8}
+  for row in tables:
+    assert abs(row["difference_percent"]) <= 3 or len(row["note"]) > 20, row
+  off = {(row["table"], row["network"]) for row in tables if row["note"]}
+  assert off == {
+    (2, "ShuffleNet 1x g=4"),
+    (2, "ShuffleNet 0.5x g=8"),
+    (2, "ShuffleNet 0.25x g=2"),
+    (2, "ShuffleNet 0.25x g=4"),
+    (2, "ShuffleNet 0.25x g=8"),
+    (4, "ShuffleNet 0.25x g=8"),
+    (5, "ShuffleNet 0.5x shallow g=3"),
+    (6, "GoogLeNet"),
+  }
+
+
+@pytest.mark.parametrize(
+  ("network_name", "mflops_with_fc"),
+  [("MobileNet 1", 568.74), ("VGG-16", 15470.26), ("AlexNet", 724.41), ("SqueezeNet", 832.67)],
+)
+def test_published_networks(tables, network_name, mflops_with_fc):
+  [count] = {row["mflops_with_fc"] for row in tables if row["network"] == network_name}
+  assert round(count, 2) == mflops_with_fc
+
+
+@pytest.mark.parametrize(
+  ("name", "parameters"),
+  # As torchvision builds them, but for GoogLeNet: 3x3 for 5x5 there; and AlexNet: the two-group one of the paper.
+  [("vgg16", 138_357_544), ("squeezenet", 1_248_424), ("alexnet", 60_965_224)],
+)
+def test_published_parameter_counts(name, parameters):
+  assert count_network(network.build(imagenet.get_config(f"network={name}").model), 224).parameters == parameters
+
+
+def test_table_4_widths_at_38m_are_near_the_papers():
+  """The paper gives Stage 4 averages of 50 (VGG-like) and 192 (ResNet, ResNeXt) channels."""
+  for name, stage4 in (("vgg_like", 50), ("resnet", 192), ("resnext", 192)):
+    model = network.build(imagenet.get_config(f"network={name},mflops=38").model)
+    assert stage_widths(model.stage4)[2] == pytest.approx(stage4, rel=0.02)
+
+
+def test_solve_width_is_the_nearest_quarter():
+  widths = np.arange(4 * 8, 4 * 1024 + 1) / 4
+  for budget, exponent in itertools.product((3e4, 1e5, 7.7e6), (1.8, 2.0, 2.2)):
+    nearest = widths[np.abs(widths**exponent * 50 - budget).argmin()]
+    assert solve_width(lambda w, e=exponent: w**e * 50, budget) == nearest
+
+
+def test_counting_follows_loops_and_nested_functions():
+  weights = jnp.ones((8, 8))
+
+  def scanned(x):
+    return jax.lax.scan(lambda c, _: (jax.jit(jnp.dot)(c, weights), None), x, length=5)[0]
+
+  assert sum(count_multiply_adds(scanned, jnp.ones((3, 8))).values()) == 5 * 3 * 8 * 8
+  grouped = lambda x, k: jax.lax.conv_general_dilated(  # noqa: E731
+    x, k, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"), feature_group_count=4
+  )
+  counts = count_multiply_adds(grouped, jnp.ones((2, 5, 6, 8)), jnp.ones((3, 3, 2, 12)))
+  assert sum(counts.values()) == 2 * 5 * 6 * 12 * 9 * 2
