@@ -11,7 +11,7 @@ from configs import imagenet
 def get_config(arguments: str = "scale=0.5,groups=3"):
   """The ImageNet recipe, with what small pictures and a short run need changed; arguments as configs/imagenet.py's."""
   config = imagenet.get_config(arguments)
-  config.num_train_steps = 800
+  config.num_train_steps = 1000
   config.batch_size = 64
   config.eval_batch_size = 120
   config.log_every_steps = 50
@@ -34,8 +34,8 @@ def get_config(arguments: str = "scale=0.5,groups=3"):
   config.data.mean = (127.5, 127.5, 127.5)
   config.data.std = (127.5, 127.5, 127.5)
 
-  config.optimizer.learning_rate = 0.05
+  config.optimizer.learning_rate = 0.1
   config.optimizer.warmup_steps = 50
-  config.optimizer.weight_decay = 5e-4
+  config.optimizer.weight_decay = 1e-3
   config.optimizer.label_smoothing = 0.1
   return config

@@ -125,8 +125,11 @@ def main(arguments: list[str]) -> None:
 
   config = flags.FLAGS.config
   if config is None:
-    rows = paper.count_tables()
-    print(json.dumps(rows, indent=1) if flags.FLAGS.json else paper.as_text(rows))
+    if flags.FLAGS.json:
+      print(json.dumps(list(paper.count_tables()), indent=1))
+    else:
+      for line in paper.as_text(paper.count_tables()):
+        print(line, flush=True)
     return
   counted = count_network(network.build(config.model), config.data.image_size)
   if flags.FLAGS.json:

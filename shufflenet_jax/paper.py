@@ -1,6 +1,7 @@
 """The paper's tables of complexity, each row beside the count of the built network."""
 
 import dataclasses
+from collections.abc import Iterable, Iterator
 
 from shufflenet_jax import network
 from shufflenet_jax.complexity import count_network
@@ -107,10 +108,14 @@ def _widths(channels) -> str:
   return "/".join(f"{c:g}" for c in channels)
 
 
-def count_tables() -> list[dict]:
-  """One object a row: table, network, paper_mflops, mflops (without the last layer), mflops_with_fc,
-  difference_percent (of the one that the table means), params, note."""
-  counted, result = {}, []
+def count_tables() -> Iterator[dict]:
+  """One object a row, as it is counted (a minute in all).
+
+  Yields:
+    table, network, paper_mflops, mflops (without the last layer), mflops_with_fc, difference_percent (of the one
+    that the table means), params, note.
+  """
+  counted = {}
   for row in _rows():
     key = repr(sorted(row.fields.items()))
     if key not in counted:
@@ -118,7 +123,7 @@ def count_tables() -> list[dict]:
     count = counted[key]
     ours = (count.multiply_adds if row.with_fc else count.without_classifier) / 1e6
     difference = 100 * (ours / row.paper_mflops - 1)
-    result.append(
+    yield (
       {
         "table": row.table,
         "network": row.network,
@@ -130,24 +135,21 @@ def count_tables() -> list[dict]:
         "note": _why(row.fields, row.note) if abs(difference) > TOLERANCE_PERCENT else "",
       }
     )
-  return result
 
 
-def as_text(rows: list[dict]) -> str:
-  """The rows as one table per table of the paper."""
-  lines = []
-  for table in sorted({row["table"] for row in rows}):
-    lines.append(f"Table {table}")
-    lines.append(f"  {'network':28}{'paper M':>9}{'ours M':>11}{'with FC':>11}{'diff %':>8}{'parameters':>13}")
-    for row in rows:
-      if row["table"] == table:
-        lines.append(
-          f"  {row['network']:28}{row['paper_mflops']:9,}{row['mflops']:11,.2f}{row['mflops_with_fc']:11,.2f}"
-          f"{row['difference_percent']:8.1f}{row['params']:13,}"
-        )
-        if row["note"]:
-          lines.append(f"    ^ {row['note']}")
-    lines.append("")
-  lines.append("M: million multiply-adds for one 224x224 image. Differences of Tables 1, 2 and 4 are without the last")
-  lines.append("layer (FC), as Table 1 counts; those of Tables 5, 6 and 8 with it, as Table 5 does.")
-  return "\n".join(lines)
+def as_text(rows: Iterable[dict]) -> Iterator[str]:
+  """The rows as lines, one table per table of the paper."""
+  table = None
+  for row in rows:
+    if row["table"] != table:
+      table = row["table"]
+      yield f"\nTable {table}"
+      yield f"  {'network':28}{'paper M':>9}{'ours M':>11}{'with FC':>11}{'diff %':>8}{'parameters':>13}"
+    yield (
+      f"  {row['network']:28}{row['paper_mflops']:9,}{row['mflops']:11,.2f}{row['mflops_with_fc']:11,.2f}"
+      f"{row['difference_percent']:8.1f}{row['params']:13,}"
+    )
+    if row["note"]:
+      yield f"    ^ {row['note']}"
+  yield "\nM: million multiply-adds for one 224x224 image. Differences of Tables 1, 2 and 4 are without the last"
+  yield "layer (FC), as Table 1 counts; those of Tables 5, 6 and 8 with it, as Table 5 does."

@@ -74,7 +74,6 @@ def train_step(
   Returns:
     The next state, and float32 scalars over the global batch: loss (without weight decay), accuracy, learning_rate.
   """
-
   dropout_key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), state.step), jax.lax.axis_index(AXIS))
 
   def loss_fn(params, batch_stats, images, labels, index):

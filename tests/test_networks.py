@@ -75,7 +75,7 @@ def test_dropout_differs_between_steps_and_is_off_in_evaluation():
 
 @pytest.fixture(scope="module")
 def tables():
-  return paper.count_tables()
+  return list(paper.count_tables())
 
 
 def test_every_row_is_within_3_percent_or_says_why(tables):

@@ -6,6 +6,7 @@ The stem has 24 channels for 140 MFLOPs and 12 below, as ShuffleNet's own.
 """
 
 import functools
+import math
 from typing import Any
 
 import flax.linen as nn
@@ -72,14 +73,25 @@ class Table4Net(nn.Module):
 def solve_width(multiply_adds, budget: float) -> float:
   """The Stage 4 width from 8 to 1024, in steps of 1/4 channel, whose multiply-adds come nearest to a budget.
 
-  Bisection: widths that are rounded make steps, over which a secant jumps to and fro.
+  Steps that interpolate, as multiply-adds are about quadratic, take turns
+  with bisection, as rounded widths make jumps.
 
   Args:
     multiply_adds: function of the width, growing with it.
     budget: multiply-adds.
   """
   low, high = 4 * 8, 4 * 1024
+  root_low, root_high = 0.0, None
+  interpolate = False
   while high - low > 1:
     middle = (low + high) // 2
-    low, high = (middle, high) if multiply_adds(middle / 4) <= budget else (low, middle)
+    if interpolate and root_high is not None:
+      share = (math.sqrt(budget) - root_low) / (root_high - root_low)
+      middle = min(max(round(low + share * (high - low)), low + 1), high - 1)
+    found = multiply_adds(middle / 4)
+    if found <= budget:
+      low, root_low = middle, math.sqrt(found)
+    else:
+      high, root_high = middle, math.sqrt(found)
+    interpolate = not interpolate
   return min((low / 4, high / 4), key=lambda width: abs(multiply_adds(width) - budget))
