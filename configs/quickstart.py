@@ -35,7 +35,8 @@ def get_config(arguments: str = "scale=0.5,groups=3"):
   config.data.mean = (127.5, 127.5, 127.5)
   config.data.std = (127.5, 127.5, 127.5)
 
-  config.optimizer.learning_rate = 0.1
+  if config.model.network not in imagenet.WITHOUT_BATCH_NORM:
+    config.optimizer.learning_rate = 0.1
   config.optimizer.warmup_steps = 50
   config.optimizer.weight_decay = 1e-3
   config.optimizer.label_smoothing = 0.1
