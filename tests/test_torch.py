@@ -72,6 +72,30 @@ def test_a_truncated_file_and_nan_write_nothing(tmp_path):
   assert not (tmp_path / "w").exists()
 
 
+@pytest.mark.parametrize(
+  ("key", "cut", "message"),
+  [
+    (
+      "features.5.branch_main_2.1.weight",
+      np.s_[:3],
+      r"stage3_unit2.expand_norm.scale.* has shape \(3,\); this network has \(",
+    ),
+    ("first_conv.0.weight", np.s_[:, :1], r"stem.kernel.* has shape \(3, 3, 1, 12\); this network has \(3, 3, 3, 12\)"),
+    ("first_conv.0.weight", np.s_[0], "a convolution's has four dimensions"),
+  ],
+)
+def test_a_misshapen_array_is_named(tmp_path, key, cut, message):
+  import torch
+
+  from shufflenet_jax.interop.import_torch import import_torch
+
+  weights = golden.random_state_dict(golden.stored()["release_g3_0.5x"][0])
+  torch.save({k: torch.from_numpy(np.array(v[cut] if k == key else v)) for k, v in weights.items()}, tmp_path / "f.pth")
+  with pytest.raises(UserError, match=message):
+    import_torch(str(tmp_path / "f.pth"), str(tmp_path / "w"))
+  assert not (tmp_path / "w").exists()
+
+
 @pytest.fixture(scope="module")
 def imported(tmp_path_factory):
   if not WEIGHTS.exists():

@@ -11,7 +11,7 @@ import importlib.resources
 
 from absl import flags
 
-from shufflenet_jax import cli
+from shufflenet_jax import cli, settings
 from shufflenet_jax.errors import UserError
 
 if __name__ == "__main__":
@@ -50,6 +50,7 @@ def imagenet_class_names() -> tuple[str, ...]:
 
 def import_torch(path: str, workdir: str) -> str:
   """Writes the checkpoint; returns its path."""
+  import jax
   import jax.numpy as jnp
   from etils import epath
 
@@ -62,20 +63,28 @@ def import_torch(path: str, workdir: str) -> str:
   variables, model, layout = convert(load(path))
   config = imagenet.get_config()
   config.model = model | {"dtype": "float32"}
-  network.build(config.model)
+  _check_shapes(network.build(config.model), variables, layout)
   if layout.bgr:  # the authors' release: 0-255 as they are, resized by OpenCV, which does not antialias
     config.data.mean, config.data.std, config.data.antialias = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), False
   names = imagenet_class_names()
   if model["num_classes"] != len(names):
     names = tuple(map(str, range(model["num_classes"])))
-  written = checkpoint.write_variables(workdir, jax_tree(variables, jnp), config, names)
+  written = checkpoint.write_variables(workdir, jax.tree.map(jnp.asarray, variables), config, names)
   print(f"read as {layout.name}: {network.describe(config.model)}, {model['num_classes']} classes")
   return written
 
 
-def jax_tree(tree, jnp):
-  """The same tree of JAX arrays."""
-  return {k: jax_tree(v, jnp) if isinstance(v, dict) else jnp.asarray(v) for k, v in tree.items()}
+def _check_shapes(model, variables: dict, layout) -> None:
+  """Raises a UserError for the first array that the network, built for the file's groups and scale, has otherwise."""
+  import jax
+  import jax.numpy as jnp
+
+  image = jax.ShapeDtypeStruct((1, 224, 224, 3), jnp.float32)
+  expected = settings.flat(jax.eval_shape(model.init, jax.eval_shape(lambda: jax.random.key(0)), image))
+  for name, array in settings.flat(variables).items():
+    if name not in expected or expected[name].shape != array.shape:
+      wanted = expected[name].shape if name in expected else "none"
+      raise UserError(f"{name}, as read from {layout.name}, has shape {array.shape}; this network has {wanted} there")
 
 
 def main(arguments: list[str]) -> None:

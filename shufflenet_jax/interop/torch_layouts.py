@@ -169,7 +169,10 @@ class _Reader:
     return np.asarray(self._state_dict[key], np.float32)
 
   def kernel(self, prefix: str, order: np.ndarray | None) -> np.ndarray:
-    kernel = self.take(f"{prefix}.weight").transpose(2, 3, 1, 0)  # o i h w -> h w i o
+    weight = self.take(f"{prefix}.weight")
+    if weight.ndim != 4:
+      raise UserError(f"{prefix}.weight has shape {weight.shape}; a convolution's has four dimensions")
+    kernel = weight.transpose(2, 3, 1, 0)  # o i h w -> h w i o
     return kernel if order is None else kernel[..., order]
 
   def norm(self, prefix: str, order: np.ndarray | None) -> tuple[dict, dict]:
