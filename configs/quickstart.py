@@ -3,7 +3,7 @@
     python -m shufflenet_jax.train --config=configs/quickstart.py --workdir=runs/quickstart
 
 Hardware: two x86-64 CPU cores. Time: 1 min 41 s to train, 2 min 2 s for all of `make quickstart` after the install.
-Result: 98.87 % top-1 on the 355 held-out digits (seed 0). Both measured, 2026-11-23.
+Result: top-1 98.87 %, 98.03 %, 98.59 % on the 355 held-out digits (seeds 0, 1, 2). Measured, 2026-11-23.
 """
 
 from configs import imagenet

@@ -44,7 +44,7 @@ def test_rounding_rule(groups, scale):
   for stage, channels in enumerate(stage_channels(groups, scale)):
     exact = scale * stage_channels(groups, 1.0)[stage]
     assert channels % (4 * groups) == 0
-    assert exact - 1e-6 <= channels < exact + 4 * groups
+    assert exact - 1e-6 <= channels < exact + 4 * groups - 1e-6
   assert stem_channels(groups, scale) % groups == 0
 
 
