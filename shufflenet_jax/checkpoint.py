@@ -4,6 +4,7 @@ one such directory alone is enough to evaluate and predict."""
 import contextlib
 import dataclasses
 import json
+import time
 from typing import Any
 
 import jax
@@ -40,12 +41,43 @@ def save(checkpoints: ocp.CheckpointManager, step: int, state, config, class_nam
 
 
 def write_variables(workdir: str, variables: dict[str, Any], config, class_names) -> epath.Path:
-  """Writes `params` and `batch_stats` as step 0 of a new work directory; returns the checkpoint's path."""
-  checkpoints = manager(workdir, keep=1)
-  save(checkpoints, 0, variables, config, class_names, metrics=None)
-  checkpoints.close()  # waits for the save
-  write_config(workdir, config)
-  return epath.Path(workdir) / "checkpoints" / "0"
+  """Writes `params` and `batch_stats` as step 0 of a new work directory, whole or not at all.
+
+  Args:
+    workdir: absent, or empty.
+    variables: the two collections.
+    config: what `find` is to give.
+    class_names: in label order.
+
+  Returns:
+    The checkpoint's path.
+  """
+  workdir = epath.Path(workdir).absolute()
+  partial = workdir.with_name(f".{workdir.name}.partial")  # beside it, so that a rename makes it whole at once
+  try:
+    if partial.exists():  # of a process that was killed
+      partial.rmtree()
+    with manager(partial, keep=1) as checkpoints:  # leaving it waits for the save
+      save(checkpoints, 0, variables, config, class_names, metrics=None)
+    write_config(partial, config)
+    if workdir.exists():
+      workdir.rmdir()
+    partial.rename(workdir)
+  except BaseException:
+    _remove(partial)
+    raise
+  return workdir / "checkpoints" / "0"
+
+
+def _remove(path: epath.Path) -> None:
+  """Removes what a failed save left, whose threads may go on writing for a moment."""
+  for _ in range(10):
+    if path.exists():
+      with contextlib.suppress(OSError):
+        path.rmtree()
+    time.sleep(0.2)
+    if not path.exists():
+      return
 
 
 def restore_state(checkpoints: ocp.CheckpointManager, step: int, like: TrainState) -> TrainState:

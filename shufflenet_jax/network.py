@@ -3,6 +3,7 @@
 import functools
 import typing
 
+import jax
 import jax.numpy as jnp
 
 from shufflenet_jax.complexity import count_network
@@ -90,6 +91,20 @@ def build(fields: typing.Mapping[str, typing.Any]):
   if fields["num_classes"] < 1:
     raise UserError(f"config.model.num_classes={fields['num_classes']} must be 1 or more")
   return NETWORKS[network](**fields | {"dtype": DTYPES[fields["dtype"]]})
+
+
+def variable_shapes(fields: typing.Mapping[str, typing.Any], image_size: int) -> dict:
+  """The variables of a config's `model` section as `jax.ShapeDtypeStruct`s, for square RGB images.
+
+  Raises:
+    UserError: a value that no network has, or values that do not go together.
+  """
+  model = build(fields)
+  image = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
+  try:
+    return jax.eval_shape(model.init, jax.eval_shape(lambda: jax.random.key(0)), image)
+  except ValueError as error:
+    raise UserError(f"config.model: {error}") from None
 
 
 def describe(fields: typing.Mapping[str, typing.Any]) -> str:

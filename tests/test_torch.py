@@ -30,12 +30,30 @@ def test_stored_outputs_are_what_pytorch_gives():
     np.testing.assert_allclose(logits, stored[name][1], atol=1e-4 * np.abs(logits).max())
 
 
+def small_file(tmp_path, change=lambda weights: weights):
+  """A file of the authors' layout with random weights, after `change` to its state dict."""
+  import torch
+
+  weights = golden.random_state_dict(golden.stored()["release_g3_0.5x"][0])
+  whole = {f"module.{k}": torch.from_numpy(np.array(v)) for k, v in weights.items()}
+  torch.save({"state_dict": change(whole)}, tmp_path / "file.pth")
+  return tmp_path / "file.pth"
+
+
 @pytest.mark.parametrize(
   ("content", "message"),
   [
-    (b"no checkpoint at all", "is damaged or no PyTorch state dict"),
+    (b"", "is damaged, or no PyTorch state dict"),
+    (b"no checkpoint at all", "is damaged, or no PyTorch state dict"),
+    (lambda torch: torch.nn.Linear(2, 2), "is damaged, or no PyTorch state dict .weights only: of a whole model"),
     (None, "does not exist"),
-    ({"a": 1}, "holds no state dict of tensors"),
+    (lambda torch: {"a": 1}, r"holds no state dict of tensors \(dense, of real numbers\): 'a' is of type int"),
+    (lambda torch: {"state_dict": torch.zeros(3)}, "what it holds is of type Tensor"),
+    (lambda torch: {"state_dict": [torch.zeros(3)]}, "what it holds is of type list"),
+    (lambda torch: {"state_dict": {}}, "what it holds is empty"),
+    (lambda torch: {1: torch.zeros(3)}, "1 is of type Tensor"),
+    (lambda torch: {"a": torch.zeros(3, 3).to_sparse()}, "'a' is of type Tensor .torch.float32, torch.sparse_coo"),
+    (lambda torch: {"a": torch.zeros(3, dtype=torch.complex64)}, "'a' is of type Tensor .torch.complex64"),
   ],
 )
 def test_bad_files_in_one_line_and_nothing_written(tmp_path, content, message):
@@ -47,53 +65,87 @@ def test_bad_files_in_one_line_and_nothing_written(tmp_path, content, message):
   if isinstance(content, bytes):
     path.write_bytes(content)
   elif content is not None:
-    torch.save(content, path)
-  with pytest.raises(UserError, match=message):
+    torch.save(content(torch), path)
+  with pytest.raises(UserError, match=f"^--from={path} .*{message}") as raised:
     import_torch(str(path), str(tmp_path / "w"))
+  assert "\n" not in str(raised.value)
   assert not (tmp_path / "w").exists()
 
 
 def test_a_truncated_file_and_nan_write_nothing(tmp_path):
-  import torch
-
   from shufflenet_jax.interop.import_torch import import_torch
 
-  weights = golden.random_state_dict(golden.stored()["release_g3_0.5x"][0])
-  whole = {f"module.{k}": torch.from_numpy(np.array(v)) for k, v in weights.items()}
-  path = tmp_path / "file.pth"
-  torch.save({"state_dict": whole}, path)
+  path = small_file(tmp_path)
   path.write_bytes(path.read_bytes()[:-5000])
   with pytest.raises(UserError, match="is damaged"):
     import_torch(str(path), str(tmp_path / "w"))
-  whole["module.classifier.0.weight"][0, 0] = float("nan")
-  torch.save({"state_dict": whole}, path)
+
+  def spoil(weights):
+    weights["module.classifier.0.weight"][0, 0] = float("nan")
+    return weights
+
   with pytest.raises(UserError, match="classifier.0.weight holds 1 values that are NaN"):
-    import_torch(str(path), str(tmp_path / "w"))
+    import_torch(str(small_file(tmp_path, spoil)), str(tmp_path / "w"))
   assert not (tmp_path / "w").exists()
+
+
+@pytest.mark.parametrize("kind", ["float16", "bfloat16", "float64", "parameter"])
+def test_any_real_tensor_becomes_float32(tmp_path, kind):
+  import torch
+
+  from shufflenet_jax.interop.import_torch import load
+
+  def convert(value):
+    if not value.is_floating_point():
+      return value
+    return torch.nn.Parameter(value) if kind == "parameter" else value.to(getattr(torch, kind))
+
+  path = small_file(tmp_path, lambda weights: {k: convert(v) for k, v in weights.items()})
+  loaded = load(str(path))
+  weights = golden.random_state_dict(golden.stored()["release_g3_0.5x"][0])
+  assert loaded.keys() == weights.keys()
+  for key, value in loaded.items():
+    assert value.dtype == np.float32
+    np.testing.assert_allclose(value, weights[key], rtol=1e-2 if "float" in kind else 0, atol=1e-3)
 
 
 @pytest.mark.parametrize(
-  ("key", "cut", "message"),
+  ("place", "message"),
   [
-    (
-      "features.5.branch_main_2.1.weight",
-      np.s_[:3],
-      r"stage3_unit2.expand_norm.scale.* has shape \(3,\); this network has \(",
-    ),
-    ("first_conv.0.weight", np.s_[:, :1], r"stem.kernel.* has shape \(3, 3, 1, 12\); this network has \(3, 3, 3, 12\)"),
-    ("first_conv.0.weight", np.s_[0], "a convolution's has four dimensions"),
+    ("file", "is a file; name a new directory"),
+    ("file/below", "cannot be written, and nothing was left there"),
+    ("taken", "is not empty; name a new directory"),
+    ("half", "is not empty; name a new directory"),
   ],
 )
-def test_a_misshapen_array_is_named(tmp_path, key, cut, message):
-  import torch
-
+def test_a_place_that_cannot_be_written_is_left_as_it_was(tmp_path, place, message):
   from shufflenet_jax.interop.import_torch import import_torch
 
-  weights = golden.random_state_dict(golden.stored()["release_g3_0.5x"][0])
-  torch.save({k: torch.from_numpy(np.array(v[cut] if k == key else v)) for k, v in weights.items()}, tmp_path / "f.pth")
-  with pytest.raises(UserError, match=message):
-    import_torch(str(tmp_path / "f.pth"), str(tmp_path / "w"))
-  assert not (tmp_path / "w").exists()
+  (tmp_path / "file").write_text("mine")
+  (tmp_path / "taken").mkdir()
+  (tmp_path / "taken" / "config.json").write_text("mine")
+  (tmp_path / "half" / "checkpoints").mkdir(parents=True)
+  path = small_file(tmp_path)
+  before = sorted(tmp_path.rglob("*"))
+  with pytest.raises(UserError, match=f"^--to={tmp_path / place} {message}"):
+    import_torch(str(path), str(tmp_path / place))
+  assert sorted(tmp_path.rglob("*")) == before
+  assert (tmp_path / "taken" / "config.json").read_text() == "mine"
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing_and_a_retry_works(tmp_path):
+  path, to = small_file(tmp_path), tmp_path / "w"
+  command = f"{sys.executable} -m shufflenet_jax.interop.import_torch --from={path} --to={to}"
+  limited = subprocess.run(["bash", "-c", f"ulimit -f 300; {command}"], cwd=ROOT, capture_output=True, text=True)
+  assert limited.returncode == 2
+  [line] = limited.stderr.splitlines()
+  assert line.startswith(f"error: --to={to} cannot be written, and nothing was left there: ")
+  assert "File too large" in line
+  assert list(tmp_path.iterdir()) == [path]
+  (tmp_path / ".w.partial").mkdir()  # as a killed process leaves it
+  subprocess.run(command.split(), cwd=ROOT, check=True)
+  assert checkpoint.find(str(to)).step == 0
+  assert not (tmp_path / ".w.partial").exists()
 
 
 @pytest.fixture(scope="module")

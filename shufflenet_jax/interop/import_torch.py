@@ -3,43 +3,67 @@
     python -m shufflenet_jax.interop.import_torch --from=FILE.pth.tar --to=DIR
 
 Layout, groups and scale are read off the file. `evaluate`, `predict` and `train --config.init_from=DIR` take DIR as it
-is: how pictures are resized and scaled, and the 1,000 ImageNet class names, are in it. Needs PyTorch: pip install
-'shufflenet_jax[torch]'.
+is: how pictures are resized and scaled, and the 1,000 ImageNet class names, are in it. Needs PyTorch: python -m pip
+install torch==2.13.0.
 """
 
+import contextlib
 import importlib.resources
+import io
+import sys
 
-from absl import flags
+from absl import flags, logging
 
-from shufflenet_jax import cli, settings
+from shufflenet_jax import cli
 from shufflenet_jax.errors import UserError
 
 if __name__ == "__main__":
   flags.DEFINE_string("from", None, "The PyTorch file.")
-  flags.DEFINE_string("to", None, "The work directory to make; must not hold checkpoints yet.")
+  flags.DEFINE_string("to", None, "The work directory to make; an empty one will do.")
   flags.mark_flags_as_required(["from", "to"])
 
 
 def load(path: str) -> dict:
-  """A PyTorch file's state dict as NumPy arrays, "module." prefixes removed; runs no code from the file.
+  """A PyTorch file's state dict as float32 NumPy arrays, "module." prefixes removed; runs no code from the file.
 
   Raises:
-    UserError: PyTorch is missing, or the file is not a whole state dict.
+    UserError: PyTorch is missing, or the file is not a whole state dict of dense, real tensors.
   """
   try:
     import torch
   except ImportError:
-    raise UserError("PyTorch is needed to read its files: pip install 'shufflenet_jax[torch]'") from None
+    raise UserError(f"PyTorch is needed to read its files: {sys.executable} -m pip install torch==2.13.0") from None
   try:
     loaded = torch.load(path, map_location="cpu", weights_only=True)
   except FileNotFoundError:
     raise UserError(f"--from={path} does not exist") from None
-  except Exception as error:  # torch raises RuntimeError, UnpicklingError, EOFError, ...: all mean an unreadable file
-    raise UserError(f"--from={path} is damaged or no PyTorch state dict: {str(error).splitlines()[0][:120]}") from None
-  state_dict = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else None
-  if not state_dict or not all(hasattr(value, "numpy") for value in state_dict.values()):
-    raise UserError(f"--from={path} holds no state dict of tensors")
-  return {key.removeprefix("module."): value.numpy() for key, value in state_dict.items()}
+  except Exception:  # torch raises RuntimeError, UnpicklingError, KeyError, IndexError, ...; their texts help nobody
+    raise UserError(
+      f"--from={path} is damaged, or no PyTorch state dict (weights only: of a whole model, save its state_dict())"
+    ) from None
+  state_dict = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else loaded
+  if not isinstance(state_dict, dict) or not state_dict:
+    raise UserError(f"--from={path} holds no state dict of tensors: what it holds is {_kind(state_dict)}")
+  arrays = {}
+  for key, value in state_dict.items():
+    try:
+      if not isinstance(key, str) or value.is_complex():  # whose imaginary part float() would drop
+        raise TypeError
+      # In float32, as NumPy has no bfloat16.
+      arrays[key.removeprefix("module.")] = value.detach().float().numpy()
+    except (AttributeError, NotImplementedError, RuntimeError, TypeError):  # no tensor; or quantised, sparse, meta
+      raise UserError(
+        f"--from={path} holds no state dict of tensors (dense, of real numbers): {key!r} is {_kind(value)}"
+      ) from None
+  return arrays
+
+
+def _kind(value) -> str:
+  """For messages: `of type list`, `empty`, `of type Tensor (torch.float32, torch.sparse_coo)`."""
+  if isinstance(value, dict) and not value:
+    return "empty"
+  tensor = f" ({value.dtype}, {value.layout})" if hasattr(value, "layout") else ""
+  return f"of type {type(value).__name__}{tensor}"
 
 
 def imagenet_class_names() -> tuple[str, ...]:
@@ -49,42 +73,56 @@ def imagenet_class_names() -> tuple[str, ...]:
 
 
 def import_torch(path: str, workdir: str) -> str:
-  """Writes the checkpoint; returns its path."""
+  """Writes the checkpoint; returns its path.
+
+  Raises:
+    UserError: no file of a known network, or no place to write to. Nothing has been written.
+  """
   import jax
   import jax.numpy as jnp
-  from etils import epath
 
   from configs import imagenet
   from shufflenet_jax import checkpoint, network
   from shufflenet_jax.interop.torch_layouts import convert
 
-  if (epath.Path(workdir) / "checkpoints").exists():
-    raise UserError(f"--to={workdir} holds checkpoints already; name a new directory")
+  _check_new(workdir)
   variables, model, layout = convert(load(path))
   config = imagenet.get_config()
   config.model = model | {"dtype": "float32"}
-  _check_shapes(network.build(config.model), variables, layout)
   if layout.bgr:  # the authors' release: 0-255 as they are, resized by OpenCV, which does not antialias
     config.data.mean, config.data.std, config.data.antialias = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), False
   names = imagenet_class_names()
   if model["num_classes"] != len(names):
     names = tuple(map(str, range(model["num_classes"])))
-  written = checkpoint.write_variables(workdir, jax.tree.map(jnp.asarray, variables), config, names)
+  with _quiet():
+    try:
+      written = checkpoint.write_variables(workdir, jax.tree.map(jnp.asarray, variables), config, names)
+    except Exception as error:  # Orbax raises whatever its layers meet; what the system said stands last
+      text = " ".join(str(error).split())
+      text = text if len(text) < 200 else f"... {text[-150:]}"
+      raise UserError(f"--to={workdir} cannot be written, and nothing was left there: {text}") from None
   print(f"read as {layout.name}: {network.describe(config.model)}, {model['num_classes']} classes")
   return written
 
 
-def _check_shapes(model, variables: dict, layout) -> None:
-  """Raises a UserError for the first array that the network, built for the file's groups and scale, has otherwise."""
-  import jax
-  import jax.numpy as jnp
+@contextlib.contextmanager
+def _quiet():
+  """Where writing fails, Orbax's threads print tracebacks until the process ends; the error raised says as much."""
+  verbosity = logging.get_verbosity()
+  logging.set_verbosity(logging.FATAL)
+  with contextlib.redirect_stderr(io.StringIO()):
+    yield
+  logging.set_verbosity(verbosity)
 
-  image = jax.ShapeDtypeStruct((1, 224, 224, 3), jnp.float32)
-  expected = settings.flat(jax.eval_shape(model.init, jax.eval_shape(lambda: jax.random.key(0)), image))
-  for name, array in settings.flat(variables).items():
-    if name not in expected or expected[name].shape != array.shape:
-      wanted = expected[name].shape if name in expected else "none"
-      raise UserError(f"{name}, as read from {layout.name}, has shape {array.shape}; this network has {wanted} there")
+
+def _check_new(workdir: str) -> None:
+  from etils import epath
+
+  path = epath.Path(workdir)
+  if path.exists() and not path.is_dir():
+    raise UserError(f"--to={workdir} is a file; name a new directory")
+  if path.exists() and any(path.iterdir()):
+    raise UserError(f"--to={workdir} is not empty; name a new directory")
 
 
 def main(arguments: list[str]) -> None:

@@ -1,6 +1,6 @@
 """PyTorch state dicts of ShuffleNet V1, recognised by their keys, as variables of `ShuffleNetV1`.
 
-NumPy only. Two layouts are known. The authors' release shuffles after the
+Two layouts are known. The authors' release shuffles after the
 depthwise convolution, in the reversed order, and takes BGR images; the
 shuffle is moved ahead of that convolution by reordering its kernels and batch
 norm, and the stem's kernel is turned to RGB, so that one network serves both.
@@ -12,6 +12,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from shufflenet_jax import network
 from shufflenet_jax.errors import UserError
 from shufflenet_jax.models.shufflenet import STAGE2_CHANNELS, stage_channels, stem_channels
 
@@ -117,37 +118,37 @@ def convert(state_dict: StateDict) -> tuple[dict, dict, Layout]:
     (variables, model, layout): `params` and `batch_stats` float32, and the config's `model` section without dtype.
 
   Raises:
-    UserError: unknown keys, missing keys, shapes of no ShuffleNet V1, values that are not finite.
+    UserError: unknown keys, missing keys, shapes of no ShuffleNet V1, values that are not finite in float32, negative
+      variances.
   """
   layout = recognise(state_dict)
-  for key, value in state_dict.items():
-    if not np.isfinite(value).all():
-      raise UserError(f"{key} holds {int((~np.isfinite(value)).sum())} values that are NaN or infinite")
   model, units = _architecture(state_dict, layout)
+  expected = network.variable_shapes(model | {"dtype": "float32"}, 224)
   reader = _Reader(state_dict, layout)
   params, stats = {}, {}
 
-  def put(name, prefix, kind, where=None, order=None):
-    own_params, own_stats = (params, stats) if where is None else where
+  def put(name, prefix, kind, unit=None, order=None):
+    shapes = expected["params"][unit][name] if unit else expected["params"][name]
+    own_params, own_stats = (params.setdefault(unit, {}), stats.setdefault(unit, {})) if unit else (params, stats)
     if kind == "norm":
-      own_params[name], own_stats[name] = reader.norm(prefix, order)
+      own_params[name], own_stats[name] = reader.norm(prefix, shapes["scale"].shape, order)
     else:
-      own_params[name] = {"kernel": reader.kernel(prefix, order)}
+      own_params[name] = {"kernel": reader.kernel(prefix, shapes["kernel"].shape, order)}
 
   put("stem", layout.stem, "conv")
   if layout.bgr:
     params["stem"]["kernel"] = params["stem"]["kernel"][:, :, ::-1]
   put("stem_norm", layout.stem_norm, "norm")
   for name, prefix, bottleneck in units:
-    where = params.setdefault(name, {}), stats.setdefault(name, {})
     # The order in which the release's shuffle, moved ahead, hands channels to the depthwise convolution.
     order = np.arange(bottleneck).reshape(-1, model["groups"]).T.ravel() if layout.shuffles_last else None
     for part, suffix in layout.parts.items():
       moved = order if part.startswith("depthwise") else None
-      put(part, f"{prefix}.{suffix}", "norm" if part.endswith("norm") else "conv", where, moved)
-  params["classifier"] = {"kernel": reader.take(f"{layout.classifier}.weight").T}
+      put(part, f"{prefix}.{suffix}", "norm" if part.endswith("norm") else "conv", name, moved)
+  classifier = {name: array.shape for name, array in expected["params"]["classifier"].items()}
+  params["classifier"] = {"kernel": reader.take(f"{layout.classifier}.weight", classifier["kernel"][::-1]).T}
   if model["classifier_bias"]:
-    params["classifier"]["bias"] = reader.take(f"{layout.classifier}.bias")
+    params["classifier"]["bias"] = reader.take(f"{layout.classifier}.bias", classifier["bias"])
   if reader.unread:
     raise UserError(
       f"{len(reader.unread)} keys of {layout.name} are of no known layer: {', '.join(sorted(reader.unread)[:4])}"
@@ -162,22 +163,32 @@ class _Reader:
     self._state_dict, self._layout = state_dict, layout
     self.unread = {key for key in state_dict if not key.endswith("num_batches_tracked")}
 
-  def take(self, key: str) -> np.ndarray:
+  def take(self, key: str, shape: tuple[int, ...]) -> np.ndarray:
+    """An array of this shape as float32; its values are looked at after the cast, which makes 1e39 infinite."""
     if key not in self._state_dict:
       raise UserError(f"{key} is missing from what looks like {self._layout.name}")
+    value = self._state_dict[key]
+    if value.shape != shape:
+      raise UserError(f"{key} has shape {value.shape}; the network of the other shapes in the file has {shape} there")
+    if np.iscomplexobj(value):
+      raise UserError(f"{key} holds complex numbers; a ShuffleNet's are real")
+    with np.errstate(over="ignore"):
+      value = np.asarray(value, np.float32)
+    if bad := np.count_nonzero(~np.isfinite(value)):
+      raise UserError(f"{key} holds {bad} values that are NaN or infinite in float32")
+    if key.endswith("running_var") and (bad := np.count_nonzero(value < 0)):
+      raise UserError(f"{key} holds {bad} negative variances")
     self.unread.discard(key)
-    return np.asarray(self._state_dict[key], np.float32)
+    return value
 
-  def kernel(self, prefix: str, order: np.ndarray | None) -> np.ndarray:
-    weight = self.take(f"{prefix}.weight")
-    if weight.ndim != 4:
-      raise UserError(f"{prefix}.weight has shape {weight.shape}; a convolution's has four dimensions")
-    kernel = weight.transpose(2, 3, 1, 0)  # o i h w -> h w i o
+  def kernel(self, prefix: str, shape: tuple[int, ...], order: np.ndarray | None) -> np.ndarray:
+    h, w, i, o = shape
+    kernel = self.take(f"{prefix}.weight", (o, i, h, w)).transpose(2, 3, 1, 0)  # o i h w -> h w i o
     return kernel if order is None else kernel[..., order]
 
-  def norm(self, prefix: str, order: np.ndarray | None) -> tuple[dict, dict]:
+  def norm(self, prefix: str, shape: tuple[int, ...], order: np.ndarray | None) -> tuple[dict, dict]:
     weight, bias, mean, var = (
-      self.take(f"{prefix}.{name}")[slice(None) if order is None else order]
+      self.take(f"{prefix}.{name}", shape)[slice(None) if order is None else order]
       for name in ("weight", "bias", "running_mean", "running_var")
     )
     return {"scale": weight, "bias": bias}, {"mean": mean, "var": var}
@@ -186,11 +197,15 @@ class _Reader:
 def _architecture(state_dict: StateDict, layout: Layout) -> tuple[dict, list[tuple[str, str, int]]]:
   """The config's `model` section, and (our name, key prefix, bottleneck channels) of each unit."""
 
-  def shape(prefix, part):
-    key = f"{prefix}.{layout.parts[part]}.weight"
+  def shape(prefix, dimensions=4):
+    key = f"{prefix}.weight"
     if key not in state_dict:
       raise UserError(f"{key} is missing from what looks like {layout.name}")
-    return state_dict[key].shape
+    found = state_dict[key].shape
+    if len(found) != dimensions or 0 in found:
+      wanted = {4: "four (out, in, height, width)", 2: "two (classes, channels)"}[dimensions]
+      raise UserError(f"{key} has shape {found}; its dimensions must be {wanted}, none of them 0")
+    return found
 
   # Units in order; each stage begins where the depthwise channels change.
   units, widths, repeats, index = [], [], [], 0
@@ -198,27 +213,32 @@ def _architecture(state_dict: StateDict, layout: Layout) -> tuple[dict, list[tup
     unit = 1
     while True:
       prefix = _unit_prefix(layout, stage, unit, index)
-      if f"{prefix}.{layout.parts['compress']}.weight" not in state_dict:
+      # The first unit of a stage has to be there; a later one is, once any of its keys is.
+      if unit > 1 and not any(key.startswith(f"{prefix}.") for key in state_dict):
         break
-      bottleneck = shape(prefix, "depthwise")[0]
+      shape(f"{prefix}.{layout.parts['compress']}")
+      bottleneck = shape(f"{prefix}.{layout.parts['depthwise']}")[0]
       if unit > 1 and bottleneck != units[-1][2]:
         break
       units.append((f"stage{stage}_unit{unit}", prefix, bottleneck))
       unit, index = unit + 1, index + 1
-    if unit == 1:
-      raise UserError(f"stage {stage} has no units in what looks like {layout.name}")
     widths.append(4 * units[-1][2])
     repeats.append(unit - 1)
-  groups = units[0][2] // shape(units[0][1], "expand")[1]
-  stem = state_dict[f"{layout.stem}.weight"].shape[0]
+  groups = units[0][2] // shape(f"{units[0][1]}.{layout.parts['expand']}")[1]
+  stem = shape(layout.stem)[0]
   scale = widths[0] / STAGE2_CHANNELS.get(groups, np.nan)
   if groups not in STAGE2_CHANNELS or stage_channels(groups, scale) != tuple(widths):
     raise UserError(
       f"stages of {', '.join(map(str, widths))} channels in {groups} groups are no scale of the paper's Table 1"
     )
-  classifier = state_dict[f"{layout.classifier}.weight"].shape
-  if len(classifier) != 2 or classifier[1] != widths[-1]:
-    raise UserError(f"{layout.classifier}.weight has shape {tuple(classifier)}; Stage 4 makes {widths[-1]} channels")
+  if stem % groups or stem >= widths[0]:
+    raise UserError(
+      f"{layout.stem}.weight has shape {shape(layout.stem)}; a stem before Stage 2 of {widths[0]} channels in {groups}"
+      f" groups has fewer channels than that, a multiple of {groups}"
+    )
+  classifier = shape(layout.classifier, 2)
+  if classifier[1] != widths[-1]:
+    raise UserError(f"{layout.classifier}.weight has shape {classifier}; Stage 4 makes {widths[-1]} channels")
   model = {
     "network": "shufflenet_v1",
     "groups": groups,
