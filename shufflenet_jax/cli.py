@@ -47,7 +47,7 @@ def run(main: Callable[[list[str]], int | None], define_flags: Callable[[], None
     main: the command.
     define_flags: called before parsing, where what the flags are takes some work.
   """
-  os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's start-up notes are no news to our users
+  os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's notes are no news to users: it raises errors
   os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # it decodes and resizes only: no gain, a warning each start
   if not any(map(glob.glob, ("/dev/accel*", "/dev/vfio/*", "/dev/nvidia*", "/dev/kfd"))):
     # No accelerator: spares the seconds and warnings of libtpu looking for one.

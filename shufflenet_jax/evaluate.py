@@ -85,6 +85,8 @@ def evaluate(found, config, folder: str | None = None, devices=None) -> dict[str
     )
   else:
     split = datasets.open_folder(folder, found.class_names)
+    if split.note:
+      print(split.note, flush=True)
   variables = mesh.replicate(found.restore_variables(), data_mesh)
   state = train_step.TrainState(found.step, variables["params"], variables["batch_stats"], opt_state=())
   eval_fn = train_step.compile_eval_step(

@@ -67,7 +67,7 @@ def main(paths: list[str]) -> int:
       failed += 1
       continue
     except tf.errors.InvalidArgumentError:
-      print(f"error: {path}: not an image that can be decoded (JPEG, PNG, BMP, GIF)", file=sys.stderr)
+      print(f"error: {path}: not an image that can be decoded (JPEG, PNG, BMP, GIF, WebP)", file=sys.stderr)
       failed += 1
       continue
     if flags.FLAGS.json:

@@ -1,6 +1,7 @@
 """Streams: exactly once, the same after a resume, the same whatever the number of processes."""
 
 import itertools
+import re
 import shutil
 
 import numpy as np
@@ -160,7 +161,7 @@ def test_a_cut_shard_is_an_error_not_a_smaller_dataset(tiny, tmp_path, config):
   record = 12 + int.from_bytes(whole[:8], "little") + 4  # TFRecord: length, its checksum, data, its checksum
   for kept in (whole[:record], whole[: record + 40]):  # whole records missing; a torn one
     shard.write_bytes(kept)
-    with pytest.raises(UserError, match="tiny train cannot be read"):
+    with pytest.raises(UserError, match="^tiny train cannot be read: [^{]*; prepare it anew$"):
       list(pipeline.eval_batches(split, config.data, batch_size=3, num_classes=3))
     with pytest.raises(UserError, match="tiny train cannot be read"):
       next(pipeline.train_batches(split, config.data, batch_size=3, num_classes=3, seed=0, start_step=0))
@@ -201,6 +202,48 @@ def test_bad_folders(folder, tmp_path):
   (tmp_path / "empty" / "n03").mkdir(parents=True)
   with pytest.raises(UserError, match="holds no images"):
     datasets.open_folder(str(tmp_path / "empty"), CLASSES)
+
+
+def test_what_a_folder_holds_besides_is_counted(folder):
+  (folder / "loose.png").write_bytes((folder / "n03" / "z.png").read_bytes())
+  (folder / "n01").mkdir()
+  assert datasets.open_folder(str(folder), CLASSES).note == (
+    "ignored: 2 files that are no images in a class folder (loose.png first);"
+    " 1 class folders without images (n01 first)"
+  )
+  (folder / "loose.png").unlink()
+  (folder / "n01").rmdir()
+  (folder / "n03" / "notes.txt").unlink()
+  assert datasets.open_folder(str(folder), CLASSES).note == ""
+
+
+def test_webp_is_read(folder, config):
+  from PIL import Image
+
+  Image.fromarray(np.full((33, 40, 3), 90, np.uint8)).save(folder / "n03" / "z.webp", lossless=True)
+  split = datasets.open_folder(str(folder), CLASSES)
+  [batch] = pipeline.eval_batches(split, config.data, batch_size=4, num_classes=3)
+  assert sorted(batch["image"].mean((1, 2, 3))) == [10, 20, 30, 90]
+
+
+@pytest.mark.parametrize("spoil", [lambda b: b"", lambda b: b"no picture", lambda b: b[: len(b) // 2]])
+@pytest.mark.parametrize("name", ["y.JPG", "z.png"])
+def test_a_picture_that_cannot_be_decoded_is_named(folder, config, spoil, name):
+  [path] = folder.rglob(name)
+  path.write_bytes(spoil(path.read_bytes()))
+  split = datasets.open_folder(str(folder), CLASSES)
+  for batch_size in (1, 4):
+    with pytest.raises(UserError) as raised:
+      list(pipeline.eval_batches(split, config.data, batch_size=batch_size, num_classes=3))
+    assert str(raised.value).startswith(f"{path} cannot be decoded (.jpg, ")
+    assert not re.search("{{|Op:|prepare", str(raised.value))
+
+
+def test_a_picture_that_is_gone_is_named(folder, config):
+  split = datasets.open_folder(str(folder), CLASSES)
+  (folder / "n03" / "z.png").unlink()
+  with pytest.raises(UserError, match="z.png cannot be read: .*No such file"):
+    list(pipeline.eval_batches(split, config.data, batch_size=4, num_classes=3))
 
 
 def test_evaluation_crop_is_the_centre_and_keeps_colours_in_order():

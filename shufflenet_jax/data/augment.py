@@ -4,7 +4,7 @@ import tensorflow as tf
 
 
 def decode(encoded: tf.Tensor) -> tf.Tensor:
-  """JPEG, PNG, BMP or GIF (first frame) bytes -> uint8 (h, w, 3).
+  """JPEG, PNG, BMP, GIF (first frame) or WebP bytes -> uint8 (h, w, 3).
 
   JPEGs by the accurate transform, as Pillow decodes them: the fast one, which
   TensorFlow takes by itself, moves pixels by up to 18 of 255.

@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 import os
+import re
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -10,6 +11,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 from etils import epath
 
+from shufflenet_jax.data import augment
 from shufflenet_jax.errors import UserError
 
 
@@ -25,6 +27,8 @@ class Split:
     shards: tensors with one row a shard.
     read_shard: a row of `shards` -> `tf.data.Dataset` of (id, record); ids count from 0 over the whole split.
     parse: record -> (encoded image, label).
+    explain: (id, TensorFlow's words) -> one line about why that example, or one after it, cannot be read.
+    note: what was passed over, "" if nothing.
   """
 
   name: str
@@ -34,6 +38,8 @@ class Split:
   shards: tuple[tf.Tensor, ...]
   read_shard: Callable[..., tf.data.Dataset]
   parse: Callable[..., tuple[tf.Tensor, tf.Tensor]]
+  explain: Callable[[int, str], str]
+  note: str = ""
 
 
 def open_split(name: str, data_dir: str, split: str, num_classes: int) -> Split:
@@ -103,10 +109,11 @@ def open_split(name: str, data_dir: str, split: str, num_classes: int) -> Split:
     ),
     read_shard,
     parse,
+    lambda first_id, words: f"{name} {split} cannot be read: {words}; prepare it anew",
   )
 
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp")
 
 
 def open_folder(folder: str, class_names: Sequence[str]) -> Split:
@@ -128,19 +135,26 @@ def open_folder(folder: str, class_names: Sequence[str]) -> Split:
   first_words = [name.split()[0] for name in class_names]
   labels = {word: i for i, word in enumerate(first_words) if first_words.count(word) == 1}
   labels |= {name: i for i, name in enumerate(class_names)}
-  paths, of_path = [], []
-  for of_class in sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith(".")):
+  paths, of_path, ignored, empty = [], [], [], []
+  for of_class in sorted(p for p in root.iterdir() if not p.name.startswith(".")):
+    if not of_class.is_dir():
+      ignored.append(of_class.name)
+      continue
     if of_class.name not in labels:
       near = difflib.get_close_matches(of_class.name, labels, n=1) or list(class_names[:3])
       raise UserError(
         f"{of_class} is no class of the checkpoint; its {len(class_names)} classes are named as {near[0]!r}"
       )
-    images = sorted(
+    files = sorted(
       os.path.join(parent, name)
       for parent, _, names in tf.io.gfile.walk(os.fspath(of_class))  # gs:// too
       for name in names
-      if name.lower().endswith(IMAGE_SUFFIXES)
+      if not name.startswith(".")
     )
+    images = [path for path in files if path.lower().endswith(IMAGE_SUFFIXES)]
+    ignored += [os.path.relpath(path, root) for path in files if not path.lower().endswith(IMAGE_SUFFIXES)]
+    if not images:
+      empty.append(of_class.name)
     paths += images
     of_path += [labels[of_class.name]] * len(images)
   if not paths:
@@ -148,6 +162,16 @@ def open_folder(folder: str, class_names: Sequence[str]) -> Split:
 
   def read_shard(path, label, index):
     return tf.data.Dataset.from_tensors((index, (path, label)))
+
+  def explain(first_id, words):
+    for path in paths[first_id:]:
+      try:
+        augment.decode(tf.io.read_file(path))
+      except tf.errors.InvalidArgumentError:
+        return f"{path} cannot be decoded ({', '.join(IMAGE_SUFFIXES)}); mend it or take it away"
+      except tf.errors.OpError as error:
+        return f"{path} cannot be read: {plain(error)}"
+    return f"--data={folder} cannot be read: {words}"
 
   return Split(
     folder,
@@ -157,7 +181,24 @@ def open_folder(folder: str, class_names: Sequence[str]) -> Split:
     (tf.constant(paths), tf.constant(of_path, tf.int32), tf.range(len(paths), dtype=tf.int64)),
     read_shard,
     lambda record: (tf.io.read_file(record[0]), record[1]),
+    explain,
+    _passed_over(ignored, empty),
   )
+
+
+def _passed_over(ignored: list[str], empty: list[str]) -> str:
+  """`ignored: 2 files that are no images in a class folder (a.txt first)`, or ""."""
+  parts = []
+  if ignored:
+    parts.append(f"{len(ignored)} files that are no images in a class folder ({min(ignored)} first)")
+  if empty:
+    parts.append(f"{len(empty)} class folders without images ({min(empty)} first)")
+  return "ignored: " + "; ".join(parts) if parts else ""
+
+
+def plain(error: tf.errors.OpError) -> str:
+  """TensorFlow's words without the names of its graph."""
+  return re.sub(r"{{.*?}}|\[+(Op:|{{node).*", "", error.message.splitlines()[0] if error.message else "").strip()[:200]
 
 
 def _sizes(builder) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import numpy as np
 import tensorflow as tf
 
-from shufflenet_jax.data import augment
+from shufflenet_jax.data import augment, datasets
 from shufflenet_jax.data.datasets import Split
 from shufflenet_jax.errors import UserError
 
@@ -122,16 +122,15 @@ def eval_batches(split: Split, config, *, batch_size: int, num_classes: int, pro
 def _checked(dataset: tf.data.Dataset, num_classes: int, split: Split) -> Iterator[Batch]:
   """The dataset's batches; what is wrong with the data becomes a UserError."""
   batches = dataset.as_numpy_iterator()
+  last_id = -1
   while True:
     try:
       batch = next(batches)
     except StopIteration:
       return
     except tf.errors.OpError as error:
-      raise UserError(
-        f"{split.name} cannot be read: {error.message.split(chr(10))[0][:200]}; prepare it anew"
-      ) from None
-    labels = batch["label"]
+      raise UserError(split.explain(last_id + 1, datasets.plain(error))) from None
+    labels, last_id = batch["label"], int(batch["id"][-1])
     if not (labels.min() >= 0 and labels.max() < num_classes):
       bad = np.flatnonzero((labels < 0) | (labels >= num_classes))[0]
       raise UserError(
