@@ -123,18 +123,18 @@ class Checkpoint:
     return {"params": state["params"], "batch_stats": state.get("batch_stats") or {}}
 
 
-def find(path: str) -> Checkpoint:
+def find(path: str, flag: str = "--checkpoint") -> Checkpoint:
   """A checkpoint from its own directory, or the newest of a work directory.
 
   Raises:
-    UserError: there is none.
+    UserError: there is none; names the flag that the path came from.
   """
   given = epath.Path(path).absolute()
   newest = newest_in(given)
   if found := newest or _read(given):
     return found
   what = "does not exist" if not given.exists() else "is neither a work directory nor a checkpoint"
-  raise UserError(f"--checkpoint={path} {what}; give a WORKDIR with checkpoints/, or WORKDIR/checkpoints/<step>")
+  raise UserError(f"{flag}={path} {what}; give a WORKDIR with checkpoints/, or WORKDIR/checkpoints/<step>")
 
 
 def newest_in(workdir: str) -> Checkpoint | None:

@@ -2,7 +2,8 @@
 
 import jax
 
-from shufflenet_jax.checkpoint import Checkpoint
+from shufflenet_jax import settings
+from shufflenet_jax.checkpoint import Checkpoint, to_json
 from shufflenet_jax.errors import UserError
 from shufflenet_jax.train_step import TrainState
 
@@ -10,13 +11,22 @@ from shufflenet_jax.train_step import TrainState
 PICTURE_FIELDS = ("mean", "std", "antialias")
 
 
-def adopt(pretrained: Checkpoint, config) -> None:
-  """Sets the config's network and picture scaling to the checkpoint's; `num_classes` and `dtype` stay."""
+def adopt(pretrained: Checkpoint, config) -> dict[str, str]:
+  """Sets the config's network and picture scaling to the checkpoint's; `num_classes` and `dtype` stay.
+
+  What a config or flag says otherwise is set aside, whether a default or not:
+  the weights fit no other network. The caller tells the user of it.
+
+  Returns:
+    field -> `before -> now` of what was set aside.
+  """
+  before = to_json(config)
   own = {k: config.model[k] for k in ("num_classes", "dtype")}
   with config.unlocked():
     config.model = pretrained.config.model.to_dict() | own
   for field in PICTURE_FIELDS:
     config.data[field] = pretrained.config.data[field]
+  return settings.differences(before, to_json(config))
 
 
 def start_from(pretrained: Checkpoint, state: TrainState) -> TrainState:

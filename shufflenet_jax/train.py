@@ -46,15 +46,17 @@ def train(config, workdir: str, devices=None, stop_after_step: int | None = None
   if workdir.exists() and not workdir.is_dir():
     raise UserError(f"--workdir={workdir} is a file; name a directory")
   settings.check(config, training=True)
-  pretrained = checkpoint.find(config.init_from) if config.init_from else None
-  if pretrained:
-    fine_tune.adopt(pretrained, config)
+  resumed, pretrained, set_aside = checkpoint.newest_in(workdir), None, {}
+  if config.init_from:
+    # A run that goes on has its network from its own checkpoint: what it began with may be gone.
+    goes_on = resumed and resumed.config.get("init_from") == config.init_from
+    pretrained = resumed if goes_on else checkpoint.find(config.init_from, "--config.init_from")
+    set_aside = fine_tune.adopt(pretrained, config)
   model = network.build(config.model)
   optimizer, schedule = optim.sgd(config.optimizer, config.num_train_steps)
   data_mesh = mesh.data_mesh(devices)
   mesh.check_batch_size("config.batch_size", config.batch_size, data_mesh, config.accumulate_steps)
   mesh.check_batch_size("config.eval_batch_size", config.eval_batch_size, data_mesh)
-  resumed = checkpoint.newest_in(workdir)
   changed = {}
   if resumed:
     before, now = checkpoint.to_json(resumed.config), checkpoint.to_json(config)
@@ -86,6 +88,12 @@ def train(config, workdir: str, devices=None, stop_after_step: int | None = None
   state = mesh.replicate(state, data_mesh)
   say = metrics.console(process)
   say(_overview(model, config, data_mesh, train_split, eval_split))
+  if set_aside:
+    say(
+      f"{pretrained.path} sets the network and the scaling of pictures; the config's own are set aside:",
+      *(f"  {k}: {v}" for k, v in set_aside.items()),
+      sep="\n",
+    )
 
   try:
     workdir.mkdir(parents=True, exist_ok=True)

@@ -166,7 +166,7 @@ def test_sgd_is_the_textbook_update(config, decay, bias_decays):
     ("data.min_crop_area", 2.0, "min_crop_area=2.0 must be above 0 and at most 1"),
     ("data.name", "imagenet2012", "prepare it with"),
     ("data.data_dir", __file__, "digits cannot be prepared there"),
-    ("init_from", "nowhere", "nowhere does not exist"),
+    ("init_from", "nowhere", "^--config.init_from=nowhere does not exist; give a WORKDIR"),
   ],
 )
 def test_bad_configs_write_nothing(config, tmp_path, field, value, message):
@@ -228,7 +228,7 @@ def test_overriding_the_network_of_a_checkpoint_is_refused(run, config):
     evaluate.evaluate(found, config)
 
 
-def test_fine_tuning_takes_weights_and_picture_scaling_and_makes_a_new_head(run, config, tmp_path):
+def test_fine_tuning_takes_weights_and_picture_scaling_and_makes_a_new_head(run, config, tmp_path, capsys):
   _, workdir, state, _ = run(config)
   tuned = config.copy_and_resolve_references()
   tuned.init_from = workdir
@@ -237,10 +237,23 @@ def test_fine_tuning_takes_weights_and_picture_scaling_and_makes_a_new_head(run,
   tuned_state, _ = train(tuned, str(tmp_path / "w"), ONE)
   assert tuned.model.groups == 3
   assert tuned.data.mean == config.data.mean
+  said = capsys.readouterr().out
+  assert "sets the network and the scaling of pictures; the config's own are set aside:" in said
+  lines = {line.strip() for line in said.splitlines()}
+  assert {"data.mean: [0.0, 0.0, 0.0] -> [127.5, 127.5, 127.5]", "model.groups: 1 -> 3"} <= lines
+  assert not any(line.startswith(("model.num_classes:", "model.dtype:", "data.flip:")) for line in lines)
   head = tuned_state.params.pop("classifier")
   assert head["kernel"].shape[-1] == 12
   expected = {k: v for k, v in state.params.items() if k != "classifier"}
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), tuned_state.params, expected)
+
+
+def test_fine_tuning_goes_on_where_its_source_is_gone(run, config, tmp_path):
+  shutil.copytree(run(config)[1], tmp_path / "source")
+  config.init_from, config.num_train_steps = str(tmp_path / "source"), 3
+  train(config, str(tmp_path / "w"), ONE)
+  shutil.rmtree(tmp_path / "source")
+  assert train(config, str(tmp_path / "w"), ONE)[0].step == 3
 
 
 class Linear(nn.Module):
