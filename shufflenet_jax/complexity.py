@@ -131,7 +131,7 @@ def main(arguments: list[str]) -> None:
       for line in paper.as_text(paper.count_tables()):
         print(line, flush=True)
     return
-  counted = count_network(network.build(config.model), config.data.image_size)
+  _, counted = network.build_for_images(config)
   if flags.FLAGS.json:
     row = {
       "table": None,

@@ -76,7 +76,7 @@ def evaluate(found, config, folder: str | None = None, devices=None) -> dict[str
   settings.check(config, training=False)
   model_before, model_now = (checkpoint.to_json(c.model) for c in (found.config, config))
   settings.check_same_network(str(found.path), model_before, model_now, "its network cannot be overridden")
-  model = network.build(config.model)
+  model, _ = network.build_for_images(config)
   data_mesh = mesh.data_mesh(devices)
   mesh.check_batch_size("config.eval_batch_size", config.eval_batch_size, data_mesh)
   if folder is None:

@@ -1,12 +1,15 @@
 """From a config's `model` section to a Flax module: `network` names it, the other fields are its own."""
 
+import bisect
+import contextlib
 import functools
 import typing
 
 import jax
 import jax.numpy as jnp
 
-from shufflenet_jax.complexity import count_network
+from shufflenet_jax import settings
+from shufflenet_jax.complexity import NetworkCount, count_network
 from shufflenet_jax.errors import UserError
 from shufflenet_jax.models.alexnet import AlexNet
 from shufflenet_jax.models.googlenet import GoogLeNet
@@ -44,7 +47,11 @@ def _mobilenet_v1(**fields):
 
 @functools.cache
 def _table4(unit: str, mflops: float):
-  """A constructor of Table 4's network with this unit at this complexity (conv-only, 224x224), width solved for."""
+  """A constructor of Table 4's network with this unit at this complexity (conv-only, 224x224), width solved for.
+
+  Raises:
+    UserError: no width comes within 3 % of it.
+  """
   if not 5 <= mflops <= 5000:
     raise UserError(f"config.model.mflops={mflops} must lie from 5 to 5000; the paper has 140, 38 and 13")
   stem = 24 if mflops >= 100 else 12  # as ShuffleNet's own
@@ -56,9 +63,17 @@ def _table4(unit: str, mflops: float):
 
   @functools.cache
   def multiply_adds(stage4):
-    return count_network(construct(stage4)(), 224).without_classifier
+    try:
+      return count_network(construct(stage4)(), 224).without_classifier
+    except ValueError:  # too narrow for its own stem
+      return 0
 
-  return construct(solve_width(multiply_adds, mflops * 1e6))
+  stage4 = solve_width(multiply_adds, mflops * 1e6)
+  found = multiply_adds(stage4) / 1e6
+  if abs(found / mflops - 1) > 0.03:
+    nearest = f"the nearest of its widths has {found:.1f}" if found else "its narrowest width has more"
+    raise UserError(f"config.model.mflops={mflops} cannot be met by {unit} within 3 %: {nearest}")
+  return construct(stage4)
 
 
 def _unit_of_table4(unit: str):
@@ -99,12 +114,49 @@ def variable_shapes(fields: typing.Mapping[str, typing.Any], image_size: int) ->
   Raises:
     UserError: a value that no network has, or values that do not go together.
   """
-  model = build(fields)
-  image = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
+  with _values_that_fit():
+    return _variable_shapes(build(fields), image_size)
+
+
+def build_for_images(config) -> tuple[typing.Any, NetworkCount]:
+  """A whole config's network, seen to take its images, and its count for one of them.
+
+  Raises:
+    UserError: a value that no network has, values that do not go together, or images too small for the network.
+  """
+  size, largest = config.data.image_size, 224
+  settings.check_image_size(config)
+  model = build(config.model)
   try:
-    return jax.eval_shape(model.init, jax.eval_shape(lambda: jax.random.key(0)), image)
+    return model, count_network(model, size)
+  except (ValueError, ZeroDivisionError):  # of an empty kernel
+    with _values_that_fit():
+      _variable_shapes(model, max(size, largest))
+  smallest = bisect.bisect_left(range(largest), True, lo=size, key=lambda size: _fits(model, size))
+  raise UserError(
+    f"config.data.image_size={size} is too small for {config.model.network}; {smallest} or more will do"
+  ) from None
+
+
+@contextlib.contextmanager
+def _values_that_fit():
+  try:
+    yield
   except ValueError as error:
     raise UserError(f"config.model: {error}") from None
+
+
+def _fits(model, image_size: int) -> bool:
+  try:
+    _variable_shapes(model, image_size)
+  except (ValueError, ZeroDivisionError):
+    return False
+  return True
+
+
+def _variable_shapes(model, image_size: int) -> dict:
+  image = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
+  return jax.eval_shape(model.init, jax.eval_shape(lambda: jax.random.key(0)), image)
 
 
 def describe(fields: typing.Mapping[str, typing.Any]) -> str:

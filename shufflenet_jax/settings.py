@@ -36,7 +36,16 @@ _READING = {
 
 def check(config, training: bool) -> None:
   """Raises a UserError for the first field that is out of range; `training` looks at those of training too."""
-  for field, (holds, words) in (_TRAINING | _READING if training else _READING).items():
+  _check(config, _TRAINING | _READING if training else _READING)
+
+
+def check_image_size(config) -> None:
+  """Raises a UserError where `data.image_size` is below what any network takes."""
+  _check(config, {"data.image_size": _READING["data.image_size"]})
+
+
+def _check(config, rules) -> None:
+  for field, (holds, words) in rules.items():
     value = config
     for name in field.split("."):
       value = value[name]

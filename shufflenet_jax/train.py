@@ -52,7 +52,7 @@ def train(config, workdir: str, devices=None, stop_after_step: int | None = None
     goes_on = resumed and resumed.config.get("init_from") == config.init_from
     pretrained = resumed if goes_on else checkpoint.find(config.init_from, "--config.init_from")
     set_aside = fine_tune.adopt(pretrained, config)
-  model = network.build(config.model)
+  model, counted = network.build_for_images(config)
   optimizer, schedule = optim.sgd(config.optimizer, config.num_train_steps)
   data_mesh = mesh.data_mesh(devices)
   mesh.check_batch_size("config.batch_size", config.batch_size, data_mesh, config.accumulate_steps)
@@ -87,7 +87,7 @@ def train(config, workdir: str, devices=None, stop_after_step: int | None = None
     state = fine_tune.start_from(pretrained, state)
   state = mesh.replicate(state, data_mesh)
   say = metrics.console(process)
-  say(_overview(model, config, data_mesh, train_split, eval_split))
+  say(_overview(counted, config, data_mesh, train_split, eval_split))
   if set_aside:
     say(
       f"{pretrained.path} sets the network and the scaling of pictures; the config's own are set aside:",
@@ -162,11 +162,10 @@ def train(config, workdir: str, devices=None, stop_after_step: int | None = None
   return state, evaluated
 
 
-def _overview(model, config, data_mesh, train_split, eval_split) -> str:
+def _overview(counted, config, data_mesh, train_split, eval_split) -> str:
   from shufflenet_jax import complexity
 
-  size = config.data.image_size
-  text = complexity.overview(complexity.count_network(model, size), size)
+  text = complexity.overview(counted, config.data.image_size)
   text += (
     f"\n{config.data.name}: {train_split.num_examples:,} training and {eval_split.num_examples:,} evaluation examples;"
     f" batch {config.batch_size} over {data_mesh.size} x {data_mesh.devices.flat[0].device_kind}"

@@ -3,6 +3,7 @@
 import itertools
 
 import jax
+import jax.extend.core
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from configs import imagenet, quickstart
 from shufflenet_jax import mesh, network, optim, paper, train_step
 from shufflenet_jax.complexity import count_multiply_adds, count_network
 from shufflenet_jax.data import datasets, pipeline
+from shufflenet_jax.errors import UserError
 from shufflenet_jax.models.table4 import solve_width, stage_widths
 
 VARIANTS = [
@@ -52,6 +54,27 @@ def test_loss_falls(arguments, data_dir):
     state, figures = step_fn(state, batch)
     losses.append(float(figures["loss"]))
   assert np.mean(losses[-3:]) < 0.9 * losses[0], losses
+
+
+def products(jaxpr):
+  """Every convolution and matrix product of a jaxpr, those of nested functions too."""
+  for eqn in jaxpr.eqns:
+    if eqn.primitive.name in ("conv_general_dilated", "dot_general"):
+      yield eqn
+    for inner in jax.extend.core.jaxprs_in_params(eqn.params):
+      yield from products(inner)
+
+
+@pytest.mark.parametrize("arguments", VARIANTS + HEAVY)
+def test_bfloat16_is_what_convolutions_and_products_run_in(arguments):
+  model = network.build(imagenet.get_config(arguments).model)
+  image = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
+  variables = jax.eval_shape(model.init, jax.eval_shape(lambda: jax.random.key(0)), image)
+  assert {x.dtype for x in jax.tree.leaves(variables)} == {jnp.dtype(jnp.float32)}
+  eqns = list(products(jax.make_jaxpr(model.apply)(variables, image).jaxpr))
+  kernels = [x for x in jax.tree.leaves(variables["params"]) if x.ndim > 1]
+  assert len(eqns) == len(kernels)
+  assert {v.aval.dtype for eqn in eqns for v in (*eqn.invars, *eqn.outvars)} == {jnp.dtype(jnp.bfloat16)}
 
 
 @pytest.mark.slow
@@ -114,11 +137,17 @@ def test_published_networks(arguments, paper_mflops, counted):
 
 @pytest.mark.parametrize(
   ("name", "parameters"),
-  # As torchvision builds them, but for GoogLeNet: 3x3 for 5x5 there; and AlexNet: the two-group one of the paper.
+  # As torchvision builds them, but for AlexNet: the two-group one of the paper.
   [("vgg16", 138_357_544), ("squeezenet", 1_248_424), ("alexnet", 60_965_224)],
 )
 def test_published_parameter_counts(name, parameters):
   assert count_network(network.build(imagenet.get_config(f"network={name}").model), 224).parameters == parameters
+
+
+def test_googlenet_counts_what_the_layers_of_its_table_do():
+  """Its paper rounds to 1.5 billion; torchvision's has 3x3 in place of 5x5 convolutions."""
+  counted = count_network(network.build(imagenet.get_config("network=googlenet").model), 224)
+  assert (round(counted.multiply_adds / 1e6, 2), counted.parameters) == (1582.67, 7_005_832)
 
 
 def test_table_4_widths_at_38m_are_near_the_papers():
@@ -129,10 +158,46 @@ def test_table_4_widths_at_38m_are_near_the_papers():
 
 
 def test_solve_width_is_the_nearest_quarter():
-  widths = np.arange(4 * 8, 4 * 1024 + 1) / 4
-  for budget, exponent in itertools.product((3e4, 1e5, 7.7e6), (1.8, 2.0, 2.2)):
+  widths = np.arange(4 * 8, 4 * 8192 + 1) / 4
+  for budget, exponent in itertools.product((3e4, 1e5, 7.7e6, 5e8), (1.8, 2.0, 2.2)):
     nearest = widths[np.abs(widths**exponent * 50 - budget).argmin()]
     assert solve_width(lambda w, e=exponent: w**e * 50, budget) == nearest
+
+
+@pytest.mark.parametrize(("unit", "mflops"), [("resnet", 2000), ("vgg_like", 5)])
+def test_table_4_meets_budgets_far_from_the_papers(unit, mflops):
+  model = network.build(imagenet.get_config(f"network={unit},mflops={mflops}").model)
+  assert count_network(model, 224).without_classifier == pytest.approx(mflops * 1e6, rel=0.03)
+
+
+def test_a_budget_that_no_width_meets_is_refused():
+  with pytest.raises(UserError, match="mflops=5.0 cannot be met by xception_like within 3 %: .* widths has 5.7$"):
+    network.build(imagenet.get_config("network=xception_like,mflops=5").model)
+
+
+@pytest.mark.parametrize(
+  ("arguments", "image_size", "message"),
+  [
+    ("groups=8,scale=0.01", 224, "config.model: a unit of stride 2 concatenates its input: features=32 must exceed 32"),
+    ("groups=8,scale=0.01", 32, "config.model: a unit of stride 2 concatenates its input: features=32 must exceed 32"),
+    ("network=alexnet", 32, "config.data.image_size=32 is too small for alexnet; 63 or more will do"),
+    ("network=alexnet", 62, "config.data.image_size=62 is too small for alexnet; 63 or more will do"),
+    ("network=squeezenet", 0, "config.data.image_size=0 must be 32 or more"),
+  ],
+)
+def test_networks_that_take_no_such_images_are_refused(arguments, image_size, message):
+  config = imagenet.get_config(arguments)
+  config.data.image_size = image_size
+  with pytest.raises(UserError) as raised:
+    network.build_for_images(config)
+  assert str(raised.value) == message
+
+
+@pytest.mark.parametrize("arguments", [*VARIANTS, "network=vgg16"])
+def test_every_other_network_takes_32(arguments):
+  config = imagenet.get_config(arguments)
+  config.data.image_size = 32
+  network.build_for_images(config)
 
 
 def test_counting_follows_loops_and_nested_functions():

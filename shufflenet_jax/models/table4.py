@@ -71,7 +71,7 @@ class Table4Net(nn.Module):
 
 
 def solve_width(multiply_adds, budget: float) -> float:
-  """The Stage 4 width from 8 to 1024, in steps of 1/4 channel, whose multiply-adds come nearest to a budget.
+  """The Stage 4 width from 8 to 8192, in steps of 1/4 channel, whose multiply-adds come nearest to a budget.
 
   Steps that interpolate, as multiply-adds are about quadratic, take turns
   with bisection, as rounded widths make jumps.
@@ -80,7 +80,7 @@ def solve_width(multiply_adds, budget: float) -> float:
     multiply_adds: function of the width, growing with it.
     budget: multiply-adds.
   """
-  low, high = 4 * 8, 4 * 1024
+  low, high = 4 * 8, 4 * 8192
   root_low, root_high = 0.0, None
   interpolate = False
   while high - low > 1:
