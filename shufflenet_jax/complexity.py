@@ -37,11 +37,26 @@ def _multiply_adds(eqn) -> int:
     lhs = eqn.invars[0].aval.shape
     return math.prod(eqn.outvars[0].aval.shape) * math.prod(lhs[d] for d in contracted)
   if eqn.primitive.name == "conv_general_dilated":
-    kernel = eqn.invars[1].aval.shape
-    out_features = eqn.params["dimension_numbers"].rhs_spec[0]
-    per_output = math.prod(kernel) // kernel[out_features]  # taps x (c_in / groups)
-    return math.prod(eqn.outvars[0].aval.shape) * per_output
+    return _of_convolution(eqn)
   return 0
+
+
+def _of_convolution(eqn) -> int:
+  image, kernel, out = (v.aval.shape for v in (*eqn.invars, *eqn.outvars))
+  of_image, of_kernel, of_out = eqn.params["dimension_numbers"]  # each (batch or out, channels or in, *sides)
+  count = out[of_out[0]] * out[of_out[1]] * kernel[of_kernel[1]]
+  for i in range(len(of_image) - 2):
+    side, taps, positions = image[of_image[2 + i]], kernel[of_kernel[2 + i]], out[of_out[2 + i]]
+    spread = eqn.params["lhs_dilation"][i]
+    if spread == 1:
+      count *= positions * taps
+      continue
+    # A transposed convolution: most taps meet the zeros between the image's values, which cost nothing.
+    stride, reach = eqn.params["window_strides"][i], eqn.params["rhs_dilation"][i]
+    first = -eqn.params["padding"][i][0]
+    met = (first + p * stride + t * reach for p in range(positions) for t in range(taps))
+    count *= sum(m % spread == 0 and 0 <= m < side * spread for m in met)
+  return count
 
 
 def _walk(jaxpr, scope: str, times: int, counts: collections.Counter):
@@ -61,7 +76,8 @@ def count_multiply_adds(function, *args) -> dict[str, int]:
   """Multiply-adds of the convolutions and matrix products in `function(*args)`, by name scope.
 
   Nothing is computed: the function is traced on shapes. Padding counts as
-  input, as in the paper's tables; additions, norms and pools do not count. The
+  input, as in the paper's tables, but not the zeros within and around the
+  input of a transposed convolution; additions, norms and pools do not count. The
   body of a `lax.while_loop` counts once, both branches of a `lax.cond` count.
 
   Args:
@@ -85,7 +101,8 @@ class NetworkCount(typing.NamedTuple):
     rows: first-level module -> (parameters, multiply-adds), in the network's order.
     parameters: of all.
     multiply_adds: of all, for one image.
-    without_classifier: less those of the module named `classifier`: Table 1's convention.
+    without_classifier: less those of the module named `classifier`, the layer that makes the classes: Table 1's
+      convention. Of VGG-16 and AlexNet that is the third FC layer alone, of SqueezeNet a convolution, conv10.
   """
 
   rows: dict[str, tuple[int, int]]

@@ -92,16 +92,23 @@ def _why(fields: dict, note: str) -> str:
     return f"the paper gives no width for the shallow network; Stage 2 = 180 here, 168 gives {narrower:.1f}"
   if note or fields["network"] != "shufflenet_v1":
     return note
-  groups, unit = fields["groups"], 4 * fields["groups"]
-  exact = [fields["scale"] * STAGE2_CHANNELS[groups] * c for c in (1, 2, 4)]
-  built = stage_channels(groups, fields["scale"])
-  narrower = (built[0] - unit) / STAGE2_CHANNELS[groups]
-  count = count_network(network.build(fields | {"scale": narrower}), 224).without_classifier / 1e6
+  groups, scale = fields["groups"], fields["scale"]
+  exact, built = [scale * STAGE2_CHANNELS[groups] * c for c in (1, 2, 4)], stage_channels(groups, scale)
   if tuple(exact) == built:
-    cause = f"a stem of {stem_channels(groups, fields['scale'])}, as 12 channels do not divide into {groups} groups"
-  else:
-    cause = f"{_widths(exact)} rounded up to multiples of {unit}: {_widths(built)}"
-  return f"{cause}; the next narrower, {_widths(stage_channels(groups, narrower))}, gives {count:.1f}"
+    stem = stem_channels(groups, scale)
+    return (
+      f"a stem of {stem}, as 12 channels do not divide into {groups} groups; a stem of {stem - groups} gives"
+      f" {_million(fields | {'stem': stem - groups}):.1f}"
+    )
+  narrower = (built[0] - 4 * groups) / STAGE2_CHANNELS[groups]
+  return (
+    f"{_widths(exact)} rounded up to multiples of {4 * groups}: {_widths(built)}; the next narrower,"
+    f" {_widths(stage_channels(groups, narrower))}, gives {_million(fields | {'scale': narrower}):.1f}"
+  )
+
+
+def _million(fields: dict) -> float:
+  return count_network(network.build(fields), 224).without_classifier / 1e6
 
 
 def _widths(channels) -> str:
@@ -112,8 +119,8 @@ def count_tables() -> Iterator[dict]:
   """One object a row, as it is counted (a minute in all).
 
   Yields:
-    table, network, paper_mflops, mflops (without the last layer), mflops_with_fc, difference_percent (of the one
-    that the table means), params, note.
+    table, network, paper_mflops, mflops (without the last layer, see `NetworkCount`), mflops_with_fc (all),
+    difference_percent (of the one that the table means), params, note.
   """
   counted = {}
   for row in _rows():
@@ -152,4 +159,5 @@ def as_text(rows: Iterable[dict]) -> Iterator[str]:
     if row["note"]:
       yield f"    ^ {row['note']}"
   yield "\nM: million multiply-adds for one 224x224 image. Differences of Tables 1, 2 and 4 are without the last"
-  yield "layer (FC), as Table 1 counts; those of Tables 5, 6 and 8 with it, as Table 5 does."
+  yield "layer (FC), as Table 1 counts; those of Tables 5, 6 and 8 with it, as Table 5 does. The last layer is the one"
+  yield "that makes the classes: of VGG-16 and AlexNet the third FC alone, of SqueezeNet a convolution, conv10."

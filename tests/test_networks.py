@@ -100,6 +100,12 @@ def test_dropout_differs_between_steps_and_is_off_in_evaluation():
   np.testing.assert_array_equal(*evaluate(variables, images))
 
 
+@pytest.mark.parametrize(("scale", "narrower_stem"), [(0.5, "35.8"), (0.25, "12.0")])
+def test_the_note_of_8_groups_counts_the_stem_that_it_names(scale, narrower_stem):
+  note = paper._why(paper.shufflenet(8, scale), "")
+  assert note == f"a stem of 16, as 12 channels do not divide into 8 groups; a stem of 8 gives {narrower_stem}"
+
+
 @pytest.mark.slow
 def test_every_row_is_within_3_percent_or_says_why():
   tables = list(paper.count_tables())
@@ -212,3 +218,11 @@ def test_counting_follows_loops_and_nested_functions():
   )
   counts = count_multiply_adds(grouped, jnp.ones((2, 5, 6, 8)), jnp.ones((3, 3, 2, 12)))
   assert sum(counts.values()) == 2 * 5 * 6 * 12 * 9 * 2
+
+
+@pytest.mark.parametrize(("padding", "taps_used"), [("VALID", (5 * 3) * (6 * 3)), ("SAME", (5 * 3 - 1) * (6 * 3 - 1))])
+def test_a_transposed_convolution_counts_each_input_value_once_a_tap(padding, taps_used):
+  """A kernel of 3 spreads each of 5x6 positions over 3x3; "SAME" cuts off one position of each side."""
+  function = lambda x, k: jax.lax.conv_transpose(x, k, (2, 2), padding)  # noqa: E731
+  counts = count_multiply_adds(function, jnp.ones((2, 5, 6, 8)), jnp.ones((3, 3, 8, 12)))
+  assert sum(counts.values()) == 2 * 8 * 12 * taps_used
