@@ -24,6 +24,7 @@ NETWORKS = {
     "repeats": (4, 8, 4),  # units of Stages 2, 3, 4; (2, 4, 2) is Table 5's shallow network
     "stem": 0,  # channels of Conv1; 0: 12 below 1x, 24 from 1x, 48 from 2x
     "classifier_bias": True,
+    "lowering": "auto",  # how the convolutions are computed: auto, or reference, dense, split (models/lowering.py)
   },
   "mobilenet_v1": {"scale": 1.0},  # Table 5
   "vgg16": {},  # Table 6

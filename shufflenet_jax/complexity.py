@@ -65,7 +65,10 @@ def _walk(jaxpr, scope: str, times: int, counts: collections.Counter):
     if n := _multiply_adds(eqn):
       counts[here] += times * n
     inner_times = times * eqn.params["length"] if eqn.primitive.name == "scan" else times
-    for parameter in eqn.params.values():
+    parameters = dict(eqn.params)
+    if parameters.get("branches_platforms"):  # the same computation for each platform; the last is the plain one
+      parameters["branches"] = parameters["branches"][-1:]
+    for parameter in parameters.values():
       for inner in parameter if isinstance(parameter, (tuple, list)) else (parameter,):
         inner = getattr(inner, "jaxpr", inner)  # a ClosedJaxpr holds a Jaxpr
         if hasattr(inner, "eqns"):
@@ -78,7 +81,8 @@ def count_multiply_adds(function, *args) -> dict[str, int]:
   Nothing is computed: the function is traced on shapes. Padding counts as
   input, as in the paper's tables, but not the zeros within and around the
   input of a transposed convolution; additions, norms and pools do not count. The
-  body of a `lax.while_loop` counts once, both branches of a `lax.cond` count.
+  body of a `lax.while_loop` counts once, both branches of a `lax.cond` count,
+  of a `lax.platform_dependent` its default.
 
   Args:
     function: any function that JAX can trace.

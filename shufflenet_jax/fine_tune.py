@@ -12,7 +12,7 @@ PICTURE_FIELDS = ("mean", "std", "antialias")
 
 
 def adopt(pretrained: Checkpoint, config) -> dict[str, str]:
-  """Sets the config's network and picture scaling to the checkpoint's; `num_classes` and `dtype` stay.
+  """Sets the config's network and picture scaling to the checkpoint's; `num_classes` and how it is computed stay.
 
   What a config or flag says otherwise is set aside, whether a default or not:
   the weights fit no other network. The caller tells the user of it.
@@ -21,7 +21,7 @@ def adopt(pretrained: Checkpoint, config) -> dict[str, str]:
     field -> `before -> now` of what was set aside.
   """
   before = to_json(config)
-  own = {k: config.model[k] for k in ("num_classes", "dtype")}
+  own = {k: config.model[k] for k in ("num_classes", *settings.COMPUTE_FIELDS) if k in config.model}
   with config.unlocked():
     config.model = pretrained.config.model.to_dict() | own
   for field in PICTURE_FIELDS:

@@ -13,6 +13,7 @@ from shufflenet_jax.complexity import NetworkCount, count_network
 from shufflenet_jax.errors import UserError
 from shufflenet_jax.models.alexnet import AlexNet
 from shufflenet_jax.models.googlenet import GoogLeNet
+from shufflenet_jax.models.lowering import LOWERINGS
 from shufflenet_jax.models.mobilenet import MobileNetV1
 from shufflenet_jax.models.shufflenet import SHUFFLES, STAGE2_CHANNELS, ShuffleNetV1, stage_channels
 from shufflenet_jax.models.squeezenet import SqueezeNet
@@ -29,6 +30,8 @@ def _shufflenet_v1(**fields):
     raise UserError(f"config.model: {error}") from None
   if fields["shuffle"] not in SHUFFLES:
     raise UserError(f"config.model.shuffle={fields['shuffle']!r} is not one of {', '.join(SHUFFLES)}")
+  if fields["lowering"] not in LOWERINGS:
+    raise UserError(f"config.model.lowering={fields['lowering']!r} is not one of {', '.join(LOWERINGS)}")
   repeats = tuple(fields["repeats"])
   if len(repeats) != 3 or min(repeats) < 1:
     raise UserError(f"config.model.repeats={repeats} must be three positive numbers, as (4, 8, 4)")

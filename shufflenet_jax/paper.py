@@ -34,7 +34,14 @@ class Row:
 
 def shufflenet(groups: int, scale: float, **fields) -> dict:
   """A config's `model` section of a ShuffleNet."""
-  defaults = {"shuffle": "paper", "shortcut_first": True, "se": False, "repeats": (4, 8, 4), "stem": 0}
+  defaults = {
+    "lowering": "reference",
+    "shuffle": "paper",
+    "shortcut_first": True,
+    "se": False,
+    "repeats": (4, 8, 4),
+    "stem": 0,
+  }
   own = {"network": "shufflenet_v1", "groups": groups, "scale": scale, "classifier_bias": True}
   return COMMON | defaults | own | fields
 

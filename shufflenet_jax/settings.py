@@ -67,9 +67,13 @@ def differences(before: dict, now: dict) -> dict[str, str]:
   return {k: f"{before.get(k)} -> {now.get(k)}" for k in sorted(before | now) if before.get(k) != now.get(k)}
 
 
+# Fields of `model` that say how a network is computed, not which one it is.
+COMPUTE_FIELDS = ("dtype", "lowering")
+
+
 def check_same_network(where: str, before: dict, now: dict, remedy: str) -> None:
   """Raises a UserError unless two `model` sections, as JSON values, describe the same parameters."""
-  changed = {k: v for k, v in differences(before, now).items() if k != "dtype"}
+  changed = {k: v for k, v in differences(before, now).items() if k not in COMPUTE_FIELDS}
   if changed:
     fields = ", ".join(f"model.{k}: {v}" for k, v in changed.items())
     raise UserError(f"{where} is of another network ({fields}); {remedy}")

@@ -1,4 +1,4 @@
-"""Four fake CPU devices; promotions of rank are errors."""
+"""Four fake CPU devices."""
 
 import os
 
@@ -11,6 +11,7 @@ import shufflenet_jax.data  # noqa: F401  before TensorFlow, to quieten it
 from configs import quickstart
 
 jax.config.update("jax_num_cpu_devices", 4)
+jax.config.update("jax_disable_most_optimizations", True)  # compiling takes the tests longer than running
 
 
 @pytest.fixture(scope="session")

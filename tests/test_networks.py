@@ -68,6 +68,8 @@ def products(jaxpr):
 @pytest.mark.parametrize("arguments", VARIANTS + HEAVY)
 def test_bfloat16_is_what_convolutions_and_products_run_in(arguments):
   model = network.build(imagenet.get_config(arguments).model)
+  if hasattr(model, "lowering"):
+    model = model.clone(lowering="reference")  # the others compute one convolution as several products
   image = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
   variables = jax.eval_shape(model.init, jax.eval_shape(lambda: jax.random.key(0)), image)
   assert {x.dtype for x in jax.tree.leaves(variables)} == {jnp.dtype(jnp.float32)}

@@ -88,7 +88,7 @@ def import_torch(path: str, workdir: str) -> str:
   _check_new(workdir)
   variables, model, layout = convert(load(path))
   config = imagenet.get_config()
-  config.model = model | {"dtype": "float32"}
+  config.model = model
   if layout.bgr:  # the authors' release: 0-255 as they are, resized by OpenCV, which does not antialias
     config.data.mean, config.data.std, config.data.antialias = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), False
   names = imagenet_class_names()

@@ -4,7 +4,8 @@ Two layouts are known. The authors' release shuffles after the
 depthwise convolution, in the reversed order, and takes BGR images; the
 shuffle is moved ahead of that convolution by reordering its kernels and batch
 norm, and the stem's kernel is turned to RGB, so that one network serves both.
-pytorchcv concatenates the branch first.
+pytorchcv concatenates the branch first. Ours shuffles right behind the first
+convolution, so that convolution's norm is reordered for either.
 """
 
 import dataclasses
@@ -115,7 +116,7 @@ def convert(state_dict: StateDict) -> tuple[dict, dict, Layout]:
     state_dict: NumPy arrays; convolutions OIHW.
 
   Returns:
-    (variables, model, layout): `params` and `batch_stats` float32, and the config's `model` section without dtype.
+    (variables, model, layout): `params` and `batch_stats` float32, and the config's `model` section.
 
   Raises:
     UserError: unknown keys, missing keys, shapes of no ShuffleNet V1, values that are not finite in float32, negative
@@ -123,7 +124,7 @@ def convert(state_dict: StateDict) -> tuple[dict, dict, Layout]:
   """
   layout = recognise(state_dict)
   model, units = _architecture(state_dict, layout)
-  expected = network.variable_shapes(model | {"dtype": "float32"}, 224)
+  expected = network.variable_shapes(model, 224)
   reader = _Reader(state_dict, layout)
   params, stats = {}, {}
 
@@ -140,10 +141,12 @@ def convert(state_dict: StateDict) -> tuple[dict, dict, Layout]:
     params["stem"]["kernel"] = params["stem"]["kernel"][:, :, ::-1]
   put("stem_norm", layout.stem_norm, "norm")
   for name, prefix, bottleneck in units:
-    # The order in which the release's shuffle, moved ahead, hands channels to the depthwise convolution.
-    order = np.arange(bottleneck).reshape(-1, model["groups"]).T.ravel() if layout.shuffles_last else None
+    # The order in which the shuffle, moved ahead, hands channels to what follows it here and not there.
+    groups = model["groups"] if model["shuffle"] == "paper" else bottleneck // model["groups"]
+    order = np.arange(bottleneck).reshape(groups, -1).T.ravel()
+    overtaken = ("compress_norm", "depthwise", "depthwise_norm") if layout.shuffles_last else ("compress_norm",)
     for part, suffix in layout.parts.items():
-      moved = order if part.startswith("depthwise") else None
+      moved = order if part in overtaken else None
       put(part, f"{prefix}.{suffix}", "norm" if part.endswith("norm") else "conv", name, moved)
   classifier = {name: array.shape for name, array in expected["params"]["classifier"].items()}
   params["classifier"] = {"kernel": reader.take(f"{layout.classifier}.weight", classifier["kernel"][::-1]).T}
@@ -249,5 +252,7 @@ def _architecture(state_dict: StateDict, layout: Layout) -> tuple[dict, list[tup
     "stem": 0 if stem == stem_channels(groups, scale) else stem,
     "classifier_bias": f"{layout.classifier}.bias" in state_dict,
     "num_classes": classifier[0],
+    "lowering": "auto",
+    "dtype": "float32",
   }
   return model, units

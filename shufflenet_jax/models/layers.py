@@ -1,8 +1,4 @@
-"""The layers of the ShuffleNet unit (sections 3.1 and 3.2), as the paper writes them.
-
-All images are NHWC. Kernels are HWIO, as `jax.lax.conv_general_dilated` has
-them with `feature_group_count`; compute runs in `dtype`, parameters are float32.
-"""
+"""Layers that several networks share. Images are NHWC, kernels HWIO, parameters float32; compute runs in `dtype`."""
 
 from typing import Any
 
@@ -11,82 +7,26 @@ import jax
 import jax.numpy as jnp
 
 
-def channel_shuffle(x: jax.Array, groups: int) -> jax.Array:
-  """Mixes the channel groups (section 3.1, Fig. 1c): channel `i*n + j` goes to `j*groups + i`.
+class Kernel(nn.Module):
+  """The parameter `kernel`, float32, He-normal, of a convolution that is computed elsewhere (see `lowering`)."""
 
-  Shuffling again with `channels // groups` groups is the inverse.
-
-  Args:
-    x: any dtype, shape (..., c); in the network (n, h, w, c).
-    groups: how many groups the channels are in; must divide c.
-
-  Returns:
-    The same values, dtype and shape, channels reordered.
-
-  Raises:
-    ValueError: `groups` does not divide the channels.
-  """
-  *batch, c = x.shape
-  if groups < 1 or c % groups:
-    raise ValueError(f"channel_shuffle: {c} channels do not divide into {groups} groups")
-  x = x.reshape(*batch, groups, c // groups)  # (n, h, w, c) -> (n, h, w, g, c/g)
-  x = jnp.swapaxes(x, -1, -2)  # (n, h, w, g, c/g) -> (n, h, w, c/g, g)
-  return x.reshape(*batch, c)  # (n, h, w, c/g, g) -> (n, h, w, c)
-
-
-def _conv(x: jax.Array, kernel: jax.Array, stride: int, groups: int) -> jax.Array:
-  """Convolution of NHWC images with an HWIO kernel; padding keeps ceil(side / stride) positions, symmetrically.
-
-  With stride 2 that differs from "SAME", which pads only below and to the
-  right of an even-sized image. Symmetric is what the authors' release does.
-  """
-  pad = kernel.shape[0] // 2
-  return jax.lax.conv_general_dilated(
-    x,
-    kernel.astype(x.dtype),
-    window_strides=(stride, stride),
-    padding=((pad, pad), (pad, pad)),
-    dimension_numbers=("NHWC", "HWIO", "NHWC"),
-    feature_group_count=groups,
-  )
-
-
-class GroupConv1x1(nn.Module):
-  """1x1 convolution in groups, no bias: (n, h, w, c_in) -> (n, h, w, features).
-
-  Parameter `kernel`: float32 (1, 1, c_in / groups, features).
-
-  Raises:
-    ValueError: `groups` does not divide c_in and features.
-  """
-
-  features: int
-  groups: int = 1
-  dtype: Any = jnp.float32
+  shape: tuple[int, ...]
 
   @nn.compact
-  def __call__(self, x: jax.Array) -> jax.Array:
-    c_in = x.shape[-1]
-    if c_in % self.groups or self.features % self.groups:
-      raise ValueError(f"{self.groups} groups do not divide {c_in} input and {self.features} output channels")
-    kernel = self.param("kernel", nn.initializers.he_normal(), (1, 1, c_in // self.groups, self.features))
-    return _conv(x.astype(self.dtype), kernel, 1, self.groups)
+  def __call__(self) -> jax.Array:
+    return self.param("kernel", nn.initializers.he_normal(), self.shape)
 
 
-class DepthwiseConv3x3(nn.Module):
-  """3x3 depthwise convolution, padding 1, no bias: (n, h, w, c) -> (n, ceil(h/s), ceil(w/s), c).
+@jax.custom_jvp
+def relu(x: jax.Array) -> jax.Array:
+  """ReLU whose derivative is read off its output, which is kept anyway; `jax.nn.relu` keeps a mask of its input."""
+  return jnp.maximum(x, 0)
 
-  Parameter `kernel`: float32 (3, 3, 1, c).
-  """
 
-  stride: int = 1
-  dtype: Any = jnp.float32
-
-  @nn.compact
-  def __call__(self, x: jax.Array) -> jax.Array:
-    c = x.shape[-1]
-    kernel = self.param("kernel", nn.initializers.he_normal(), (3, 3, 1, c))
-    return _conv(x.astype(self.dtype), kernel, self.stride, c)
+@relu.defjvp
+def _relu_jvp(primals, tangents):
+  y = relu(*primals)
+  return y, jnp.where(y > 0, *tangents, jnp.zeros_like(y))
 
 
 class SqueezeExcite(nn.Module):

@@ -8,7 +8,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from shufflenet_jax.models.layers import DepthwiseConv3x3, GroupConv1x1, SqueezeExcite, channel_shuffle
+from shufflenet_jax.models.batch_norm import BatchNorm, moments, normalized_conv1x1
+from shufflenet_jax.models.layers import Kernel, SqueezeExcite, relu
+from shufflenet_jax.models.lowering import conv, depthwise_conv3x3, group_conv1x1
 
 # Stage 2 output channels at 1x (Table 1). Every later stage doubles them.
 STAGE2_CHANNELS = {1: 144, 2: 200, 3: 240, 4: 272, 8: 384}
@@ -56,17 +58,21 @@ class ShuffleUnit(nn.Module):
   -> (n, ceil(h/2), ceil(w/2), features) with stride 2, where the branch makes
   `features - c_in` channels and the average-pooled input is the rest.
 
+  Batch norm and ReLU act on each channel alone, so the shuffle may stand
+  ahead of those of Fig. 2: `compress_norm` is in the shuffled order.
+
   Attributes:
     features: output channels; the bottleneck is a quarter of them.
     groups: groups of both 1x1 convolutions.
     stride: 1 or 2.
-    norm: a batch norm constructor, called with a name.
+    norm: a `BatchNorm` constructor, called with the channels and a name.
     compress_groups: groups of the first 1x1 convolution where they differ
       (Stage 2 begins with 1: its input has too few channels to be grouped).
     shuffle: one of `SHUFFLES`. "release" is the paper's shuffle with
       channels / groups groups, its inverse.
     shortcut_first: whether the pooled input stands before the branch.
     se: whether the output goes through squeeze-and-excitation (Table 5).
+    lowering: how the convolutions are computed; see `models/lowering.py`.
     dtype: compute dtype.
 
   Raises:
@@ -76,39 +82,46 @@ class ShuffleUnit(nn.Module):
   features: int
   groups: int
   stride: int
-  norm: Any
+  norm: Any = BatchNorm
   compress_groups: int | None = None
   shuffle: str = "paper"
   shortcut_first: bool = True
   se: bool = False
+  lowering: str = "auto"
   dtype: Any = jnp.float32
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
-    c_in = x.shape[-1]
+    c_in, groups, lowering = x.shape[-1], self.groups, self.lowering
     branch_features = self.features - c_in if self.stride == 2 else self.features
     if self.stride == 1 and c_in != self.features:
       raise ValueError(f"a unit of stride 1 keeps its channels: input has {c_in}, features={self.features}")
     if branch_features <= 0:
       raise ValueError(f"a unit of stride 2 concatenates its input: features={self.features} must exceed {c_in}")
     bottleneck = self.features // 4
+    compress_groups = self.compress_groups or groups
+    shuffle_groups = {"paper": groups, "release": bottleneck // groups, "none": 1}[self.shuffle]
+    compress = Kernel((1, 1, c_in // compress_groups, bottleneck), name="compress")()
+    depthwise = Kernel((3, 3, 1, bottleneck), name="depthwise")()
+    expand = Kernel((1, 1, bottleneck // groups, branch_features), name="expand")()
+    compress_norm = self.norm(bottleneck, name="compress_norm")
+    depthwise_norm = self.norm(bottleneck, name="depthwise_norm")
+    expand_norm = self.norm(branch_features, name="expand_norm")
 
-    y = GroupConv1x1(bottleneck, self.compress_groups or self.groups, self.dtype, name="compress")(x)
-    y = nn.relu(self.norm(name="compress_norm")(y))
-    if self.shuffle != "none":
-      with jax.named_scope("channel_shuffle"):
-        y = channel_shuffle(y, self.groups if self.shuffle == "paper" else bottleneck // self.groups)
-    y = DepthwiseConv3x3(self.stride, self.dtype, name="depthwise")(y)
-    y = self.norm(name="depthwise_norm")(y)  # no ReLU here (section 3.2)
-    y = GroupConv1x1(branch_features, self.groups, self.dtype, name="expand")(y)
-    y = self.norm(name="expand_norm")(y)
+    y = group_conv1x1(x.astype(self.dtype), compress, compress_groups, shuffle_groups, lowering)
+    y = relu(compress_norm(y))
+    y = depthwise_conv3x3(y, depthwise, self.stride, lowering)  # no ReLU behind it (section 3.2)
+    if lowering == "reference":
+      y = expand_norm(group_conv1x1(depthwise_norm(y), expand, groups, lowering=lowering))
+    else:
+      y = normalized_conv1x1(y, expand, groups, depthwise_norm, expand_norm, lowering)
 
     if self.stride == 1:
-      y = nn.relu(x + y)
+      y = relu(x + y)
     else:
-      # ReLU after the concatenation would do the same: the shortcut is >= 0 already.
-      parts = [nn.avg_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1))), nn.relu(y)]
-      y = jnp.concatenate(parts if self.shortcut_first else parts[::-1], axis=-1)
+      parts = [nn.avg_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1))), y]
+      # Fig. 2c has ReLU ahead of the concatenation: the same, as the shortcut is >= 0 already.
+      y = relu(jnp.concatenate(parts if self.shortcut_first else parts[::-1], axis=-1))
     return SqueezeExcite(dtype=self.dtype, name="squeeze_excite")(y) if self.se else y
 
 
@@ -128,6 +141,7 @@ class ShuffleNetV1(nn.Module):
     repeats: units in Stages 2, 3, 4, the one of stride 2 included; (2, 4, 2) is Table 5's "shallow".
     stem: output channels of Conv1; 0 for `stem_channels`.
     classifier_bias: whether the last layer has a bias (the authors' release has none).
+    lowering: how the convolutions are computed; see `models/lowering.py`.
     dtype: compute dtype, float32 or bfloat16.
     norm_momentum: how much of the running batch statistics a step keeps.
     norm_epsilon: added to the variance.
@@ -142,6 +156,7 @@ class ShuffleNetV1(nn.Module):
   repeats: tuple[int, ...] = (4, 8, 4)
   stem: int = 0
   classifier_bias: bool = True
+  lowering: str = "auto"
   dtype: Any = jnp.float32
   norm_momentum: float = 0.9
   norm_epsilon: float = 1e-5
@@ -149,25 +164,9 @@ class ShuffleNetV1(nn.Module):
   @nn.compact
   def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
     """Logits; with `train`, batch statistics are the batch's own and `batch_stats` must be mutable."""
-    norm = functools.partial(
-      nn.BatchNorm,
-      use_running_average=not train,
-      momentum=self.norm_momentum,
-      epsilon=self.norm_epsilon,
-      dtype=self.dtype,
-    )
-    x = nn.Conv(
-      self.stem or stem_channels(self.groups, self.scale),
-      (3, 3),
-      strides=2,
-      padding=1,
-      use_bias=False,
-      dtype=self.dtype,
-      kernel_init=nn.initializers.he_normal(),
-      name="stem",
-    )(images.astype(self.dtype))
-    x = nn.relu(norm(name="stem_norm")(x))
-    x = nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+    norm = functools.partial(BatchNorm, train=train, momentum=self.norm_momentum, epsilon=self.norm_epsilon)
+    with jax.named_scope("stem"):
+      x = self._stem(images.astype(self.dtype), norm)
     for stage, (features, units) in enumerate(zip(stage_channels(self.groups, self.scale), self.repeats), start=2):
       for unit in range(1, units + 1):
         x = ShuffleUnit(
@@ -179,9 +178,26 @@ class ShuffleNetV1(nn.Module):
           shuffle=self.shuffle,
           shortcut_first=self.shortcut_first,
           se=self.se,
+          lowering=self.lowering,
           dtype=self.dtype,
           name=f"stage{stage}_unit{unit}",
         )(x)
     x = x.mean(axis=(1, 2))  # (n, h, w, c) -> (n, c)
     logits = nn.Dense(self.num_classes, use_bias=self.classifier_bias, dtype=self.dtype, name="classifier")(x)
     return logits.astype(jnp.float32)
+
+  def _stem(self, images: jax.Array, norm) -> jax.Array:
+    """Conv1 and max pool of Table 1: (n, h, w, 3) -> (n, ceil(h/4), ceil(w/4), stem)."""
+    features = self.stem or stem_channels(self.groups, self.scale)
+    kernel = Kernel((3, 3, 3, features), name="stem")()
+    norm = norm(features, name="stem_norm")
+    pool = functools.partial(nn.max_pool, window_shape=(3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+    if self.lowering == "reference":
+      return pool(relu(norm(conv(images, kernel, stride=2))))
+    # Norm and ReLU grow with their input where the norm's scale is positive, so they may stand behind the pool, which
+    # leaves them a quarter of the positions. A negative scale is made positive by turning the kernel's sign.
+    sign = jnp.where(norm.scale < 0, -1.0, 1.0)
+    x = conv(images, kernel * sign, stride=2)
+    mean, var = moments(x) if norm.train else (None, None)
+    a, b = norm.affine(mean if mean is None else mean * sign, var)
+    return relu(pool(x).astype(jnp.float32) * (a * sign) + b).astype(self.dtype)

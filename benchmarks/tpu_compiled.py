@@ -1,0 +1,86 @@
+"""What libtpu's compiler estimates of steps for TPUs, without one: every lowering beside the reference.
+
+    python -m benchmarks.tpu_compiled [--topologies=v5e:2x4 --groups=3 --scales=1.0 --modes=train,infer]
+
+All of it takes hours on two cores: rows are printed, and written to the JSON file, as they come, and a row that is in
+the file already is not compiled again. Cycles are an estimate of the compiler's, for one device and 128 images.
+"""
+
+import argparse
+import datetime
+import importlib.metadata
+import itertools
+import json
+import pathlib
+import time
+
+from configs import imagenet
+from shufflenet_jax import network
+from shufflenet_jax.tpu import hlo, topology
+from shufflenet_jax.tpu.compile import MODES, compile_step
+
+IMAGES_PER_DEVICE = 128  # the paper's 1024 over eight chips
+
+
+def measure(topology_name: str, groups: int, scale: float, mode: str, lowering: str) -> dict:
+  """One row: estimated cycles, all-reduces, bytes, seconds to compile."""
+  config = imagenet.get_config(f"scale={scale},groups={groups},lowering={lowering}")
+  devices = topology.devices(topology_name)
+  config.batch_size = IMAGES_PER_DEVICE * len(devices)
+  began = time.monotonic()
+  program = compile_step(network.build(config.model), config, devices, mode)
+  return {
+    "topology": topology_name,
+    "groups": groups,
+    "scale": scale,
+    "mode": mode,
+    "lowering": lowering,
+    "cycles": hlo.cycles(program.instructions),
+    "all_reduces": len(hlo.all_reduces(program.instructions)),
+    "hbm_bytes": program.hbm_bytes,
+    "compile_seconds": round(time.monotonic() - began),
+    "jax": importlib.metadata.version("jax"),
+    "libtpu": importlib.metadata.version("libtpu"),
+    "date": datetime.date.today().isoformat(),
+  }
+
+
+def main():
+  parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser.add_argument("--topologies", default="v4:2x2x1,v5e:2x4,v5p:2x2x1,v6e:2x4")
+  parser.add_argument("--groups", default="3,8")
+  parser.add_argument("--scales", default="0.5,1.0,2.0")
+  parser.add_argument("--modes", default=",".join(MODES))
+  parser.add_argument("--lowerings", default="reference,auto")
+  parser.add_argument("--json", default="benchmarks/tpu_compiled.json")
+  arguments = parser.parse_args()
+  path = pathlib.Path(arguments.json)
+  rows = json.loads(path.read_text()) if path.exists() else []
+  libtpu = importlib.metadata.version("libtpu")
+
+  def find(*key):
+    names = ("topology", "groups", "scale", "mode", "lowering")
+    return next((row for row in rows if tuple(row[name] for name in names) == key and row["libtpu"] == libtpu), None)
+
+  print(f"{'topology':10} {'g':>2} {'scale':>5} {'mode':6} {'lowering':10} {'M cycles':>9} {'of reference':>13}")
+  settings = itertools.product(
+    arguments.topologies.split(","),
+    map(int, arguments.groups.split(",")),
+    map(float, arguments.scales.split(",")),
+    arguments.modes.split(","),
+    arguments.lowerings.split(","),
+  )
+  for key in settings:
+    row = find(*key)
+    if row is None:
+      row = measure(*key)
+      rows.append(row)
+      path.write_text(json.dumps(rows, indent=1))
+    reference = find(*key[:4], "reference")
+    ratio = f"{row['cycles'] / reference['cycles']:13.2f}" if reference else ""
+    name, groups, scale, mode, lowering = key
+    print(f"{name:10} {groups:2} {scale:5} {mode:6} {lowering:10} {row['cycles'] / 1e6:9.2f} {ratio}", flush=True)
+
+
+if __name__ == "__main__":
+  main()

@@ -1,0 +1,171 @@
+"""Wall clock of the train step and of inference, on whatever device JAX finds, beside PyTorch where it is installed.
+
+    python -m benchmarks.train_step [--scale=1.0 --groups=3 --batch=32 --json=FILE] [--lowerings=auto,reference]
+
+The networks take turns, round by round, in one run, so that what else the machine does falls on all of them; the
+figures are medians, and ratios to PyTorch's. Batch, image and recipe are the same: uint8 images, normalised in the
+step; SGD with momentum; bfloat16 on a GPU (PyTorch under channels-last, autocast and torch.compile), float32 on a CPU.
+Needs jax, flax and optax; PyTorch's side needs torch and pytorchcv.
+"""
+
+import argparse
+import importlib.metadata
+import importlib.util
+import json
+import platform
+import statistics
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from shufflenet_jax import train_step
+from shufflenet_jax.mesh import data_mesh, replicate, split_batch
+from shufflenet_jax.models.lowering import LOWERINGS
+from shufflenet_jax.models.shufflenet import ShuffleNetV1
+
+MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+
+
+def jax_steps(arguments, images, labels, lowering: str):
+  """(train, infer): functions that do one step and wait for it."""
+  dtype = jnp.bfloat16 if arguments.dtype == "bfloat16" else jnp.float32
+  model = ShuffleNetV1(arguments.groups, arguments.scale, lowering=lowering, dtype=dtype)
+  schedule = optax.constant_schedule(0.01)
+  optimizer = optax.sgd(schedule, 0.9)
+  mesh = data_mesh(jax.devices()[:1])
+  state = replicate(train_step.init_state(model, optimizer, arguments.image_size, 0), mesh)
+  batch = split_batch({"image": images, "label": labels}, mesh)
+  step = train_step.compile_train_step(mesh, model=model, optimizer=optimizer, schedule=schedule, mean=MEAN, std=STD)
+  held = [state]
+
+  def train():
+    held[0], metrics = step(held[0], batch)
+    jax.block_until_ready(metrics)
+
+  variables = jax.device_put({"params": state.params, "batch_stats": state.batch_stats}, mesh.devices.flat[0])
+  variables = jax.tree.map(jnp.copy, variables)  # the train step takes its own away
+  forward = jax.jit(lambda variables, images: model.apply(variables, train_step.normalize(images, MEAN, STD)))
+
+  def infer():
+    jax.block_until_ready(forward(variables, batch["image"]))
+
+  return train, infer
+
+
+def torch_steps(arguments, images, labels):
+  """The same two functions with pytorchcv's network."""
+  import torch
+  from pytorchcv.models.shufflenet import get_shufflenet
+
+  cuda = torch.cuda.is_available()
+  device = torch.device("cuda" if cuda else "cpu")
+  net = get_shufflenet(arguments.groups, arguments.scale, in_size=(arguments.image_size, arguments.image_size))
+  net = net.to(device, memory_format=torch.channels_last)
+  optimizer = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9)
+  mean, std = (torch.tensor(v, device=device).view(1, 3, 1, 1) for v in (MEAN, STD))
+  images = torch.from_numpy(images.transpose(0, 3, 1, 2)).to(device, memory_format=torch.channels_last)
+  labels = torch.from_numpy(labels.astype(np.int64)).to(device)
+  half = arguments.dtype == "bfloat16"
+
+  def logits(images):
+    with torch.autocast(device.type, torch.bfloat16, enabled=half):
+      return net((images.float() - mean) / std)
+
+  def loss(images, labels):
+    return torch.nn.functional.cross_entropy(logits(images).float(), labels)
+
+  if cuda:
+    logits, loss = torch.compile(logits), torch.compile(loss)
+
+  def wait():
+    if cuda:
+      torch.cuda.synchronize()
+
+  def train():
+    net.train()
+    optimizer.zero_grad(set_to_none=True)
+    loss(images, labels).backward()
+    optimizer.step()
+    wait()
+
+  def infer():
+    net.eval()
+    with torch.inference_mode():
+      logits(images)
+    wait()
+
+  return train, infer
+
+
+def take_turns(functions: dict, rounds: int, seconds: float) -> dict[str, float]:
+  """Median seconds of one call of each; every round calls each of them for a while."""
+  for function in functions.values():  # compiles
+    function()
+    function()
+  times = {name: [] for name in functions}
+  for done in range(1, rounds + 1):
+    for name, function in functions.items():
+      began = time.perf_counter()
+      calls = 0
+      while calls == 0 or time.perf_counter() - began < seconds:
+        function()
+        calls += 1
+      times[name].append((time.perf_counter() - began) / calls)
+    print(f"  round {done} of {rounds}", end="\r" if done < rounds else "\n", flush=True)
+  return {name: statistics.median(values) for name, values in times.items()}
+
+
+def main():
+  parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser.add_argument("--scale", type=float, default=1.0)
+  parser.add_argument("--groups", type=int, default=3)
+  parser.add_argument("--batch", type=int, default=32)
+  parser.add_argument("--image_size", type=int, default=224)
+  parser.add_argument("--dtype", choices=("float32", "bfloat16"), help="default: bfloat16, on a CPU float32")
+  parser.add_argument("--lowerings", default="auto,reference", help=f"some of {','.join(LOWERINGS)}")
+  parser.add_argument("--rounds", type=int, default=5)
+  parser.add_argument("--seconds", type=float, default=4.0, help="of each network in each round")
+  parser.add_argument("--json", help="file for the figures")
+  arguments = parser.parse_args()
+  lowerings = arguments.lowerings.split(",")
+  if unknown := [name for name in lowerings if name not in LOWERINGS]:
+    parser.error(f"--lowerings: {unknown[0]!r} is not one of {', '.join(LOWERINGS)}")
+  device = jax.devices()[0]
+  arguments.dtype = arguments.dtype or ("float32" if device.platform == "cpu" else "bfloat16")
+
+  rng = np.random.default_rng(0)
+  shape = (arguments.batch, arguments.image_size, arguments.image_size, 3)
+  images = rng.integers(0, 256, shape, dtype=np.uint8)
+  labels = rng.integers(0, 1000, arguments.batch, dtype=np.int32)
+  steps = {f"jax {name}": jax_steps(arguments, images, labels, name) for name in lowerings}
+  peer = all(importlib.util.find_spec(name) for name in ("torch", "pytorchcv"))
+  if peer:
+    steps["pytorch"] = torch_steps(arguments, images, labels)
+  else:
+    print("torch or pytorchcv is not installed: no peer to compare with")
+
+  packages = ("jax", "flax", "optax") + (("torch", "pytorchcv") if peer else ())
+  versions = {name: importlib.metadata.version(name) for name in packages}
+  print(f"{device.device_kind}, {platform.machine()}; {versions}")
+  print(
+    f"{arguments.scale}x g={arguments.groups}, batch {arguments.batch}, {arguments.image_size}px, {arguments.dtype}"
+  )
+  results = {"device": device.device_kind, "versions": versions, "settings": vars(arguments), "images_per_second": {}}
+  for index, mode in enumerate(("train", "infer")):
+    seconds = take_turns({name: both[index] for name, both in steps.items()}, arguments.rounds, arguments.seconds)
+    rates = {name: arguments.batch / s for name, s in seconds.items()}
+    results["images_per_second"][mode] = rates
+    base = rates.get("pytorch")
+    for name, rate in rates.items():
+      print(f"{mode:6} {name:16} {rate:10,.1f} images/s" + (f"   {rate / base:5.2f} x pytorch" if base else ""))
+  if arguments.json:
+    with open(arguments.json, "w") as file:
+      json.dump(results, file, indent=1)
+    print(f"figures in {arguments.json}")
+
+
+if __name__ == "__main__":
+  main()

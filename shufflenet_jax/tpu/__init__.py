@@ -1,0 +1,1 @@
+"""Compiling for TPUs without one, and reading what the compiler made."""

@@ -1,0 +1,232 @@
+"""Whether the channel shuffle costs nothing on a TPU: compiles a config's step without one, and reads the HLO.
+
+    python -m shufflenet_jax.tpu.check --config=configs/imagenet.py:scale=1.0,groups=3 --topology=v5e:2x4 \\
+        [--mode=infer] [--config.model.lowering=reference] [--dump_hlo=DIR] [--json]
+
+Compiles three programs: the config's own, the same without shuffle, and the same under lowering=reference; about a
+minute each for a 1x train step on two cores. Exits with 1 where a condition does not hold. Cycles are the compiler's
+estimate, not a measurement.
+"""
+
+import collections
+import dataclasses
+import json
+import pathlib
+import sys
+import time
+
+from absl import flags
+from ml_collections import config_flags
+
+from shufflenet_jax import cli
+from shufflenet_jax.errors import UserError
+
+if __name__ == "__main__":
+  config_flags.DEFINE_config_file("config", None, "Config file, for instance configs/imagenet.py:scale=1.0,groups=3.")
+  flags.DEFINE_string("topology", "v5e:2x4", "TPU slice to compile for; config.batch_size divides over its devices.")
+  flags.DEFINE_enum("mode", "train", ("train", "infer"), "The train step, or uint8 images to logits.")
+  flags.DEFINE_string("dump_hlo", None, "Directory for the optimised HLO of each compiled program.")
+  flags.DEFINE_bool("json", False, "Print one JSON object in place of the report.")
+  flags.mark_flag_as_required("config")
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+  """What the compiled programs show.
+
+  Attributes:
+    copies_extra: copies, transposes and reshapes of activations beyond those without shuffle, summed over layers.
+    offenders: layer -> (moves with shuffle, moves without), where there are more with it.
+    shuffled_activations: names of activation-sized instructions that carry the shuffle's scope.
+    all_reduces, all_reduces_wanted: in the step.
+    cycles, cycles_reference, cycles_no_shuffle: estimated, a device and step.
+    hbm_bytes, hbm_limit: of a device.
+  """
+
+  copies_extra: int
+  offenders: dict[str, tuple[int, int]]
+  shuffled_activations: list[str]
+  all_reduces: int
+  all_reduces_wanted: int
+  cycles: int
+  cycles_reference: int
+  cycles_no_shuffle: int
+  hbm_bytes: int
+  hbm_limit: int
+
+  def conditions(self) -> list[tuple[bool, str]]:
+    """(whether it holds, in words) of each condition."""
+    reference = f"{self.cycles / self.cycles_reference:.2f} x reference ({self.cycles_reference / 1e6:.2f}M)"
+    without = f"{self.cycles / self.cycles_no_shuffle:.2f} x without shuffle ({self.cycles_no_shuffle / 1e6:.2f}M)"
+    gib = 2**30
+    return [
+      (self.copies_extra == 0, f"{self.copies_extra} copies, transposes or reshapes of activations for the shuffle"),
+      (not self.shuffled_activations, f"{len(self.shuffled_activations)} activation-sized instructions in its scope"),
+      (
+        self.all_reduces == self.all_reduces_wanted,
+        f"{self.all_reduces} all-reduces, {self.all_reduces_wanted} wanted",
+      ),
+      (self.cycles <= self.cycles_reference, f"{self.cycles / 1e6:.2f}M estimated cycles: {reference}, {without}"),
+      (
+        self.hbm_bytes <= self.hbm_limit,
+        f"{self.hbm_bytes / gib:.2f} of {self.hbm_limit / gib:g} GiB of device memory",
+      ),
+    ]
+
+  @property
+  def holds(self) -> bool:
+    return all(holds for holds, _ in self.conditions())
+
+
+def compare(own, no_shuffle, reference, smallest: int, all_reduces_wanted: int, hbm_limit: int) -> Report:
+  """A report from three `compile.Program`s.
+
+  Args:
+    own, no_shuffle, reference: the program in question, without shuffle, and under lowering=reference.
+    smallest: values per image from which on an array with the batch among its dimensions is an activation.
+    all_reduces_wanted: 1 in training, 0 in inference.
+    hbm_limit: bytes of a device's memory.
+  """
+  from shufflenet_jax.models.lowering import SHUFFLE_SCOPE
+  from shufflenet_jax.tpu import hlo
+
+  moves, without = (
+    collections.Counter(i.layer for i in hlo.moves(p.instructions, p.batch, smallest)) for p in (own, no_shuffle)
+  )
+  offenders = {layer: (n, without[layer]) for layer, n in moves.items() if n > without[layer]}
+  return Report(
+    copies_extra=sum(n - before for n, before in offenders.values()),
+    offenders=offenders,
+    shuffled_activations=[
+      i.name for i in own.instructions if SHUFFLE_SCOPE in i.op_name and hlo.is_activation(i, own.batch, smallest)
+    ],
+    all_reduces=len(hlo.all_reduces(own.instructions)),
+    all_reduces_wanted=all_reduces_wanted,
+    cycles=hlo.cycles(own.instructions),
+    cycles_reference=hlo.cycles(reference.instructions),
+    cycles_no_shuffle=hlo.cycles(no_shuffle.instructions),
+    hbm_bytes=own.hbm_bytes,
+    hbm_limit=hbm_limit,
+  )
+
+
+def smallest_activation(config) -> int:
+  """Values an image of the narrowest activation in the units: Stage 4's bottleneck, at its resolution."""
+  from shufflenet_jax.models.shufflenet import stage_channels
+
+  side = -(-config.data.image_size // 32)
+  return min(stage_channels(config.model.groups, config.model.scale)) // 4 * side * side
+
+
+def check(config, topology_name: str, mode: str, dump_hlo: str | None = None, say=print) -> Report:
+  """Compiles the three programs for a topology and compares them.
+
+  Args:
+    config: of a ShuffleNet.
+    topology_name: as "v5e:2x4".
+    mode: "train" or "infer".
+    dump_hlo: directory for the programs' text.
+    say: is told of the progress.
+
+  Raises:
+    UserError: an unknown topology, another network, a batch that does not divide or does not fit.
+  """
+  from shufflenet_jax import network, settings
+  from shufflenet_jax.tpu import topology
+  from shufflenet_jax.tpu.compile import OutOfMemory, compile_step
+
+  if config.model.network != "shufflenet_v1":
+    raise UserError(f"config.model.network={config.model.network} has no channel shuffle; choose shufflenet_v1")
+  settings.check(config, training=True)
+  devices = topology.devices(topology_name)
+  model = network.build(config.model)
+  wanted = {
+    "own": model,
+    "no_shuffle": model.clone(shuffle="none"),
+    "reference": model.clone(lowering="reference"),
+  }
+  programs = {}
+  for name, variant in wanted.items():
+    same = next((done for done in programs if wanted[done] == variant), None)
+    if same:
+      programs[name] = programs[same]
+      continue
+    say(f"compiling {mode} step for {topology_name}: {name} ...")
+    began = time.monotonic()
+    try:
+      programs[name] = compile_step(variant, config, devices, mode)
+    except OutOfMemory as error:
+      if name != "own":
+        raise UserError(f"the step under {name} does not fit {topology_name}: {error}") from None
+      raise UserError(_remedy(config, devices, topology_name, mode, model, error, say)) from None
+    say(f"  {time.monotonic() - began:.0f} s")
+  if dump_hlo:
+    folder = pathlib.Path(dump_hlo)
+    try:
+      folder.mkdir(parents=True, exist_ok=True)
+      for name, program in programs.items():
+        (folder / f"{name}.hlo.txt").write_text(program.text)
+    except OSError as error:
+      raise UserError(f"--dump_hlo={dump_hlo} cannot be written: {error.strerror}") from None
+    say(f"HLO of each program in {folder}/")
+  return compare(
+    **programs,
+    smallest=smallest_activation(config),
+    all_reduces_wanted=1 if mode == "train" else 0,
+    hbm_limit=topology.hbm_bytes(topology_name),
+  )
+
+
+def _remedy(config, devices, topology_name, mode, model, error, say) -> str:
+  """Says by how much a batch is too large, and the largest that is not, found by compiling."""
+  from shufflenet_jax.tpu.compile import OutOfMemory, compile_step
+
+  unit = len(devices) * (config.accumulate_steps if mode == "train" else 1)
+  fits, too_large = 0, config.batch_size // unit
+  # Memory is about proportional to the batch, so the first guess is near.
+  guess = int(too_large * error.limit / error.used)
+  smaller = config.copy_and_resolve_references()
+  while too_large - fits > max(too_large // 16, 1):
+    guess = min(max(guess, fits + 1), too_large - 1)
+    smaller.batch_size = guess * unit
+    say(f"  {error}: too large; trying batch_size={smaller.batch_size} ...")
+    try:
+      compile_step(model, smaller, devices, mode)
+      fits = guess
+    except OutOfMemory:
+      too_large = guess
+    guess = (fits + too_large) // 2
+  over = (error.used - error.limit) / 2**30
+  best = f"batch_size={fits * unit} fits (found to within 7 %)" if fits else "no batch does"
+  return (
+    f"config.batch_size={config.batch_size} needs {over:.2f} GiB more than a device of {topology_name} has ({error}); "
+    f"{best}; or raise config.accumulate_steps={config.accumulate_steps}"
+  )
+
+
+def main(arguments: list[str]):
+  if arguments:
+    raise UserError(f"unexpected argument {arguments[0]!r}; flags begin with --")
+  values = flags.FLAGS
+  report = check(
+    values.config,
+    values.topology,
+    values.mode,
+    values.dump_hlo,
+    say=lambda text: print(text, file=sys.stderr, flush=True),
+  )
+  if values.json:
+    keys = ("copies_extra", "all_reduces", "cycles", "cycles_reference", "cycles_no_shuffle", "hbm_bytes")
+    print(json.dumps({key: getattr(report, key) for key in keys} | {"topology": values.topology, "mode": values.mode}))
+  else:
+    for holds, words in report.conditions():
+      print(f"{'pass' if holds else 'FAIL'}  {words}")
+    if report.offenders:
+      print(f"\n{'layer':24} {'moves with shuffle':>20} {'without':>10}")
+      for layer, (n, before) in sorted(report.offenders.items()):
+        print(f"{layer:24} {n:20} {before:10}")
+  sys.exit(0 if report.holds else 1)
+
+
+if __name__ == "__main__":
+  cli.run(main)

@@ -1,0 +1,111 @@
+"""Compiles a config's train or inference step for devices that need not be there."""
+
+import dataclasses
+import re
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from shufflenet_jax import mesh, optim, train_step
+from shufflenet_jax.errors import UserError
+from shufflenet_jax.tpu import hlo
+
+MODES = ("train", "infer")
+
+
+class OutOfMemory(Exception):
+  """The program does not fit the device. Attributes: used, limit: bytes, as the compiler says."""
+
+  def __init__(self, used: int, limit: int):
+    super().__init__(f"{used / 2**30:.2f} GiB of {limit / 2**30:.2f} GiB")
+    self.used, self.limit = used, limit
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+  """A compiled step.
+
+  Attributes:
+    text: its optimised HLO.
+    instructions: the same, parsed.
+    batch: images a device.
+    hbm_bytes: arguments, results and temporaries on a device.
+  """
+
+  text: str
+  instructions: list[hlo.Instruction]
+  batch: int
+  hbm_bytes: int
+
+
+def compile_step(model, config, devices, mode: str) -> Program:
+  """The step of `config` with the network `model`, compiled over `devices`.
+
+  Args:
+    model: a Flax module as `network.build` gives.
+    config: as `configs/imagenet.py`; its batch_size is global, for both modes.
+    devices: from `topology.devices`, or real ones.
+    mode: "train", the whole `train_step`; or "infer", uint8 images to logits.
+
+  Raises:
+    UserError: a batch that does not divide over the devices.
+    OutOfMemory: the program does not fit.
+  """
+  data_mesh = mesh.data_mesh(devices)
+  parts = config.accumulate_steps if mode == "train" else 1
+  mesh.check_batch_size("config.batch_size", config.batch_size, data_mesh, parts)
+  convention = {"mean": tuple(config.data.mean), "std": tuple(config.data.std)}
+  size = config.data.image_size
+  optimizer, schedule = optim.sgd(config.optimizer, config.num_train_steps)
+  state = _on(data_mesh, PartitionSpec(), jax.eval_shape(lambda: train_step.init_state(model, optimizer, size, 0)))
+  batch = {
+    "image": jax.ShapeDtypeStruct((config.batch_size, size, size, 3), jnp.uint8),
+    "label": jax.ShapeDtypeStruct((config.batch_size,), jnp.int32),
+  }
+  batch = _on(data_mesh, PartitionSpec(train_step.AXIS), batch)
+  if mode == "train":
+    step = train_step.compile_train_step(
+      data_mesh,
+      model=model,
+      optimizer=optimizer,
+      schedule=schedule,
+      label_smoothing=config.optimizer.label_smoothing,
+      accumulate_steps=config.accumulate_steps,
+      seed=config.seed,
+      **convention,
+    )
+    lowered = step.lower(state, batch)
+  else:
+    variables = {"params": state.params, "batch_stats": state.batch_stats}
+    replicated, split = PartitionSpec(), PartitionSpec(train_step.AXIS)
+
+    def infer(variables, images):
+      return model.apply(variables, train_step.normalize(images, **convention))
+
+    step = jax.shard_map(infer, mesh=data_mesh, in_specs=(replicated, split), out_specs=split)
+    lowered = jax.jit(step).lower(variables, batch["image"])
+  return _compile(lowered, config.batch_size // data_mesh.size // parts)
+
+
+def _on(data_mesh: Mesh, spec: PartitionSpec, tree):
+  sharding = NamedSharding(data_mesh, spec)
+  return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree)
+
+
+def _compile(lowered, batch: int) -> Program:
+  try:
+    compiled = lowered.compile()
+  except jax.errors.JaxRuntimeError as error:
+    # "Ran out of memory in memory space hbm. Used 33.33G of 15.75G hbm."
+    found = re.search(r"Used ([\d.]+)([KMG]) of ([\d.]+)([KMG]) hbm", str(error))
+    if not found:
+      raise UserError(f"the compiler refuses the step: {str(error).splitlines()[0]}") from None
+    unit = {"K": 2**10, "M": 2**20, "G": 2**30}
+    used, limit = (int(float(found[i]) * unit[found[i + 1]]) for i in (1, 3))
+    raise OutOfMemory(used, limit) from None
+  memory = compiled.memory_analysis()
+  used = memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes
+  used += memory.generated_code_size_in_bytes - memory.alias_size_in_bytes
+  text = compiled.as_text()
+  return Program(text, hlo.parse(text), batch, used)

@@ -1,0 +1,44 @@
+"""TPU topologies to compile for; libtpu knows them on any machine."""
+
+import os
+import re
+
+from shufflenet_jax.errors import UserError
+
+# Some that libtpu 0.0.42 takes; other sizes of these generations work as well.
+EXAMPLES = ("v4:2x2x1", "v5e:2x2", "v5e:2x4", "v5e:4x4", "v5e:16x16", "v5p:2x2x1", "v6e:2x2", "v6e:2x4", "tpu7x:2x2x1")
+# High-bandwidth memory of one JAX device, GiB: a chip, or one of the two cores of v2, v3 and tpu7x
+# (cloud.google.com/tpu/docs/system-architecture-tpu-vm).
+HBM_GIB = {"v2": 8, "v3": 16, "v4": 32, "v5e": 16, "v5p": 95, "v6e": 32, "tpu7x": 96}
+
+
+def devices(name: str) -> list:
+  """The devices of a topology such as "v5e:2x4", for compiling only.
+
+  Raises:
+    UserError: libtpu is not installed, or has no such topology.
+  """
+  generation, _, shape = name.partition(":")
+  if generation not in HBM_GIB or not re.fullmatch(r"\d+(x\d+){1,2}", shape):
+    raise UserError(f"--topology={name} is none of libtpu's; for instance {', '.join(EXAMPLES)}")
+  os.environ["TPU_SKIP_MDS_QUERY"] = "1"  # else libtpu looks for a metadata server
+  os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-4")  # of this machine: none; else it complains
+  os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
+  # libtpu guards a TPU against a second process; compiling needs no guard, and may go on beside other work.
+  os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
+  from jax.experimental import topologies
+
+  # v4 has two cores a chip that work as one device.
+  options = {"chip_config_name": "megacore"} if generation == "v4" else {}
+  try:
+    return topologies.get_topology_desc(platform="tpu", topology_name=name, **options).devices
+  except Exception as error:
+    reason = (str(error).splitlines() or [""])[0]
+    if "libtpu" in reason and "topology" not in reason.lower():
+      raise UserError(f"compiling for TPU needs libtpu (pip install 'jax[tpu]', Linux x86-64): {reason}") from None
+    raise UserError(f"--topology={name} is refused by libtpu ({reason}); for instance {', '.join(EXAMPLES)}") from None
+
+
+def hbm_bytes(name: str) -> int:
+  """Memory of one device of a topology, bytes."""
+  return HBM_GIB[name.partition(":")[0]] * 2**30

@@ -1,0 +1,194 @@
+"""The check on compiled HLO passes for what it should, and fails for what it should catch."""
+
+import functools
+import importlib.util
+import json
+import subprocess
+import sys
+
+import jax.numpy as jnp
+import pytest
+
+from configs import imagenet
+from shufflenet_jax import network
+from shufflenet_jax.errors import UserError
+from shufflenet_jax.models import lowering
+from shufflenet_jax.tpu import check, hlo, topology
+from shufflenet_jax.tpu.compile import OutOfMemory, Program, compile_step
+
+TOPOLOGY = "v5e:2x2"
+needs_libtpu = pytest.mark.skipif(
+  importlib.util.find_spec("libtpu") is None, reason="libtpu is not installed: jax[tpu] has it for Linux x86-64"
+)
+
+
+def small_config(lowering="auto"):
+  """A network of a unit of each stage and one of stride 1, 128 images a chip as the real batch has."""
+  config = imagenet.get_config("scale=0.5,groups=3")
+  config.batch_size, config.data.image_size = 512, 64
+  config.model.repeats, config.model.lowering = (2, 1, 1), lowering
+  return config
+
+
+@functools.cache
+def programs(mode):
+  config = small_config()
+  model = network.build(config.model)
+  variants = {
+    "own": model,
+    "no_shuffle": model.clone(shuffle="none"),
+    "reference": model.clone(lowering="reference"),
+    "reference_no_shuffle": model.clone(lowering="reference", shuffle="none"),
+  }
+  devices = topology.devices(TOPOLOGY)
+  return {name: compile_step(variant, config, devices, mode) for name, variant in variants.items()}
+
+
+def report(mode, own, no_shuffle):
+  smallest = check.smallest_activation(small_config())
+  reference = programs(mode)["reference"]
+  return check.compare(own, no_shuffle, reference, smallest, int(mode == "train"), topology.hbm_bytes(TOPOLOGY))
+
+
+# A train step takes the TPU compiler most of a minute, however small.
+modes = pytest.mark.parametrize("mode", ["infer", pytest.param("train", marks=pytest.mark.slow)])
+
+
+@needs_libtpu
+@modes
+def test_the_shuffle_is_free(mode):
+  found = report(mode, programs(mode)["own"], programs(mode)["no_shuffle"])
+  assert found.holds, found
+  assert found.copies_extra == 0 and not found.shuffled_activations
+  assert found.all_reduces == (1 if mode == "train" else 0)
+  assert found.cycles < 0.9 * found.cycles_reference
+  assert "/channel_shuffle/" in programs(mode)["own"].text  # on kernels
+
+
+@needs_libtpu
+@modes
+def test_the_reference_lowering_fails(mode):
+  found = report(mode, programs(mode)["reference"], programs(mode)["reference_no_shuffle"])
+  assert not found.holds
+  assert found.copies_extra >= 3
+  assert found.shuffled_activations
+  assert {layer[:6] for layer in found.offenders} & {"stage2", "stage3"}
+
+
+@needs_libtpu
+def test_an_activation_transpose_that_hides_its_name_fails(monkeypatch):
+  def shuffled_activations(x, kernel, groups, shuffle_groups):
+    y = dense(x, kernel, groups, 1)
+    if shuffle_groups == 1:
+      return y
+    y = y.reshape(*y.shape[:-1], shuffle_groups, -1)  # (n, h, w, c) -> (n, h, w, g, c/g)
+    return jnp.swapaxes(y, -1, -2).reshape(*x.shape[:-1], -1)
+
+  dense = lowering._GROUP_CONV1X1["dense"]
+  monkeypatch.setitem(lowering._GROUP_CONV1X1, "dense", shuffled_activations)
+  config = small_config()
+  own = compile_step(network.build(config.model), config, topology.devices(TOPOLOGY), "infer")
+  found = report("infer", own, programs("infer")["no_shuffle"])
+  assert not found.shuffled_activations
+  assert found.copies_extra > 0
+  assert not found.holds
+
+
+@needs_libtpu
+def test_command_reports_fails_and_dumps(tmp_path):
+  flags = ["--config=configs/imagenet.py:scale=0.25,groups=3", f"--topology={TOPOLOGY}", "--mode=infer", "--json"]
+  flags += ["--config.batch_size=512", "--config.data.image_size=64", "--config.model.repeats=(2,1,1)"]
+  flags += ["--config.model.lowering=reference", f"--dump_hlo={tmp_path}"]
+  command = [sys.executable, "-m", "shufflenet_jax.tpu.check", *flags]
+  done = subprocess.run(command, capture_output=True, text=True)
+  assert done.returncode == 1, done.stderr
+  found = json.loads(done.stdout)
+  assert found.keys() == {
+    "copies_extra",
+    "all_reduces",
+    "cycles",
+    "cycles_reference",
+    "cycles_no_shuffle",
+    "hbm_bytes",
+    "topology",
+    "mode",
+  }
+  assert found["cycles"] == found["cycles_reference"] > found["cycles_no_shuffle"] > 0
+  assert (found["all_reduces"], found["topology"], found["mode"]) == (0, TOPOLOGY, "infer")
+  assert {path.name for path in tmp_path.iterdir()} == {f"{n}.hlo.txt" for n in ("own", "no_shuffle", "reference")}
+  assert "ENTRY" in (tmp_path / "own.hlo.txt").read_text()
+
+
+@needs_libtpu
+@pytest.mark.parametrize("name", ["v5e:1x9", "v9:2x2", "v5e", "nonsense"])
+def test_unknown_topologies_are_named_with_some_that_work(name):
+  with pytest.raises(UserError, match=f"--topology={name} .*v5e:2x4"):
+    topology.devices(name)
+
+
+@needs_libtpu
+def test_a_batch_that_does_not_divide_is_refused():
+  config = small_config()
+  config.batch_size = 510
+  with pytest.raises(UserError, match="config.batch_size=510 does not divide over 4 devices; nearest: 508, 512"):
+    check.check(config, TOPOLOGY, "train", say=lambda text: None)
+
+
+@needs_libtpu
+def test_a_batch_that_does_not_fit_is_told_by_how_much_and_what_fits(monkeypatch):
+  """The search over batches, with a compiler that needs 1 GiB and 16 MiB an image."""
+
+  def compiler(model, config, devices, mode):
+    used = 2**30 + config.batch_size // len(devices) * 2**24
+    if used > 2**34:
+      raise OutOfMemory(used, 2**34)
+    return Program("", [], 1, used)
+
+  monkeypatch.setattr("shufflenet_jax.tpu.compile.compile_step", compiler)
+  config = small_config()
+  config.batch_size = 4 * 2048
+  with pytest.raises(UserError, match=r"batch_size=8192 needs 17\.00 GiB more .* batch_size=(\d+) fits") as caught:
+    check.check(config, TOPOLOGY, "train", say=lambda text: None)
+  fits = int(str(caught.value).split("batch_size=")[2].split()[0])
+  assert 4 * 960 * 0.93 <= fits <= 4 * 960
+
+
+def test_other_networks_have_no_shuffle():
+  with pytest.raises(UserError, match="vgg16 has no channel shuffle"):
+    check.check(imagenet.get_config("network=vgg16"), TOPOLOGY, "train")
+
+
+HLO = """HloModule m
+%fused_a (p: bf16[8,4,4,6]) -> bf16[8,4,4,6] {
+  %p = bf16[8,4,4,6]{3,2,1,0} parameter(0)
+  ROOT %t = bf16[8,4,4,6]{3,2,1,0} transpose(%p), dimensions={0,1,2,3}, metadata={op_name="jit(f)/stage2_unit1/x"}
+}
+
+ENTRY %main (p: bf16[8,4,4,6]) -> (bf16[8,4,4,6], f32[]) {
+  %p = bf16[8,4,4,6]{0,3,2,1:T(8,128)(2,1)} parameter(0)
+  %f = bf16[8,4,4,6]{3,2,1,0} fusion(%p), kind=kLoop, calls=%fused_a, backend_config={"estimated_cycles":"70"}
+  %c = bf16[8,4,4,6]{3,2,1,0} copy(%f), metadata={op_name="transpose(jvp(N))/stage2_unit1/a"}, "estimated_cycles":"5"
+  %k = f32[1,1,8,6]{3,2,1,0} copy(%q), metadata={op_name="stage2_unit1/b"}
+  %b = bf16[8,4,24]{2,1,0} bitcast(%c)
+  %r = (f32[], f32[6]) all-reduce(%s, %u), replica_groups={}
+  ROOT %o = (bf16[8,4,4,6], f32[]) tuple(%c, %r)
+}
+"""
+
+
+def test_parser_reads_opcodes_shapes_cycles_and_layers():
+  instructions = hlo.parse(HLO)
+  assert [i.opcode for i in instructions if not i.in_fusion] == [
+    "parameter",
+    "fusion",
+    "copy",
+    "copy",
+    "bitcast",
+    "all-reduce",
+    "tuple",
+  ]
+  assert hlo.cycles(instructions) == 75
+  assert [i.name for i in hlo.all_reduces(instructions)] == ["r"]
+  (moved,) = hlo.moves(instructions, batch=8, smallest=96)  # not the fused transpose, the kernel or the bitcast
+  assert (moved.name, moved.arrays, moved.layer) == ("c", (("bf16", (8, 4, 4, 6)),), "stage2_unit1 backward")
+  assert not hlo.moves(instructions, batch=8, smallest=97)
