@@ -125,3 +125,8 @@ def test_batch_norm_is_flaxs(dtype):
 def test_groups_that_do_not_divide_are_refused():
   with pytest.raises(ValueError, match="3 groups do not divide 8 input and 6 output channels"):
     group_conv1x1(jnp.zeros((1, 2, 2, 8)), jnp.zeros((1, 1, 2, 6)), 3)
+
+
+def test_an_unknown_lowering_is_refused():
+  with pytest.raises(ValueError, match="lowering='quick' is not one of auto, reference, dense, split"):
+    depthwise_conv3x3(jnp.zeros((1, 4, 4, 8)), jnp.zeros((3, 3, 1, 8)), 1, "quick")
