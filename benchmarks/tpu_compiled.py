@@ -3,7 +3,8 @@
     python -m benchmarks.tpu_compiled [--topologies=v5e:2x4 --groups=3 --scales=1.0 --modes=train,infer]
 
 All of it takes hours on two cores: rows are printed, and written to the JSON file, as they come, and a row that is in
-the file already is not compiled again. Cycles are an estimate of the compiler's, for one device and 128 images.
+the file already is not compiled again (delete the file when the code has changed). Cycles are an estimate of the
+compiler's, for one device and 128 images.
 """
 
 import argparse
@@ -16,8 +17,11 @@ import time
 
 from configs import imagenet
 from shufflenet_jax import network
+from shufflenet_jax.errors import UserError
+from shufflenet_jax.models.lowering import LOWERINGS
+from shufflenet_jax.models.shufflenet import STAGE2_CHANNELS
 from shufflenet_jax.tpu import hlo, topology
-from shufflenet_jax.tpu.compile import MODES, compile_step
+from shufflenet_jax.tpu.compile import MODES, OutOfMemory, compile_step
 
 IMAGES_PER_DEVICE = 128  # the paper's 1024 over eight chips
 
@@ -54,6 +58,11 @@ def main():
   parser.add_argument("--lowerings", default="reference,auto")
   parser.add_argument("--json", default="benchmarks/tpu_compiled.json")
   arguments = parser.parse_args()
+  choices = {"modes": MODES, "lowerings": LOWERINGS, "groups": tuple(map(str, STAGE2_CHANNELS))}
+  for name, known in choices.items():
+    for value in getattr(arguments, name).split(","):
+      if value not in known:
+        parser.error(f"--{name}: {value!r} is not one of {', '.join(known)}")
   path = pathlib.Path(arguments.json)
   rows = json.loads(path.read_text()) if path.exists() else []
   libtpu = importlib.metadata.version("libtpu")
@@ -73,7 +82,11 @@ def main():
   for key in settings:
     row = find(*key)
     if row is None:
-      row = measure(*key)
+      try:
+        row = measure(*key)
+      except (UserError, OutOfMemory) as error:
+        print(f"{key}: {error}", flush=True)
+        continue
       rows.append(row)
       path.write_text(json.dumps(rows, indent=1))
     reference = find(*key[:4], "reference")

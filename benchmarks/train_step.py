@@ -9,9 +9,11 @@ Needs jax, flax and optax; PyTorch's side needs torch and pytorchcv.
 """
 
 import argparse
+import datetime
 import importlib.metadata
 import importlib.util
 import json
+import os
 import platform
 import statistics
 import time
@@ -24,7 +26,7 @@ import optax
 from shufflenet_jax import train_step
 from shufflenet_jax.mesh import data_mesh, replicate, split_batch
 from shufflenet_jax.models.lowering import LOWERINGS
-from shufflenet_jax.models.shufflenet import ShuffleNetV1
+from shufflenet_jax.models.shufflenet import STAGE2_CHANNELS, ShuffleNetV1
 
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 
@@ -60,7 +62,7 @@ def torch_steps(arguments, images, labels):
   import torch
   from pytorchcv.models.shufflenet import get_shufflenet
 
-  cuda = torch.cuda.is_available()
+  cuda = jax.devices()[0].platform == "gpu"  # the same device for both, or an error
   device = torch.device("cuda" if cuda else "cpu")
   net = get_shufflenet(arguments.groups, arguments.scale, in_size=(arguments.image_size, arguments.image_size))
   net = net.to(device, memory_format=torch.channels_last)
@@ -133,6 +135,10 @@ def main():
   lowerings = arguments.lowerings.split(",")
   if unknown := [name for name in lowerings if name not in LOWERINGS]:
     parser.error(f"--lowerings: {unknown[0]!r} is not one of {', '.join(LOWERINGS)}")
+  if arguments.groups not in STAGE2_CHANNELS:
+    parser.error(f"--groups={arguments.groups} is not one of {', '.join(map(str, STAGE2_CHANNELS))}")
+  if min(arguments.rounds, arguments.batch) < 1:
+    parser.error("--rounds and --batch must be 1 or more")
   device = jax.devices()[0]
   arguments.dtype = arguments.dtype or ("float32" if device.platform == "cpu" else "bfloat16")
 
@@ -153,7 +159,9 @@ def main():
   print(
     f"{arguments.scale}x g={arguments.groups}, batch {arguments.batch}, {arguments.image_size}px, {arguments.dtype}"
   )
-  results = {"device": device.device_kind, "versions": versions, "settings": vars(arguments), "images_per_second": {}}
+  hardware = {"device": device.device_kind, "machine": platform.machine(), "cores": os.cpu_count()}
+  hardware["date"] = datetime.date.today().isoformat()
+  results = {**hardware, "versions": versions, "settings": vars(arguments), "images_per_second": {}}
   for index, mode in enumerate(("train", "infer")):
     seconds = take_turns({name: both[index] for name, both in steps.items()}, arguments.rounds, arguments.seconds)
     rates = {name: arguments.batch / s for name, s in seconds.items()}

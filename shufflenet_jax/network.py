@@ -30,6 +30,8 @@ def _shufflenet_v1(**fields):
     raise UserError(f"config.model: {error}") from None
   if fields["shuffle"] not in SHUFFLES:
     raise UserError(f"config.model.shuffle={fields['shuffle']!r} is not one of {', '.join(SHUFFLES)}")
+  if "lowering" not in fields:
+    raise UserError("config.model has no field lowering: the checkpoint is of a version with another order of channels")
   if fields["lowering"] not in LOWERINGS:
     raise UserError(f"config.model.lowering={fields['lowering']!r} is not one of {', '.join(LOWERINGS)}")
   repeats = tuple(fields["repeats"])

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from shufflenet_jax.models.batch_norm import BatchNorm, group_moments
+from shufflenet_jax.models.batch_norm import BatchNorm, group_moments, normalized_conv1x1
 from shufflenet_jax.models.lowering import FASTEST, LOWERINGS, depthwise_conv3x3, group_conv1x1
 from shufflenet_jax.models.shufflenet import ShuffleNetV1
 
@@ -103,6 +103,23 @@ def test_group_moments_are_numpys(groups):
   for group, found in enumerate(covariance):
     own = x.reshape(-1, groups, 12 // groups)[:, group]
     np.testing.assert_allclose(found, np.cov(own, rowvar=False, bias=True), rtol=1e-3, atol=1e-4)
+
+
+def test_channels_without_variance_do_not_give_nan():
+  """The covariance of a constant channel comes out below zero by rounding."""
+  x = jnp.broadcast_to(10 + 0.1 * jnp.arange(12), (8, 14, 14, 12))
+  covariance = jax.jit(group_moments, static_argnums=1)(x, 3)[1]
+  assert min(np.diag(block).min() for block in covariance) < -1e-4  # so this is such a case
+
+  class Both(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+      norms = BatchNorm(12, True, name="before"), BatchNorm(24, True, name="after")
+      return normalized_conv1x1(x, jnp.ones((1, 1, 4, 24)), 3, *norms, "dense")
+
+  variables = Both().init(jax.random.key(0), x)
+  y, updated = jax.jit(lambda v: Both().apply(v, x, mutable=["batch_stats"]))(variables)
+  assert all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves((y, updated)))
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])

@@ -94,7 +94,9 @@ def normalized_conv1x1(
   of x, which has fewer channels: for y = W x, mean(y) = W mean(x) and
   var(y) = diag(W cov(x) W'). So the wide output is neither written nor read
   to be normalised, and differentiation makes the backward pass of both norms
-  products of small matrices as well.
+  products of small matrices as well. In bfloat16 it rounds as the three steps
+  do while the channels' means are within about their deviations, and more
+  beyond: 0.5 % for 0.3 % at three deviations, as x is not centred first.
 
   Args:
     x: (n, h, w, c_in).
@@ -110,6 +112,7 @@ def normalized_conv1x1(
   if before.train:
     mean, covariance = group_moments(x, groups)
     mean, var = mean.ravel(), jnp.einsum("gii->gi", covariance).ravel()  # (g, c_in/g) -> (c_in,)
+    var = jnp.maximum(var, 0)  # of a nearly constant channel, rounding leaves less
   a, b = before.affine(mean, var)
 
   def by_input(v):

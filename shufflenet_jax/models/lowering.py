@@ -21,8 +21,8 @@ LOWERINGS = ("auto", "reference", "dense", "split")
 # free, but its speed has not been measured.
 FASTEST = {"tpu": "dense", "cpu": "split", "cuda": "dense", "rocm": "dense"}
 SHUFFLE_SCOPE = "channel_shuffle"  # what the shuffle's instructions are called in compiled programs
-# Up to how many channels "dense" computes the depthwise convolution as an ordinary one with a diagonal kernel. As a
-# depthwise one it takes a TPU as long as 128 channels would.
+# Up to how many channels "dense" computes the depthwise convolution as an ordinary one with a diagonal kernel: by the
+# TPU compiler's estimate a depthwise one takes as long as 128 channels would (benchmarks/RESULTS.md).
 DIAGONAL_CHANNELS = 80
 
 
@@ -82,6 +82,9 @@ def depthwise_conv3x3(x: jax.Array, kernel: jax.Array, stride: int, lowering: st
     kernel: HWIO (3, 3, 1, c), in any dtype; computed in x's.
     stride: s.
     lowering: one of `LOWERINGS`.
+
+  Raises:
+    ValueError: an unknown lowering.
   """
   return _dispatch(_DEPTHWISE, lowering, x, kernel.astype(x.dtype), stride=stride)
 

@@ -29,6 +29,9 @@ if __name__ == "__main__":
   flags.DEFINE_bool("json", False, "Print one JSON object in place of the report.")
   flags.mark_flag_as_required("config")
 
+FREE = 1.05  # how many times the estimate without shuffle still counts as free
+SMALLEST_BATCH = 32  # a device; activations are told from kernels by having the batch among their dimensions
+
 
 @dataclasses.dataclass(frozen=True)
 class Report:
@@ -66,12 +69,17 @@ class Report:
         self.all_reduces == self.all_reduces_wanted,
         f"{self.all_reduces} all-reduces, {self.all_reduces_wanted} wanted",
       ),
-      (self.cycles <= self.cycles_reference, f"{self.cycles / 1e6:.2f}M estimated cycles: {reference}, {without}"),
+      (self._no_slower, f"{self.cycles / 1e6:.2f}M estimated cycles: {reference}, {without}"),
       (
         self.hbm_bytes <= self.hbm_limit,
         f"{self.hbm_bytes / gib:.2f} of {self.hbm_limit / gib:g} GiB of device memory",
       ),
     ]
+
+  @property
+  def _no_slower(self) -> bool:
+    # A shuffle that moves nothing could still be computed, by a matrix product for one; shuffling kernels takes 1-5 %.
+    return self.cycles <= min(self.cycles_reference, FREE * self.cycles_no_shuffle)
 
   @property
   def holds(self) -> bool:
@@ -111,7 +119,7 @@ def compare(own, no_shuffle, reference, smallest: int, all_reduces_wanted: int, 
 
 
 def smallest_activation(config) -> int:
-  """Values an image of the narrowest activation in the units: Stage 4's bottleneck, at its resolution."""
+  """Values an image from which on an array is an activation: fewer than any in the units has."""
   from shufflenet_jax.models.shufflenet import stage_channels
 
   side = -(-config.data.image_size // 32)
@@ -139,6 +147,17 @@ def check(config, topology_name: str, mode: str, dump_hlo: str | None = None, sa
     raise UserError(f"config.model.network={config.model.network} has no channel shuffle; choose shufflenet_v1")
   settings.check(config, training=True)
   devices = topology.devices(topology_name)
+  if config.batch_size < SMALLEST_BATCH * len(devices):
+    raise UserError(
+      f"config.batch_size={config.batch_size} is too small to tell activations from kernels: "
+      f"{SMALLEST_BATCH * len(devices)} or more on {topology_name}"
+    )
+  folder = pathlib.Path(dump_hlo) if dump_hlo else None
+  if folder:
+    try:
+      folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+      raise UserError(f"--dump_hlo={dump_hlo} cannot be made: {error.strerror}") from None
   model = network.build(config.model)
   wanted = {
     "own": model,
@@ -160,14 +179,9 @@ def check(config, topology_name: str, mode: str, dump_hlo: str | None = None, sa
         raise UserError(f"the step under {name} does not fit {topology_name}: {error}") from None
       raise UserError(_remedy(config, devices, topology_name, mode, model, error, say)) from None
     say(f"  {time.monotonic() - began:.0f} s")
-  if dump_hlo:
-    folder = pathlib.Path(dump_hlo)
-    try:
-      folder.mkdir(parents=True, exist_ok=True)
-      for name, program in programs.items():
-        (folder / f"{name}.hlo.txt").write_text(program.text)
-    except OSError as error:
-      raise UserError(f"--dump_hlo={dump_hlo} cannot be written: {error.strerror}") from None
+  if folder:
+    for name, program in programs.items():
+      (folder / f"{name}.hlo.txt").write_text(program.text)
     say(f"HLO of each program in {folder}/")
   return compare(
     **programs,
@@ -189,7 +203,7 @@ def _remedy(config, devices, topology_name, mode, model, error, say) -> str:
   while too_large - fits > max(too_large // 16, 1):
     guess = min(max(guess, fits + 1), too_large - 1)
     smaller.batch_size = guess * unit
-    say(f"  {error}: too large; trying batch_size={smaller.batch_size} ...")
+    say(f"  does not fit; trying batch_size={smaller.batch_size} ...")
     try:
       compile_step(model, smaller, devices, mode)
       fits = guess
@@ -200,7 +214,7 @@ def _remedy(config, devices, topology_name, mode, model, error, say) -> str:
   best = f"batch_size={fits * unit} fits (found to within 7 %)" if fits else "no batch does"
   return (
     f"config.batch_size={config.batch_size} needs {over:.2f} GiB more than a device of {topology_name} has ({error}); "
-    f"{best}; or raise config.accumulate_steps={config.accumulate_steps}"
+    f"{best}" + (f"; or raise config.accumulate_steps={config.accumulate_steps}" if mode == "train" else "")
   )
 
 

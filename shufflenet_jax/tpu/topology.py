@@ -1,5 +1,6 @@
 """TPU topologies to compile for; libtpu knows them on any machine."""
 
+import importlib.util
 import os
 import re
 
@@ -21,6 +22,8 @@ def devices(name: str) -> list:
   generation, _, shape = name.partition(":")
   if generation not in HBM_GIB or not re.fullmatch(r"\d+(x\d+){1,2}", shape):
     raise UserError(f"--topology={name} is none of libtpu's; for instance {', '.join(EXAMPLES)}")
+  if importlib.util.find_spec("libtpu") is None:
+    raise UserError("compiling for TPU needs libtpu: pip install 'jax[tpu]', on Linux x86-64")
   os.environ["TPU_SKIP_MDS_QUERY"] = "1"  # else libtpu looks for a metadata server
   os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-4")  # of this machine: none; else it complains
   os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
@@ -34,8 +37,6 @@ def devices(name: str) -> list:
     return topologies.get_topology_desc(platform="tpu", topology_name=name, **options).devices
   except Exception as error:
     reason = (str(error).splitlines() or [""])[0]
-    if "libtpu" in reason and "topology" not in reason.lower():
-      raise UserError(f"compiling for TPU needs libtpu (pip install 'jax[tpu]', Linux x86-64): {reason}") from None
     raise UserError(f"--topology={name} is refused by libtpu ({reason}); for instance {', '.join(EXAMPLES)}") from None
 
 
