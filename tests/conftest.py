@@ -11,7 +11,11 @@ import shufflenet_jax.data  # noqa: F401  before TensorFlow, to quieten it
 from configs import quickstart
 
 jax.config.update("jax_num_cpu_devices", 4)
-jax.config.update("jax_disable_most_optimizations", True)  # compiling takes the tests longer than running
+
+
+def pytest_configure(config):
+  """Compiling takes the ordinary tests longer than running; the slow ones not."""
+  jax.config.update("jax_disable_most_optimizations", "not slow" in config.option.markexpr)
 
 
 @pytest.fixture(scope="session")
