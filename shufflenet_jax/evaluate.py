@@ -89,9 +89,7 @@ def evaluate(found, config, folder: str | None = None, devices=None) -> dict[str
       print(split.note, flush=True)
   variables = mesh.replicate(found.restore_variables(), data_mesh)
   state = train_step.TrainState(found.step, variables["params"], variables["batch_stats"], opt_state=())
-  eval_fn = train_step.compile_eval_step(
-    data_mesh, model=model, mean=tuple(config.data.mean), std=tuple(config.data.std)
-  )
+  eval_fn = train_step.compile_eval_step(data_mesh, model=model, **settings.picture_scaling(config))
   return run(eval_fn, state, split, config, data_mesh) | {"step": found.step}
 
 

@@ -27,16 +27,17 @@ def predictor(found, top: int = 5):
   import jax
   import numpy as np
 
-  from shufflenet_jax import network
+  from shufflenet_jax import network, settings
   from shufflenet_jax.data import augment
   from shufflenet_jax.train_step import normalize
 
   model, data = network.build(found.config.model), found.config.data
+  scaling = settings.picture_scaling(found.config)
   variables = found.restore_variables()
 
   @jax.jit
   def probabilities(images):
-    return jax.nn.softmax(model.apply(variables, normalize(images, tuple(data.mean), tuple(data.std))))
+    return jax.nn.softmax(model.apply(variables, normalize(images, **scaling)))
 
   def predict(encoded: bytes) -> list[tuple[str, float]]:
     image = augment.center_crop(augment.decode(encoded), data.image_size, data.eval_resize, data.antialias).numpy()

@@ -53,6 +53,21 @@ def _check(config, rules) -> None:
       raise UserError(f"config.{field}={value} must be {words}")
 
 
+def picture_scaling(config) -> dict[str, tuple[float, ...]]:
+  """The keyword arguments of `train_step.normalize` that a config sets."""
+  return {"mean": tuple(config.data.mean), "std": tuple(config.data.std)}
+
+
+def step_arguments(config) -> dict:
+  """The keyword arguments of `train_step.train_step` that a config sets, besides network, optimizer and schedule."""
+  return {
+    "label_smoothing": config.optimizer.label_smoothing,
+    "accumulate_steps": config.accumulate_steps,
+    "seed": config.seed,
+    **picture_scaling(config),
+  }
+
+
 def flat(values: dict, prefix: str = "") -> dict:
   """{"a": {"b": 1}} -> {"a.b": 1}."""
   result = {}

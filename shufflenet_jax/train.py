@@ -109,17 +109,9 @@ def train(config, workdir: str, devices=None, stop_after_step: int | None = None
       if process[0] == 0:
         checkpoint.write_config(workdir, config)
       say("compiling the training step ...")
-    convention = {"mean": tuple(config.data.mean), "std": tuple(config.data.std)}
-    eval_fn = train_step.compile_eval_step(data_mesh, model=model, **convention)
+    eval_fn = train_step.compile_eval_step(data_mesh, model=model, **settings.picture_scaling(config))
     step_fn = train_step.compile_train_step(
-      data_mesh,
-      model=model,
-      optimizer=optimizer,
-      schedule=schedule,
-      label_smoothing=config.optimizer.label_smoothing,
-      accumulate_steps=config.accumulate_steps,
-      seed=config.seed,
-      **convention,
+      data_mesh, model=model, optimizer=optimizer, schedule=schedule, **settings.step_arguments(config)
     )
 
     def save(step, figures):

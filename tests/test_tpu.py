@@ -22,11 +22,11 @@ needs_libtpu = pytest.mark.skipif(
 )
 
 
-def small_config(lowering="auto"):
+def small_config():
   """A network of a unit of each stage and one of stride 1, 128 images a chip as the real batch has."""
   config = imagenet.get_config("scale=0.5,groups=3")
   config.batch_size, config.data.image_size = 512, 64
-  config.model.repeats, config.model.lowering = (2, 1, 1), lowering
+  config.model.repeats = (2, 1, 1)
   return config
 
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from shufflenet_jax import mesh, optim, train_step
+from shufflenet_jax import mesh, optim, settings, train_step
 from shufflenet_jax.errors import UserError
 from shufflenet_jax.tpu import hlo
 
@@ -55,7 +55,6 @@ def compile_step(model, config, devices, mode: str) -> Program:
   data_mesh = mesh.data_mesh(devices)
   parts = config.accumulate_steps if mode == "train" else 1
   mesh.check_batch_size("config.batch_size", config.batch_size, data_mesh, parts)
-  convention = {"mean": tuple(config.data.mean), "std": tuple(config.data.std)}
   size = config.data.image_size
   optimizer, schedule = optim.sgd(config.optimizer, config.num_train_steps)
   state = _on(data_mesh, PartitionSpec(), jax.eval_shape(lambda: train_step.init_state(model, optimizer, size, 0)))
@@ -65,23 +64,17 @@ def compile_step(model, config, devices, mode: str) -> Program:
   }
   batch = _on(data_mesh, PartitionSpec(train_step.AXIS), batch)
   if mode == "train":
-    step = train_step.compile_train_step(
-      data_mesh,
-      model=model,
-      optimizer=optimizer,
-      schedule=schedule,
-      label_smoothing=config.optimizer.label_smoothing,
-      accumulate_steps=config.accumulate_steps,
-      seed=config.seed,
-      **convention,
-    )
+    arguments = settings.step_arguments(config)
+    step = train_step.compile_train_step(data_mesh, model=model, optimizer=optimizer, schedule=schedule, **arguments)
     lowered = step.lower(state, batch)
   else:
     variables = {"params": state.params, "batch_stats": state.batch_stats}
     replicated, split = PartitionSpec(), PartitionSpec(train_step.AXIS)
 
+    scaling = settings.picture_scaling(config)
+
     def infer(variables, images):
-      return model.apply(variables, train_step.normalize(images, **convention))
+      return model.apply(variables, train_step.normalize(images, **scaling))
 
     step = jax.shard_map(infer, mesh=data_mesh, in_specs=(replicated, split), out_specs=split)
     lowered = jax.jit(step).lower(variables, batch["image"])

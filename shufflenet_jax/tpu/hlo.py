@@ -4,7 +4,7 @@ import dataclasses
 import math
 import re
 
-_COMPUTATION = re.compile(r"^(?P<entry>ENTRY )?%(?P<name>\S+) \(.*\{$")
+_COMPUTATION = re.compile(r"^(?:ENTRY )?%(?P<name>\S+) \(.*\{$")
 _INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%(?P<name>\S+) = (?P<shape>.*?) (?P<opcode>[a-z][a-z0-9-]*)\((?P<rest>.*)$")
 _ARRAY = re.compile(r"\b([a-z]+[0-9]*[a-z0-9]*)\[([0-9,]*)\]")
 _OP_NAME = re.compile(r'op_name="([^"]*)"')
@@ -23,8 +23,7 @@ class Instruction:
     arrays: (dtype, dimensions) of each array of its result.
     op_name: scope and operation in the JAX program; "" for what the compiler added.
     cycles: the compiler's estimate for one device; 0 where it gives none.
-    computation: the one that it is in.
-    in_fusion: whether that one is the inside of a fusion.
+    in_fusion: whether it is inside a fusion.
   """
 
   name: str
@@ -32,7 +31,6 @@ class Instruction:
   arrays: tuple[tuple[str, tuple[int, ...]], ...]
   op_name: str
   cycles: int
-  computation: str
   in_fusion: bool
 
   @property
@@ -59,7 +57,6 @@ def parse(text: str) -> list[Instruction]:
           arrays,
           op_name[1] if op_name else "",
           int(cycles[1]) if cycles else 0,
-          computation,
           computation in fused,
         )
       )
