@@ -60,8 +60,9 @@ def test_every_lowering_is_the_reference(network):
     logits, statistics, gradients = forward_and_back(model, variables, images)
     np.testing.assert_allclose(logits, expected[0], atol=1e-4 * np.abs(expected[0]).max(), err_msg=lowering)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), statistics, expected[1])
-    # Against the largest: a depthwise norm's bias has no effect in training, its gradient is rounding only.
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-4 * largest), gradients, expected[2])
+    # Against the largest: a depthwise norm's bias has no effect in training, its gradient is rounding only. CPUs round
+    # otherwise (4e-4 was seen on one); statistics left out of the derivative show as 0.5 and more.
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-3 * largest), gradients, expected[2])
 
 
 def test_parameters_and_their_initial_values_do_not_depend_on_the_lowering():
