@@ -70,17 +70,20 @@ def get_config(arguments: str = "scale=1.0,groups=3"):
   config.model.dtype = "bfloat16"  # of compute; parameters and batch statistics are float32
 
   config.data = ml_collections.ConfigDict()
-  config.data.name = "imagenet2012"  # any TFDS image-classification dataset
-  config.data.data_dir = ""  # "": TFDS's default, ~/tensorflow_datasets
-  config.data.train_split = "train"
+  config.data.name = "imagenet2012"  # any TFDS image-classification dataset; or "folder"
+  config.data.data_dir = ""  # "": TFDS's default, ~/tensorflow_datasets; of a folder: DIR/<split>/<class>/picture.jpg
+  config.data.train_split = "train"  # or "train[:90%]"; of a folder: its name
   config.data.eval_split = "validation"
   config.data.image_size = 224
   config.data.eval_resize = 256  # short side before the centre crop
   config.data.min_crop_area = 0.08
   config.data.max_crop_aspect = 4 / 3
   config.data.flip = True
-  config.data.antialias = True  # when pictures are made smaller
-  config.data.shuffle_buffer = 16_384  # undecoded records, about 110 KB each
+  config.data.color_jitter = 0.0  # brightness, contrast and saturation are each scaled by 1 - this to 1 + this
+  config.data.antialias = True  # when evaluation makes pictures smaller; training does not
+  config.data.shuffle_bytes = 1 << 30  # undecoded records in memory, over all hosts
+  config.data.max_bad_train = 100  # pictures that cannot be decoded and are skipped, by each host
+  config.data.max_bad_eval = 0
   config.data.mean = (123.675, 116.28, 103.53)  # RGB, 0-255
   config.data.std = (58.395, 57.12, 57.375)
 

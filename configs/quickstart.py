@@ -31,7 +31,6 @@ def get_config(arguments: str = "scale=0.5,groups=3"):
   config.data.min_crop_area = 0.6
   config.data.max_crop_aspect = 1.2
   config.data.flip = False  # a mirrored digit is no digit
-  config.data.shuffle_buffer = 2048
   config.data.mean = (127.5, 127.5, 127.5)
   config.data.std = (127.5, 127.5, 127.5)
 

@@ -38,7 +38,7 @@ def batches(split, config):
 
 
 def run(eval_fn, state, split, config, mesh) -> dict[str, float]:
-  """Figures over a whole split: `top1` and `top5` (fractions), `loss` (mean), `examples`.
+  """Figures over a whole split: `top1` and `top5` (fractions), `loss` (mean), `examples`, `bad_pictures` (left out).
 
   Args:
     eval_fn: a compiled `train_step.eval_step`.
@@ -57,21 +57,24 @@ def run(eval_fn, state, split, config, mesh) -> dict[str, float]:
   ]
   sums = jax.device_get(sums)
   total = {k: sum(s[k].item() for s in sums) for k in sums[0]}
-  return {k: total[k] / total["examples"] for k in ("top1", "top5", "loss")} | {"examples": total["examples"]}
+  examples = total["examples"]
+  means = {k: total[k] / max(examples, 1) for k in ("top1", "top5", "loss")}
+  return means | {"examples": examples, "bad_pictures": split.num_examples - examples}
 
 
 def describe(figures: dict[str, float]) -> str:
   """`top-1 97.5 %, top-5 99.9 %, loss 0.1234 on 355 examples`."""
+  bad = f", {figures['bad_pictures']:,} could not be decoded" if figures["bad_pictures"] else ""
   return (
     f"top-1 {100 * figures['top1']:.2f} %, top-5 {100 * figures['top5']:.2f} %, loss {figures['loss']:.4f}"
-    f" on {figures['examples']:,} examples"
+    f" on {figures['examples']:,} examples{bad}"
   )
 
 
 def evaluate(found, config, folder: str | None = None, devices=None) -> dict[str, float]:
   """Evaluates a `checkpoint.Checkpoint` with a config (its own, or one with other data), or on a folder of images."""
   from shufflenet_jax import checkpoint, mesh, network, settings, train_step
-  from shufflenet_jax.data import datasets
+  from shufflenet_jax.data import datasets, folders
 
   settings.check(config, training=False)
   model_before, model_now = (checkpoint.to_json(c.model) for c in (found.config, config))
@@ -80,11 +83,9 @@ def evaluate(found, config, folder: str | None = None, devices=None) -> dict[str
   data_mesh = mesh.data_mesh(devices)
   mesh.check_batch_size("config.eval_batch_size", config.eval_batch_size, data_mesh)
   if folder is None:
-    split = datasets.open_split(
-      config.data.name, config.data.data_dir, config.data.eval_split, config.model.num_classes
-    )
+    split = datasets.open_split(config.data, config.data.eval_split, config.model.num_classes, found.class_names)
   else:
-    split = datasets.open_folder(folder, found.class_names)
+    split = folders.open_folder(folder, found.class_names)
     if split.note:
       print(split.note, flush=True)
   variables = mesh.replicate(found.restore_variables(), data_mesh)

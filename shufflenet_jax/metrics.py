@@ -108,18 +108,22 @@ def draw_curves(workdir: str, title: str) -> epath.Path:
 
 
 class Progress:
-  """Console lines: step, percent done, figures, images/s, time left."""
+  """Console lines: step, percent done, figures, images/s, share of the time spent waiting for data, time left."""
 
-  def __init__(self, start_step: int, num_steps: int, batch_size: int):
-    self._num_steps, self._batch_size = num_steps, batch_size
-    self._last_step, self._last_time = start_step, time.perf_counter()
+  def __init__(self, start_step: int, num_steps: int, batch_size: int, feed):
+    """`feed` tells the `waited_seconds` so far, as `feed.Feed` does."""
+    self._num_steps, self._batch_size, self._feed = num_steps, batch_size, feed
+    self.restart(start_step)
 
   def restart(self, step: int):
     """Begins an interval: what came before (compilation, an evaluation) is not counted."""
-    self._last_step, self._last_time = step, time.perf_counter()
+    self._last_step, self._last_time, self._last_waited = step, time.perf_counter(), self._feed.waited_seconds
 
   def line(self, step: int, figures: dict[str, float]) -> tuple[str, dict[str, float]]:
-    """The line for this step; and the images per second since the last, unless nothing was timed."""
+    """The line for this step; and `images_per_second` and `data_wait` since the last, unless nothing was timed.
+
+    `data_wait` is the fraction of the time in which the devices had nothing to do because no batch was there.
+    """
     text = (
       f"step {step}/{self._num_steps} ({100 * step / self._num_steps:.0f} %)  loss {figures['train_loss']:.4f}"
       f"  accuracy {100 * figures['train_accuracy']:.1f} %  learning rate {figures['learning_rate']:.4g}"
@@ -127,10 +131,12 @@ class Progress:
     images = (step - self._last_step) * self._batch_size
     if not images:
       return text, {}
-    rate = images / max(time.perf_counter() - self._last_time, 1e-9)
+    seconds = max(time.perf_counter() - self._last_time, 1e-9)
+    rate, wait = images / seconds, (self._feed.waited_seconds - self._last_waited) / seconds
     left = (self._num_steps - step) * self._batch_size / rate
     self.restart(step)
-    return f"{text}  {rate:,.0f} images/s  {duration(left)} left", {"images_per_second": rate}
+    text += f"  {rate:,.0f} images/s  data wait {100 * wait:.0f} %  {duration(left)} left"
+    return text, {"images_per_second": rate, "data_wait": wait}
 
 
 def duration(seconds: float) -> str:

@@ -19,7 +19,9 @@ _TRAINING = {
   "accumulate_steps": (lambda v, c: v >= 1, "1 or more"),
   "data.min_crop_area": (lambda v, c: 0 < v <= 1, "above 0 and at most 1"),
   "data.max_crop_aspect": (lambda v, c: v >= 1, "1 or more"),
-  "data.shuffle_buffer": (lambda v, c: v >= 1, "1 or more"),
+  "data.color_jitter": (lambda v, c: 0 <= v < 1, "from 0 to below 1"),
+  "data.shuffle_bytes": (lambda v, c: v >= 1, "1 or more"),
+  "data.max_bad_train": (lambda v, c: v >= 0, "0 or more"),
   "optimizer.learning_rate": (lambda v, c: v > 0, "above 0"),
   "optimizer.momentum": (lambda v, c: 0 <= v < 1, "from 0 to below 1"),
   "optimizer.weight_decay": (lambda v, c: v >= 0, "0 or more"),
@@ -29,6 +31,7 @@ _TRAINING = {
 _READING = {
   "data.image_size": (lambda v, c: v >= 32, "32 or more"),
   "data.eval_resize": (lambda v, c: v >= c.data.image_size, "at least data.image_size"),
+  "data.max_bad_eval": (lambda v, c: v >= 0, "0 or more"),
   "data.mean": (lambda v, c: _triple(v), "three numbers, on the 0-255 scale"),
   "data.std": (lambda v, c: _triple(v) and all(v), "three numbers but 0, on the 0-255 scale"),
 }

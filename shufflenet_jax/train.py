@@ -4,8 +4,6 @@
         [--config.optimizer.learning_rate=0.2 ...]
 """
 
-import itertools
-
 from absl import flags
 from ml_collections import config_flags
 
@@ -35,10 +33,14 @@ def train(config, workdir: str, devices=None, stop_after_step: int | None = None
     UserError: wrong input. Nothing has been written, or, where the data turn out damaged later, what was trained is
       saved.
   """
+  import contextlib
+  import functools
+  import itertools
+
   import jax
   from etils import epath
 
-  from shufflenet_jax import checkpoint, evaluate, fine_tune, mesh, metrics, network, optim, settings, train_step
+  from shufflenet_jax import checkpoint, evaluate, feed, fine_tune, mesh, metrics, network, optim, settings, train_step
   from shufflenet_jax.data import datasets, pipeline
 
   # Everything that can be wrong is looked at before anything is written.
@@ -63,11 +65,12 @@ def train(config, workdir: str, devices=None, stop_after_step: int | None = None
     settings.check_same_network(str(resumed.path), before["model"], now["model"], "choose another --workdir")
     changed = settings.differences(before, now)
   start_step = resumed.step if resumed else 0
-  train_split, eval_split = (
-    datasets.open_split(config.data.name, config.data.data_dir, split, config.model.num_classes)
-    for split in (config.data.train_split, config.data.eval_split)
-  )
   process = (jax.process_index(), jax.process_count())
+  say = metrics.console(process)
+  classes = config.model.num_classes
+  train_split = datasets.open_split(config.data, config.data.train_split, classes, every_class=True)
+  names = train_split.class_names[: train_split.dataset_classes]
+  eval_split = datasets.open_split(config.data, config.data.eval_split, classes, names, every_class=True)
   batches = pipeline.train_batches(
     train_split,
     config.data,
@@ -76,6 +79,7 @@ def train(config, workdir: str, devices=None, stop_after_step: int | None = None
     seed=config.seed,
     start_step=start_step,
     process=process,
+    say=functools.partial(print, flush=True),
   )
   last_step = min(config.num_train_steps, stop_after_step or config.num_train_steps)
   if start_step < last_step:
@@ -86,7 +90,6 @@ def train(config, workdir: str, devices=None, stop_after_step: int | None = None
   if pretrained and not resumed:
     state = fine_tune.start_from(pretrained, state)
   state = mesh.replicate(state, data_mesh)
-  say = metrics.console(process)
   say(_overview(counted, config, data_mesh, train_split, eval_split))
   if set_aside:
     say(
@@ -101,7 +104,7 @@ def train(config, workdir: str, devices=None, stop_after_step: int | None = None
     raise UserError(f"--workdir={workdir} cannot be made: {error.strerror or error}") from None
   title = f"{network.describe(config.model)} on {config.data.name}"
   evaluated = None
-  with checkpoint.manager(workdir, config.keep_checkpoints) as checkpoints:
+  with checkpoint.manager(workdir, config.keep_checkpoints) as checkpoints, contextlib.ExitStack() as stack:
     if resumed:
       state = checkpoint.restore_state(checkpoints, start_step, state)
       say(f"resuming from {resumed.path}", *(f"  changed since: {k}: {v}" for k, v in changed.items()), sep="\n")
@@ -117,12 +120,16 @@ def train(config, workdir: str, devices=None, stop_after_step: int | None = None
     def save(step, figures):
       checkpoint.save(checkpoints, step, state, config, train_split.class_names, figures)
 
+    def to_devices(batch):
+      return mesh.split_batch({k: v for k, v in batch.items() if k != "id"}, data_mesh)
+
     writer = metrics.writer(workdir, start_step, process)
-    progress = metrics.Progress(start_step, config.num_train_steps, config.batch_size)
+    batches = stack.enter_context(feed.Feed(batches, to_devices))
+    progress = metrics.Progress(start_step, config.num_train_steps, config.batch_size, batches)
     pending = []
     for step in range(start_step + 1, last_step + 1):
-      batch = next(batches)
-      state, step_metrics = step_fn(state, mesh.split_batch({k: batch[k] for k in ("image", "label")}, data_mesh))
+      state, step_metrics = step_fn(state, batches.get(pending))
+      jax.block_until_ready(pending[-1:])  # two steps under way at most, so that batches do not pile up
       pending.append(step_metrics)
       at_end = step == last_step
       if step == start_step + 1:

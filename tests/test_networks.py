@@ -37,7 +37,7 @@ def test_loss_falls(arguments, data_dir):
   config.data.data_dir = data_dir
   if "alexnet" in arguments:
     config.data.image_size = 64  # its strides leave nothing of 32
-  split = datasets.open_split("digits", data_dir, "train", 10)
+  split = datasets.open_split(config.data, "train", 10)
   batch = next(pipeline.train_batches(split, config.data, batch_size=32, num_classes=10, seed=0, start_step=0))
   on = mesh.data_mesh(jax.devices()[:1])
   batch = mesh.split_batch({k: batch[k] for k in ("image", "label")}, on)

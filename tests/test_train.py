@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from ml_collections import config_dict
 
-from shufflenet_jax import checkpoint, evaluate, mesh, metrics, network, optim, train_step
+from shufflenet_jax import checkpoint, evaluate, mesh, metrics, network, optim, settings, train_step
 from shufflenet_jax.data import datasets, pipeline
 from shufflenet_jax.errors import UserError
 from shufflenet_jax.train import train
@@ -91,7 +91,7 @@ def one_step(config, devices):
     label_smoothing=0.1,
     accumulate_steps=config.accumulate_steps,
   )
-  split = datasets.open_split("digits", config.data.data_dir, "train", 10)
+  split = datasets.open_split(config.data, "train", 10)
   batch = next(
     pipeline.train_batches(split, config.data, batch_size=config.batch_size, num_classes=10, seed=0, start_step=0)
   )
@@ -345,3 +345,26 @@ def test_an_evaluation_by_hand_ignores_what_is_masked(devices):
   assert (sums["examples"], sums["top1"], sums["top5"]) == (4, (rank[kept] < 1).sum(), (rank[kept] < 5).sum())
   losses = -log_softmax(logits)[np.arange(8), batch["label"]]
   assert sums["loss"] == pytest.approx(losses[kept].sum(), rel=1e-5)
+
+
+def test_the_step_mirrors_what_it_is_told_to(config):
+  """A picture that is to be mirrored trains as its mirror image does, with micro-batches too."""
+  config.accumulate_steps = 2
+  on = mesh.data_mesh(jax.devices()[:2])
+  rng = np.random.default_rng(0)
+  images = rng.integers(0, 256, (8, 32, 32, 3), dtype=np.uint8)
+  labels, flip = np.arange(8, dtype=np.int32), rng.random(8) < 0.5
+  assert 2 < flip.sum() < 6
+  mirrored = np.where(flip[:, None, None, None], images[:, :, ::-1], images)
+  model, _ = network.build_for_images(config)
+  optimizer, schedule = optim.sgd(config.optimizer, 10)
+  arguments = settings.step_arguments(config)
+  step_fn = train_step.compile_train_step(on, model=model, optimizer=optimizer, schedule=schedule, **arguments)
+
+  def trained(batch):
+    state = mesh.replicate(train_step.init_state(model, optimizer, 32, 0), on)
+    return jax.device_get(step_fn(state, mesh.split_batch(batch | {"label": labels}, on)))
+
+  told, done, neither = ({"image": images, "flip": flip}, {"image": mirrored}, {"image": images})
+  jax.tree.map(np.testing.assert_array_equal, trained(told), trained(done))
+  assert trained(told)[1]["loss"] != trained(neither)[1]["loss"]

@@ -2,16 +2,21 @@
 
 import tensorflow as tf
 
+# The accurate transform, as Pillow decodes: the fast one, which TensorFlow takes by itself, moves pixels by up to 18
+# of 255, and is no faster in today's libjpeg-turbo.
+_DCT = "INTEGER_ACCURATE"
+
 
 def decode(encoded: tf.Tensor) -> tf.Tensor:
-  """JPEG, PNG, BMP, GIF (first frame) or WebP bytes -> uint8 (h, w, 3).
+  """JPEG, PNG, BMP, GIF (first frame) or WebP bytes -> uint8 RGB (h, w, 3).
 
-  JPEGs by the accurate transform, as Pillow decodes them: the fast one, which
-  TensorFlow takes by itself, moves pixels by up to 18 of 255.
+  Grayscale becomes three equal channels, CMYK is converted, alpha is dropped.
+  An EXIF orientation is not applied: pixels as stored, as in TensorFlow's and
+  torchvision's ImageNet pipelines.
   """
   image = tf.cond(
     tf.io.is_jpeg(encoded),
-    lambda: tf.io.decode_jpeg(encoded, channels=3, dct_method="INTEGER_ACCURATE"),
+    lambda: tf.io.decode_jpeg(encoded, channels=3, dct_method=_DCT),
     lambda: tf.io.decode_image(encoded, channels=3, expand_animations=False),
   )
   image.set_shape((None, None, 3))
@@ -19,7 +24,8 @@ def decode(encoded: tf.Tensor) -> tf.Tensor:
 
 
 def _to_uint8(image: tf.Tensor) -> tf.Tensor:
-  return tf.cast(tf.clip_by_value(tf.round(image), 0.0, 255.0), tf.uint8)
+  """Rounds float32 in [0, 255], where bilinear weights leave what they are given."""
+  return tf.cast(image + 0.5, tf.uint8)
 
 
 def _resize_short_side(image: tf.Tensor, to: int, antialias: bool) -> tf.Tensor:
@@ -39,28 +45,10 @@ def center_crop(image: tf.Tensor, size: int, resize: int, antialias: bool) -> tf
   return _to_uint8(tf.slice(image, tf.concat([corner, [0]], 0), [size, size, 3]))
 
 
-def random_resized_crop(
-  image: tf.Tensor, size: int, min_area: float, max_aspect: float, flip: bool, antialias: bool, seed: tf.Tensor
-) -> tf.Tensor:
-  """Training: a random crop resized to `size` x `size`, bilinear, perhaps mirrored.
-
-  Args:
-    image: uint8 (h, w, 3).
-    size: output side, pixels.
-    min_area: smallest area of the crop, as a fraction of the image; the largest is 1.
-    max_aspect: widest crop, width over height; the narrowest is its inverse.
-    flip: whether half of the images are mirrored.
-    antialias: whether to smooth where the crop is made smaller.
-    seed: int32 (2,).
-
-  Returns:
-    uint8 (size, size, 3).
-  """
-  is_small = tf.reduce_min(tf.shape(image)[:2]) < size
-  # Crops of a small picture would fall on few whole pixels; enlarged first, they fall between them.
-  image = tf.cond(is_small, lambda: _to_uint8(_resize_short_side(image, size, antialias)), lambda: image)
+def _crop_box(shape: tf.Tensor, min_area: float, max_aspect: float, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+  """((y, x, 0), (height, width, -1)) of a random crop of an image of a shape (h, w, 3); int32."""
   begin, extent, _ = tf.image.stateless_sample_distorted_bounding_box(
-    tf.shape(image),
+    shape,
     tf.zeros((1, 0, 4)),
     seed=seed,
     area_range=(min_area, 1.0),
@@ -69,8 +57,61 @@ def random_resized_crop(
     max_attempts=10,
     use_image_if_no_bounding_boxes=True,
   )
-  image = _to_uint8(tf.image.resize(tf.slice(image, begin, extent), (size, size), antialias=antialias))
-  if flip:
-    image = tf.image.stateless_random_flip_left_right(image, seed=seed + 1)
+  return begin, extent
+
+
+def random_crop(image: tf.Tensor, size: int, min_area: float, max_aspect: float, seed: tf.Tensor) -> tf.Tensor:
+  """A random crop; uint8 (h, w, 3) -> uint8 (height, width, 3).
+
+  Args:
+    image: uint8 (h, w, 3).
+    size: side, pixels, that the crop will be resized to.
+    min_area: smallest area of the crop, as a fraction of the image; the largest is 1.
+    max_aspect: widest crop, width over height; the narrowest is its inverse.
+    seed: int32 (2,).
+  """
+  is_small = tf.reduce_min(tf.shape(image)[:2]) < size
+  # Crops of a small picture would fall on few whole pixels; enlarged first, they fall between them.
+  image = tf.cond(is_small, lambda: _to_uint8(_resize_short_side(image, size, False)), lambda: image)
+  return tf.slice(image, *_crop_box(tf.shape(image), min_area, max_aspect, seed))
+
+
+def random_crop_of_jpeg(
+  encoded: tf.Tensor, size: int, min_area: float, max_aspect: float, seed: tf.Tensor
+) -> tf.Tensor:
+  """As `random_crop` of a decoded JPEG, decoding the crop only, and a large one at 1/2, 1/4 or 1/8 of its resolution.
+
+  What is left has `size` pixels a side or more, if the crop had. JPEGs are not
+  enlarged.
+  """
+  begin, extent = _crop_box(tf.image.extract_jpeg_shape(encoded), min_area, max_aspect, seed)
+  window = tf.concat([begin[:2], extent[:2]], 0)
+
+  def decode_at(ratio):
+    return lambda: tf.image.decode_and_crop_jpeg(encoded, window // ratio, channels=3, ratio=ratio, dct_method=_DCT)
+
+  ratios = (1, 2, 4, 8)
+  fits = [tf.reduce_min(extent[:2]) >= size * ratio for ratio in ratios[1:]]
+  return tf.switch_case(tf.reduce_sum(tf.cast(fits, tf.int32)), [decode_at(ratio) for ratio in ratios])
+
+
+def resize_crop(image: tf.Tensor, size: int, color_jitter: float, seed: tf.Tensor) -> tf.Tensor:
+  """A crop to its final size, bilinear, perhaps with other colours; uint8 (h, w, 3) -> uint8 (size, size, 3).
+
+  Args:
+    image: uint8 (h, w, 3).
+    size: output side, pixels.
+    color_jitter: brightness, contrast and saturation are each scaled by 1 - this to 1 + this; 0 leaves them.
+    seed: int32 (2,).
+  """
+  image = tf.image.resize(image, (size, size))  # without antialiasing, which takes as long as decoding
+  if color_jitter:
+    low, high = 1 - color_jitter, 1 + color_jitter
+    brightness, contrast, saturation = tf.unstack(tf.random.stateless_uniform((3,), seed, low, high))
+    image *= brightness
+    image = tf.reduce_mean(image) * (1 - contrast) + image * contrast
+    gray = tf.image.rgb_to_grayscale(image)
+    image = tf.clip_by_value(gray * (1 - saturation) + image * saturation, 0, 255)
+  image = _to_uint8(image)
   image.set_shape((size, size, 3))
   return image

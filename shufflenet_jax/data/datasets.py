@@ -1,4 +1,4 @@
-"""What to read: a prepared TFDS dataset, found by name, and its shards."""
+"""What to read: a prepared TFDS dataset by name, or a folder of pictures."""
 
 import dataclasses
 import difflib
@@ -9,25 +9,33 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
-from etils import epath
 
-from shufflenet_jax.data import augment
+from shufflenet_jax.data import record_index
 from shufflenet_jax.errors import UserError
+
+FOLDER = "folder"  # the config's data.name for pictures in class folders
+
+# Below this many chunks a shuffle of chunks is none: files are then cut at byte offsets. Beginning a chunk takes about
+# a millisecond, so each has some records.
+_FEW_CHUNKS, _LEAST_RECORDS = 1024, 32
+_READ_AHEAD_BYTES = {False: 256 << 10, True: 8 << 20}  # by whether the file is remote
 
 
 @dataclasses.dataclass(frozen=True)
 class Split:
-  """Examples of an image-classification dataset, in shards that can be read in any order.
+  """Examples of an image-classification dataset, in chunks that can be read in any order and from any place on.
 
   Attributes:
     name: for messages, for instance `digits train[:90%]`.
     num_examples: how many there are, > 0.
     class_names: names in label order, at least one for each class of the network.
     dataset_classes: how many of them are the dataset's own.
-    shards: tensors with one row a shard.
-    read_shard: a row of `shards` -> `tf.data.Dataset` of (id, record); ids count from 0 over the whole split.
+    sizes: int64 (chunks,), examples in each; ids count from 0 through the chunks in order.
+    record_bytes: mean size of a record in memory.
+    read: (numbers, skips, takes, parallel) -> `tf.data.Dataset` of (id, record): of each chunk named, all int64 (n,),
+      `takes` examples after `skips`. One chunk after the other, or `parallel`: several at once, in a fixed order.
     parse: record -> (encoded image, label).
-    explain: (id, TensorFlow's words) -> one line about why that example, or one after it, cannot be read.
+    explain: id -> one line about why that example cannot be used.
     note: what was passed over, "" if nothing.
   """
 
@@ -35,25 +43,45 @@ class Split:
   num_examples: int
   class_names: tuple[str, ...]
   dataset_classes: int
-  shards: tuple[tf.Tensor, ...]
-  read_shard: Callable[..., tf.data.Dataset]
+  sizes: np.ndarray
+  record_bytes: int
+  read: Callable[..., tf.data.Dataset]
   parse: Callable[..., tuple[tf.Tensor, tf.Tensor]]
-  explain: Callable[[int, str], str]
+  explain: Callable[[int], str]
   note: str = ""
 
 
-def open_split(name: str, data_dir: str, split: str, num_classes: int) -> Split:
+def open_split(data, split: str, num_classes: int, class_names: Sequence[str] = (), every_class: bool = False) -> Split:
   """Finds a prepared TFDS dataset without the network; prepares the bundled `digits` on first use.
 
   Args:
-    name: TFDS name, also `name/config:version`.
-    data_dir: where TFDS datasets are; "" for TFDS's default.
-    split: a TFDS split expression.
+    data: the config's `data` section: `name` is a TFDS name, also `name/config:version`, or "folder" for pictures in
+      `data_dir/<split>/<class>/`; `data_dir` says where TFDS datasets are, "" for TFDS's default.
+    split: a TFDS split expression, or the name of a folder.
     num_classes: classes of the network.
+    class_names: of the network, where it has some: a folder's classes are matched to them by name.
+    every_class: whether a folder must hold pictures of every class.
 
   Raises:
     UserError: absent, not image classification, empty, another file format, or more classes than the network.
   """
+  if data.name != FOLDER:
+    return _open_tfds(data.name, data.data_dir, split, num_classes)
+  from shufflenet_jax.data import folders  # which needs what is below
+
+  return folders.open_split(data.data_dir, split, num_classes, class_names, every_class)
+
+
+def check_classes(what: str, dataset_classes: int, num_classes: int) -> None:
+  """Raises a UserError where a dataset has more classes than the network."""
+  if dataset_classes > num_classes:
+    raise UserError(
+      f"{what} has {dataset_classes} classes, the network num_classes={num_classes};"
+      f" set --config.model.num_classes={dataset_classes}"
+    )
+
+
+def _open_tfds(name: str, data_dir: str, split: str, num_classes: int) -> Split:
   builder = _find_builder(name, data_dir or None)
   features = builder.info.features
   image_key, label_key = builder.info.supervised_keys or ("image", "label")
@@ -76,124 +104,81 @@ def open_split(name: str, data_dir: str, split: str, num_classes: int) -> Split:
   if not num_examples:
     raise UserError(f"split {split!r} of dataset {name!r} is empty; {builder.data_dir} holds {_sizes(builder)}")
   label = features[label_key]
-  if label.num_classes and label.num_classes > num_classes:
-    raise UserError(
-      f"dataset {name!r} has {label.num_classes} classes, the network num_classes={num_classes};"
-      f" set --config.model.num_classes={label.num_classes}"
-    )
+  check_classes(f"dataset {name!r}", label.num_classes or 0, num_classes)
   missing = {os.path.basename(i.filename) for i in instructions} - set(tf.io.gfile.listdir(str(builder.data_path)))
   if missing:
     raise UserError(f"{builder.data_path} lacks {len(missing)} of its files, {min(missing)} first; prepare {name} anew")
-  takes = [i.take for i in instructions]
-  # A network may have more classes than the dataset: they go by number.
-  class_names = [*label.names, *map(str, range(len(label.names), num_classes))]
+  is_remote = "://" in str(builder.data_path)
+  try:
+    paths, offsets, skips, sizes = _chunks(instructions, num_examples, is_remote)
+  except (ValueError, OSError) as error:
+    raise UserError(f"{name} {split} cannot be read: {error}; prepare it anew") from None
+  first_ids = np.cumsum(sizes) - sizes
   skip_decoding = {image_key: tfds.decode.SkipDecoding()}
 
-  def read_shard(path, skip, take, first_id):
-    return tf.data.TFRecordDataset(path).skip(skip).take(take).enumerate(first_id)
+  def read(numbers, more_skips, takes, parallel=False):
+    def read_chunk(path, offset, skip, take, first_id):
+      records = tf.raw_ops.TFRecordDatasetV2(  # the public one cannot begin at an offset
+        filenames=[path], compression_type="", buffer_size=_READ_AHEAD_BYTES[is_remote], byte_offsets=[offset]
+      )
+      records = tf.data.experimental.from_variant(records, tf.TensorSpec((), tf.string))
+      return records.skip(skip).take(take).enumerate(first_id)
+
+    rows = (
+      tf.gather(paths, numbers),
+      tf.gather(offsets, numbers),
+      tf.gather(skips, numbers) + more_skips,
+      takes,
+      tf.gather(first_ids, numbers) + more_skips,
+    )
+    rows = tf.data.Dataset.from_tensor_slices(rows)
+    if not parallel:
+      return rows.flat_map(read_chunk)
+    return rows.interleave(read_chunk, cycle_length=8, block_length=8, num_parallel_calls=8, deterministic=True)
 
   def parse(serialized):
     example = features.deserialize_example(serialized, decoders=skip_decoding)
     return example[image_key], example[label_key]
 
+  def explain(example_id):
+    chunk = np.searchsorted(first_ids, example_id, side="right") - 1
+    return (
+      f"example {example_id} of {name} {split}, in {os.path.basename(paths[chunk])}, is no picture that can be decoded;"
+      " prepare it anew"
+    )
+
   return Split(
     f"{name} {split}",
     num_examples,
-    tuple(class_names),
+    # A network may have more classes than the dataset: they go by number.
+    (*label.names, *map(str, range(len(label.names), num_classes))),
     len(label.names),
-    (
-      tf.constant([i.filename for i in instructions]),
-      tf.constant([i.skip for i in instructions], tf.int64),
-      tf.constant(takes, tf.int64),
-      tf.constant(np.cumsum([0, *takes[:-1]]), tf.int64),
-    ),
-    read_shard,
+    sizes,
+    max(1, tf.io.gfile.stat(instructions[0].filename).length // instructions[0].examples_in_shard),
+    read,
     parse,
-    lambda first_id, words: f"{name} {split} cannot be read: {words}; prepare it anew",
-  )
-
-
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp")
-
-
-def open_folder(folder: str, class_names: Sequence[str]) -> Split:
-  """Images in one folder per class, matched to classes by name, never by rank.
-
-  A folder is a class's whole name, or its first word (`n01440764` for
-  `n01440764 tench, Tinca tinca`). A folder of some of the classes is fine.
-
-  Args:
-    folder: holds `CLASS/.../IMAGE`.
-    class_names: names in label order.
-
-  Raises:
-    UserError: no such folder, a folder of no known class, or no images.
-  """
-  root = epath.Path(folder)
-  if not root.is_dir():
-    raise UserError(f"--data={folder} is not a folder; give one that holds a folder of images per class")
-  first_words = [name.split()[0] for name in class_names]
-  labels = {word: i for i, word in enumerate(first_words) if first_words.count(word) == 1}
-  labels |= {name: i for i, name in enumerate(class_names)}
-  paths, of_path, ignored, empty = [], [], [], []
-  for of_class in sorted(p for p in root.iterdir() if not p.name.startswith(".")):
-    if not of_class.is_dir():
-      ignored.append(of_class.name)
-      continue
-    if of_class.name not in labels:
-      near = difflib.get_close_matches(of_class.name, labels, n=1) or list(class_names[:3])
-      raise UserError(
-        f"{of_class} is no class of the checkpoint; its {len(class_names)} classes are named as {near[0]!r}"
-      )
-    files = sorted(
-      os.path.join(parent, name)
-      for parent, _, names in tf.io.gfile.walk(os.fspath(of_class))  # gs:// too
-      for name in names
-      if not name.startswith(".")
-    )
-    images = [path for path in files if path.lower().endswith(IMAGE_SUFFIXES)]
-    ignored += [os.path.relpath(path, root) for path in files if not path.lower().endswith(IMAGE_SUFFIXES)]
-    if not images:
-      empty.append(of_class.name)
-    paths += images
-    of_path += [labels[of_class.name]] * len(images)
-  if not paths:
-    raise UserError(f"--data={folder} holds no images ({', '.join(IMAGE_SUFFIXES)}) in class folders")
-
-  def read_shard(path, label, index):
-    return tf.data.Dataset.from_tensors((index, (path, label)))
-
-  def explain(first_id, words):
-    for path in paths[first_id:]:
-      try:
-        augment.decode(tf.io.read_file(path))
-      except tf.errors.InvalidArgumentError:
-        return f"{path} cannot be decoded ({', '.join(IMAGE_SUFFIXES)}); mend it or take it away"
-      except tf.errors.OpError as error:
-        return f"{path} cannot be read: {plain(error)}"
-    return f"--data={folder} cannot be read: {words}"
-
-  return Split(
-    folder,
-    len(paths),
-    tuple(class_names),
-    len(class_names),
-    (tf.constant(paths), tf.constant(of_path, tf.int32), tf.range(len(paths), dtype=tf.int64)),
-    read_shard,
-    lambda record: (tf.io.read_file(record[0]), record[1]),
     explain,
-    _passed_over(ignored, empty),
   )
 
 
-def _passed_over(ignored: list[str], empty: list[str]) -> str:
-  """`ignored: 2 files that are no images in a class folder (a.txt first)`, or ""."""
-  parts = []
-  if ignored:
-    parts.append(f"{len(ignored)} files that are no images in a class folder ({min(ignored)} first)")
-  if empty:
-    parts.append(f"{len(empty)} class folders without images ({min(empty)} first)")
-  return "ignored: " + "; ".join(parts) if parts else ""
+def _chunks(instructions, num_examples: int, is_remote: bool):
+  """(paths, byte offsets, records to pass over after it, examples) of chunks of the files; arrays (chunks,).
+
+  A chunk is a file's part. Where there are few and reading here and there is
+  cheap, they are cut smaller, each with its offset.
+  """
+  stride = max(_LEAST_RECORDS, num_examples // _FEW_CHUNKS)
+  if is_remote or len(instructions) >= _FEW_CHUNKS:
+    rows = [(i.filename, 0, i.skip, i.take) for i in instructions]
+  else:
+    rows = []
+    for i in instructions:
+      begins = np.arange(i.skip, i.skip + i.take, stride)
+      ends = np.append(begins[1:], i.skip + i.take)
+      offsets = record_index.offsets(i.filename, begins)
+      rows += [(i.filename, *row) for row in zip(offsets, np.zeros_like(begins), ends - begins)]
+  paths, *numbers = zip(*rows)
+  return np.array(paths), *(np.array(column, np.int64) for column in numbers)
 
 
 def plain(error: tf.errors.OpError) -> str:

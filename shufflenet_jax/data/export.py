@@ -23,7 +23,7 @@ def export(config, count: int, to: str) -> list[str]:
 
   from shufflenet_jax.data import datasets, pipeline
 
-  split = datasets.open_split(config.data.name, config.data.data_dir, config.data.eval_split, config.model.num_classes)
+  split = datasets.open_split(config.data, config.data.eval_split, config.model.num_classes)
   paths = []
   for example_id, image, label in pipeline.raw_examples(split).take(count).as_numpy_iterator():
     path = epath.Path(to) / split.class_names[label] / f"{example_id:05d}.png"

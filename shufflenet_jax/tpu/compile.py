@@ -62,6 +62,8 @@ def compile_step(model, config, devices, mode: str) -> Program:
     "image": jax.ShapeDtypeStruct((config.batch_size, size, size, 3), jnp.uint8),
     "label": jax.ShapeDtypeStruct((config.batch_size,), jnp.int32),
   }
+  if config.data.flip:
+    batch["flip"] = jax.ShapeDtypeStruct((config.batch_size,), jnp.bool_)
   batch = _on(data_mesh, PartitionSpec(train_step.AXIS), batch)
   if mode == "train":
     arguments = settings.step_arguments(config)

@@ -1,0 +1,177 @@
+"""Images per second of the training stream, beside the common recipe and the libjpeg-turbo limit, on this host's cores.
+
+    python -m benchmarks.input_pipeline --data_dir=DIR --name=DATASET [--resized=DATASET] [--epochs=3] [--json=FILE]
+
+DATASET is a prepared TFDS dataset of JPEGs with a split `train` (`python -m shufflenet_jax.data.prepare` makes one of a
+folder); --resized names the same pictures made smaller beforehand. Four contestants take turns, round by round, in one
+run; figures are medians.
+
+  limit     decodes whole JPEGs that are in memory, on all cores, and does nothing else
+  recipe    TFDS, sample_distorted_bounding_box, decode_and_crop_jpeg, bilinear resize, flip, AUTOTUNE, batch, prefetch
+  stream    what train.py reads: deterministic, exactly once an epoch, bad pictures skipped
+  resized   the same on --resized
+  careful   the stream in the form it takes for a while after a picture that cannot be decoded
+
+Also the memory of this process after each of --epochs epochs, and how many cores a TPU slice then needs.
+"""
+
+import argparse
+import datetime
+import itertools
+import json
+import os
+import platform
+import statistics
+import time
+
+import shufflenet_jax.data  # noqa: F401  before TensorFlow, to quieten it
+
+# Images a second that one chip trains, 1x g=3, 128 a chip: the TPU compiler's estimate of a step (RESULTS.md).
+ESTIMATED_TRAINING = {"v5e": 11_200}
+TOPOLOGIES = {"v5e:2x2": 4, "v5e:2x4": 8, "v5e:4x4": 16}
+BATCH = 64
+
+
+def data_config(arguments, name):
+  """The data section of configs/imagenet.py for a dataset."""
+  from configs import imagenet
+
+  data = imagenet.get_config().data
+  data.name, data.data_dir = name, arguments.data_dir
+  return data
+
+
+def stream(arguments, name, start_step=0):
+  """Batches of the training stream of a dataset; and how many examples it has."""
+  from shufflenet_jax.data import datasets, pipeline
+
+  data = data_config(arguments, name)
+  split = datasets.open_split(data, "train", 1_000_000)
+  batches = pipeline.train_batches(
+    split, data, batch_size=BATCH, num_classes=1_000_000, seed=0, start_step=start_step, process=(0, 1)
+  )
+  return batches, split.num_examples
+
+
+def careful_stream(arguments):
+  """The stream's examples in their careful form."""
+  from shufflenet_jax.data import datasets, pipeline
+
+  data = data_config(arguments, arguments.name)
+  split = datasets.open_split(data, "train", 1_000_000)
+  examples = pipeline.train_examples(split, data, BATCH, seed=0, start_step=0, careful=True)
+  return examples.batch(BATCH).prefetch(2).as_numpy_iterator()
+
+
+def recipe(arguments):
+  """The common recipe, as tutorials have it."""
+  import tensorflow as tf
+  import tensorflow_datasets as tfds
+
+  data = data_config(arguments, arguments.name)
+
+  def prepare(encoded):
+    begin, extent, _ = tf.image.sample_distorted_bounding_box(
+      tf.image.extract_jpeg_shape(encoded),
+      tf.zeros((1, 0, 4)),
+      area_range=(data.min_crop_area, 1.0),
+      aspect_ratio_range=(1 / data.max_crop_aspect, data.max_crop_aspect),
+      max_attempts=100,
+      use_image_if_no_bounding_boxes=True,
+    )
+    window = tf.concat([begin[:2], extent[:2]], 0)
+    image = tf.image.decode_and_crop_jpeg(encoded, window, channels=3)
+    image = tf.image.resize(image, (data.image_size, data.image_size))
+    return tf.cast(tf.image.random_flip_left_right(image), tf.uint8)
+
+  builder = tfds.core.read_only_builder.builder_from_files(arguments.name, data_dir=arguments.data_dir)
+  skip = {"image": tfds.decode.SkipDecoding()}
+  dataset = builder.as_dataset(split="train", shuffle_files=True, decoders=skip).repeat().shuffle(1024)
+  dataset = dataset.map(lambda e: (prepare(e["image"]), e["label"]), tf.data.AUTOTUNE)
+  return dataset.batch(BATCH).prefetch(tf.data.AUTOTUNE).as_numpy_iterator()
+
+
+def limit(arguments):
+  """Whole images decoded, their sizes only given."""
+  import tensorflow as tf
+  import tensorflow_datasets as tfds
+
+  builder = tfds.core.read_only_builder.builder_from_files(arguments.name, data_dir=arguments.data_dir)
+  skip = {"image": tfds.decode.SkipDecoding()}
+  pictures = [e["image"] for e in builder.as_dataset(split="train", decoders=skip).take(1000)]
+  dataset = tf.data.Dataset.from_tensor_slices(pictures).repeat()
+  dataset = dataset.map(lambda x: tf.size(tf.io.decode_jpeg(x, channels=3)), os.cpu_count())
+  return dataset.batch(BATCH).as_numpy_iterator()
+
+
+def resident_mib() -> float:
+  """Memory of this process, MiB."""
+  with open("/proc/self/statm") as f:
+    return int(f.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def measure(contestants, rounds: int, batches: int) -> dict[str, float]:
+  """Median images per second of each; the others are idle, their queues full, while one is timed."""
+  rates = {name: [] for name in contestants}
+  for done in range(1, rounds + 1):
+    for name, iterator in contestants.items():
+      for _ in range(6):  # what was prepared while the others ran
+        next(iterator)
+      began = time.perf_counter()
+      for _ in range(batches):
+        next(iterator)
+      rates[name].append(batches * BATCH / (time.perf_counter() - began))
+    print(f"  round {done} of {rounds}", end="\r" if done < rounds else "\n", flush=True)
+  return {name: statistics.median(values) for name, values in rates.items()}
+
+
+def main():
+  parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser.add_argument("--data_dir", required=True, help="where the TFDS datasets are")
+  parser.add_argument("--name", required=True, help="a TFDS dataset of JPEGs of original size")
+  parser.add_argument("--resized", help="the same pictures, made smaller beforehand")
+  parser.add_argument("--rounds", type=int, default=7)
+  parser.add_argument("--batches", type=int, default=15, help=f"of {BATCH} images, of each contestant in each round")
+  parser.add_argument("--epochs", type=int, default=3, help="after each of which the memory is shown")
+  parser.add_argument("--json", help="file for the figures")
+  arguments = parser.parse_args()
+
+  contestants = {
+    "limit": limit(arguments),
+    "recipe": recipe(arguments),
+    "stream": stream(arguments, arguments.name)[0],
+    "careful": careful_stream(arguments),
+  }
+  if arguments.resized:
+    contestants["resized"] = stream(arguments, arguments.resized)[0]
+  rates = measure(contestants, arguments.rounds, arguments.batches)
+  cores = os.cpu_count()
+  for name, rate in rates.items():
+    print(f"{name:8} {rate:8,.0f} images/s   {rate / rates['recipe']:5.2f} x recipe   {rate / cores:6,.0f} a core")
+  del contestants
+
+  batches, num_examples = stream(arguments, arguments.name)
+  memory = []
+  for epoch in range(1, arguments.epochs + 1):
+    for _ in itertools.islice(batches, -(-num_examples // BATCH)):
+      pass
+    memory.append(resident_mib())
+    print(f"memory after epoch {epoch}: {memory[-1]:,.0f} MiB")
+
+  best = rates.get("resized", rates["stream"]) / cores
+  for topology, chips in TOPOLOGIES.items():
+    wanted = chips * ESTIMATED_TRAINING[topology.partition(":")[0]]
+    print(
+      f"{topology}: {wanted:,} images/s by the compiler's estimate need {wanted * cores / rates['stream']:,.0f} such"
+      f" cores" + (f", {wanted / best:,.0f} on resized pictures" if arguments.resized else "")
+    )
+  if arguments.json:
+    hardware = {"machine": platform.machine(), "cores": cores, "date": datetime.date.today().isoformat()}
+    figures = {**hardware, "settings": vars(arguments), "images_per_second": rates, "memory_mib": memory}
+    with open(arguments.json, "w") as file:
+      json.dump(figures, file, indent=1)
+    print(f"figures in {arguments.json}")
+
+
+if __name__ == "__main__":
+  main()

@@ -1,0 +1,32 @@
+"""Fine-tuning on photographs in folders, DIR/{train,val}/<class>/*.jpg, from a checkpoint: the authors' or your own.
+
+    python -m shufflenet_jax.train --config=configs/folder.py --config.data.data_dir=DIR \\
+        --config.model.num_classes=10 --config.init_from=runs/imported --workdir=runs/photographs
+
+Arguments: as configs/imagenet.py's; with init_from, the checkpoint sets the network.
+"""
+
+from configs import imagenet
+
+
+def get_config(arguments: str = "scale=0.5,groups=3"):
+  """The ImageNet recipe, shortened, with a lower learning rate; arguments as configs/imagenet.py's."""
+  config = imagenet.get_config(arguments)
+  config.num_train_steps = 600
+  config.batch_size = 64
+  config.eval_batch_size = 256
+  config.log_every_steps = 20
+  config.eval_every_steps = 200
+  config.checkpoint_every_steps = 200
+
+  config.model.num_classes = 10
+  config.model.dtype = "float32"  # what a CPU computes fastest
+
+  config.data.name = "folder"
+  config.data.eval_split = "val"
+  config.data.min_crop_area = 0.35
+
+  config.optimizer.learning_rate = 0.05
+  config.optimizer.warmup_steps = 30
+  config.optimizer.label_smoothing = 0.1
+  return config

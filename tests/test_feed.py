@@ -1,0 +1,62 @@
+"""Batches ahead of the devices: order, errors, and what counts as waiting."""
+
+import itertools
+import threading
+
+import jax
+import pytest
+
+from shufflenet_jax import feed
+
+
+def test_batches_come_in_order_prepared_and_then_the_end():
+  with feed.Feed(iter(range(5)), lambda x: 10 * x) as batches:
+    assert [batches.get(()) for _ in range(5)] == [0, 10, 20, 30, 40]
+    with pytest.raises(StopIteration):
+      batches.get(())
+
+
+def test_an_error_comes_where_its_batch_would():
+  def source():
+    yield 1
+    raise ValueError("no more of this")
+
+  with feed.Feed(source(), lambda x: x) as batches:
+    assert batches.get(()) == 1
+    with pytest.raises(ValueError, match="no more of this"):
+      batches.get(())
+
+
+def test_an_endless_source_stops_where_it_is_closed():
+  read = []
+  with feed.Feed((read.append(i) or i for i in itertools.count()), lambda x: x, ahead=2) as batches:
+    batches.get(())
+  assert len(read) <= 1 + 2 + 1  # given, ahead, and the one in hand
+  assert not batches._thread.is_alive()
+
+
+def test_only_time_in_which_the_devices_are_idle_counts_as_waiting(monkeypatch):
+  """By a clock that the devices and the source move: the step before takes 3 s more, then the batch 2 s more."""
+  now, may_go = [0.0], threading.Event()
+
+  def source():
+    yield "first"
+    may_go.wait()
+    now[0] += 2
+    yield "second"
+
+  def finish_step(result):
+    assert result == "the step before"
+    now[0] += 3
+
+  monkeypatch.setattr(feed.time, "perf_counter", lambda: now[0])
+  monkeypatch.setattr(jax, "block_until_ready", finish_step)
+  with feed.Feed(source(), lambda x: x) as batches:
+    while batches._queue.empty():
+      pass
+    assert batches.get("not waited for") == "first"
+    assert batches.waited_seconds == 0
+    get = batches._queue.get
+    monkeypatch.setattr(batches._queue, "get", lambda: may_go.set() or get())
+    assert batches.get("the step before") == "second"
+    assert batches.waited_seconds == 2
