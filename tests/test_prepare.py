@@ -118,6 +118,14 @@ def test_the_pipelines_read_it(options, config):
   assert sorted(batch["label"]) == [0, 0, 1, 1]
 
 
+def test_records_have_their_fields_in_order(options):
+  """Else another process, after a stop, would write other bytes for the same."""
+  folder = prepare(options)
+  for path in Path(folder).glob("*.tfrecord*"):
+    for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():
+      assert record == tf.train.Example.FromString(record).SerializeToString(deterministic=True)
+
+
 def test_records_are_shuffled_over_the_split(options):
   prepare(options)
   names = list(examples(options))

@@ -126,11 +126,13 @@ def prepare(options: Options) -> str:
     }
   )
   labels = {name: label for label, name in enumerate(class_names)}
+  serializer = tfds.core.example_serializer.ExampleSerializer(features.get_serialized_info())
 
   def to_record(picture):
     name = os.path.basename(picture.name) if of_imagenet else picture.name
     example = {"image": _treat(options, picture.read()), "label": labels[picture.label], "file_name": os.fsencode(name)}
-    return features.serialize_example(example)
+    # As features.serialize_example, but that orders a record's fields by chance, anew in each process.
+    return serializer.get_tf_example(features.encode_example(example)).SerializeToString(deterministic=True)
 
   work = f"{final}.incomplete"  # no version to TFDS
   try:
