@@ -1,0 +1,322 @@
+"""Makes a sharded TFDS dataset of pictures: of class folders, tars of them, or ImageNet's own two tars, read in place.
+
+python -m shufflenet_jax.data.prepare --name=imagenet2012 --train=ILSVRC2012_img_train.tar \\
+    --validation=ILSVRC2012_img_val.tar --to=$HOME/tensorflow_datasets [--short_side=256]
+python -m shufflenet_jax.data.prepare --name=flowers --train=photos/train --validation=photos/val --to=DIR
+
+It makes DIR/<name>/1.0.0 (for imagenet2012 the version of TFDS's own builder) with the splits train and validation;
+labels are the class folders in alphabetic order. Stopped, it goes on when run again.
+
+Without --short_side pictures are stored byte for byte; header and end of each are looked at. With it each is decoded,
+and one whose short side is larger is made smaller to it as evaluation does (Pillow, bilinear with antialiasing) and
+stored as JPEG with 4:2:0 chroma, RGB or grayscale. The EXIF orientation is ignored, as by TensorFlow, torchvision and
+the paper's pipelines, unless --upright. Pictures are read in random order: tars should lie on an SSD.
+"""
+
+import dataclasses
+import os
+import re
+import shutil
+import sys
+import time
+import warnings
+from collections import Counter
+
+from absl import flags
+
+from shufflenet_jax import cli
+from shufflenet_jax.errors import UserError
+
+QUALITY = 90
+
+if __name__ == "__main__":
+  flags.DEFINE_string("name", None, "Name of the dataset: a-z, 0-9 and _.")
+  flags.DEFINE_string("train", None, "Folder or tar of the training pictures.")
+  flags.DEFINE_string("validation", None, "Folder or tar of the validation pictures.")
+  flags.DEFINE_string("to", None, "Folder of TFDS datasets to write into, the later --config.data.data_dir.")
+  flags.DEFINE_integer("short_side", None, "Pixels to make larger pictures' short sides smaller to.", lower_bound=16)
+  flags.DEFINE_integer("quality", None, f"With --short_side: JPEG quality, else {QUALITY}.", 1, 100)
+  flags.DEFINE_bool("upright", False, "With --short_side: turn the pixels as the EXIF orientation says.")
+  flags.DEFINE_integer(
+    "shards", None, "Files per split, else one per 128 MB of source pictures and at least 16.", 1, 99_999
+  )
+  flags.DEFINE_bool("allow_partial", False, "Take a part of ImageNet; labels go by number and name, so they are right.")
+  flags.DEFINE_integer("skip_bad", 0, "Leave out up to this many pictures that cannot be decoded.", lower_bound=0)
+  flags.mark_flags_as_required(["name", "train", "validation", "to"])
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+  """The flags; see --help."""
+
+  name: str
+  train: str
+  validation: str
+  to: str
+  short_side: int | None = None
+  quality: int | None = None
+  upright: bool = False
+  shards: int | None = None
+  allow_partial: bool = False
+  skip_bad: int = 0
+
+
+class _Progress:
+  """One line, rewritten on a terminal; elsewhere one every ten seconds."""
+
+  def __init__(self):
+    self._on_terminal = sys.stdout.isatty()
+    self._last = time.monotonic()
+
+  def show(self, text: str) -> None:
+    if time.monotonic() - self._last >= (0.2 if self._on_terminal else 10):
+      self._last = time.monotonic()
+      print(f"\r\x1b[K{text}" if self._on_terminal else f"{text}\n", end="", flush=True)
+
+  def clear(self) -> None:
+    if self._on_terminal:
+      print("\r\x1b[K", end="", flush=True)
+
+
+def prepare(options: Options) -> str:
+  """Makes the dataset, or goes on with it; returns its folder.
+
+  Raises:
+    UserError: a source, a class, a picture or an option that won't do, or no room. What is complete stays.
+  """
+  _check_options(options)
+  import tensorflow as tf
+  import tensorflow_datasets as tfds
+
+  from shufflenet_jax.data import datasets, imagenet, shards
+
+  version = "1.0.0"
+  if options.name == "imagenet2012":
+    version = str(tfds.builder_cls(options.name).VERSION)
+    print(f"version {version}, that of {options.name} in the installed TFDS")
+  elif options.name in (*tfds.list_builders(with_community_datasets=False), "digits"):
+    # TFDS would look for its own dataset's configs there.
+    raise UserError(f"--name={options.name} is the name of a known dataset; choose another")
+  final = os.path.join(os.path.expanduser(options.to), options.name, version)
+  if os.path.exists(final) and not os.path.exists(shards.plan_path(final)):
+    raise UserError(f"{final} is there and not made by this command; choose another --name or --to, or remove it")
+
+  progress = _Progress()
+  splits = _open_sources(options, progress)
+  of_imagenet = options.name == "imagenet2012" or any(source.of_imagenet for source in splits.values())
+  if of_imagenet:
+    for split, source in splits.items():
+      names_and_labels = [(os.path.basename(p.name), p.label) for p in source.pictures]
+      imagenet.check(split, source.path, names_and_labels, options.allow_partial)
+    class_names = list(imagenet.class_names())
+  else:
+    class_names = _common_classes(*splits.values())
+  dealt = {split: shards.deal(options.name, split, source.pictures, options.shards) for split, source in splits.items()}
+  plan = _plan(options, version, splits, dealt)
+  if os.path.exists(final):
+    shards.check_same_plan(plan, final)
+    print(f"{final} is complete and made of the same: nothing to do")
+    return final
+
+  features = tfds.features.FeaturesDict(
+    {
+      "image": tfds.features.Image(encoding_format="jpeg" if of_imagenet else None),
+      "label": tfds.features.ClassLabel(names=class_names),
+      "file_name": tfds.features.Text(),  # ImageNet's as in TFDS, n01440764_10026.JPEG; else with the class folder
+    }
+  )
+  labels = {name: label for label, name in enumerate(class_names)}
+  serializer = tfds.core.example_serializer.ExampleSerializer(features.get_serialized_info())
+
+  def to_record(picture):
+    name = os.path.basename(picture.name) if of_imagenet else picture.name
+    example = {"image": _treat(options, picture.read()), "label": labels[picture.label], "file_name": os.fsencode(name)}
+    # As features.serialize_example, but that orders a record's fields by chance, anew in each process.
+    return serializer.get_tf_example(features.encode_example(example)).SerializeToString(deterministic=True)
+
+  work = f"{final}.incomplete"  # no version to TFDS
+  try:
+    with shards.locked(work):
+      shards.check_same_plan(plan, work)
+      _check_room(options, splits, work)
+      written = iter(shards.write(work, [s for split in dealt.values() for s in split], to_record, progress.show))
+      progress.clear()
+      written = {split: [next(written) for _ in dealt[split]] for split in splits}
+      bad = sorted(line for split in splits for shard in written[split] for line in shard.bad)
+      _judge_bad(bad, options, work)
+      tfds.folder_dataset.write_metadata(
+        data_dir=work,
+        version=version,
+        features=features,
+        split_infos=[
+          tfds.core.SplitInfo(split, [w.pictures for w in of_split], sum(w.record_bytes for w in of_split))
+          for split, of_split in written.items()
+        ],
+        description=_description(options, len(class_names), len(bad)),
+        supervised_keys=("image", "label"),
+        homepage="https://image-net.org/" if of_imagenet else "",
+        check_data=False,  # it would read one example; every shard was closed without an error
+      )
+      os.rename(work, final)
+      shards.forget(final)
+  except (OSError, tf.errors.OpError) as error:
+    is_tensorflow = isinstance(error, tf.errors.OpError)
+    words = datasets.plain(error) if is_tensorflow else f"{error.filename or work}: {error.strerror}"
+    raise UserError(
+      f"--to={options.to} cannot be written: {words}; whole shards are kept, and with room and permission the same"
+      " command goes on"
+    ) from None
+  _report(options, final, splits, written, len(class_names))
+  return final
+
+
+def _check_options(options: Options) -> None:
+  if not re.fullmatch(r"[a-z][a-z0-9_]*", options.name):  # TFDS looks for others under another spelling
+    raise UserError(f"--name={options.name} is no name for a dataset; use a-z, 0-9 and _, a letter first")
+  for flag in ("quality", "upright"):
+    if getattr(options, flag) and not options.short_side:
+      raise UserError(f"--{flag} needs --short_side: without it pictures are stored as they are")
+  if "://" in options.to:
+    raise UserError(f"--to={options.to} is no local folder; give one, and then: gsutil -m cp -r DIR {options.to}")
+
+
+def _open_sources(options: Options, progress: _Progress) -> dict:
+  from shufflenet_jax.data import sources
+
+  splits = {}
+  for split in ("train", "validation"):
+    path = os.path.expanduser(getattr(options, split))
+    splits[split] = sources.open_source(
+      f"--{split}", path, lambda count, split=split: progress.show(f"looking through {split}: {count:,} files")
+    )
+    progress.clear()
+    print(f"{split}: {len(splits[split].pictures):,} pictures in {path} ({splits[split].kind})", flush=True)
+    if splits[split].note:
+      print(splits[split].note)
+  return splits
+
+
+def _common_classes(train, validation) -> list[str]:
+  """The class folders, which must be the same in both."""
+  ours, theirs = ({p.label for p in source.pictures} for source in (train, validation))
+  said = []
+  for split, names in (("training", sorted(ours - theirs)), ("validation", sorted(theirs - ours))):
+    if names:
+      more = f" and {len(names) - 5:,} more" if len(names) > 5 else ""
+      said.append(f"only in {split}: {', '.join(names[:5])}{more}")
+  if said:
+    raise UserError(f"the classes of --train and --validation differ; {'; '.join(said)}")
+  names = sorted(ours)
+  if len(names) == 1:
+    raise UserError(f"--train={train.path} holds one class, {names[0]}; give what holds the class folders")
+  odd = [name for name in names if name != name.strip() or not name.isprintable()]
+  if odd:
+    raise UserError(f"class folder {odd[0]!r} has a name that TFDS cannot keep; rename it")
+  return names
+
+
+def _plan(options: Options, version: str, splits: dict, dealt: dict) -> dict:
+  """What decides the bytes of the dataset; --skip_bad and --allow_partial only decide whether there is one."""
+  import hashlib
+
+  treatment = "as they came"
+  if options.short_side:
+    treatment = f"short side {options.short_side}, quality {options.quality or QUALITY}"
+    treatment += ", upright" if options.upright else ""
+  plan = {"name": options.name, "version": version, "pictures": treatment}
+  for split, source in splits.items():
+    listing = hashlib.sha256()
+    for p in source.pictures:
+      listing.update(os.fsencode(f"{p.name}\0{p.label}\0{p.size}\n"))
+    plan[f"{split} pictures"] = len(source.pictures)
+    plan[f"{split} bytes"] = sum(p.size for p in source.pictures)
+    plan[f"{split} names and sizes"] = f"sha256 {listing.hexdigest()}"
+    plan[f"{split} shards"] = len(dealt[split])
+  return plan
+
+
+def _treat(options: Options, encoded: bytes) -> bytes:
+  """A picture's bytes as they are stored."""
+  from shufflenet_jax.data import recode
+
+  if not options.short_side:
+    recode.check(encoded)
+    return encoded
+  return recode.shrink(encoded, options.short_side, options.quality or QUALITY, options.upright)
+
+
+def _check_room(options: Options, splits: dict, work: str) -> None:
+  """Before hours of writing, where the size is known beforehand."""
+  there = sum(entry.stat().st_size for entry in os.scandir(work))
+  needed = sum(p.size + 200 for source in splits.values() for p in source.pictures) - there  # 200: label and name
+  free = shutil.disk_usage(work).free
+  if not options.short_side and needed > free:
+    raise UserError(
+      f"--to={options.to} has {free / 1e9:,.1f} GB of room, {needed / 1e9:,.1f} GB are needed; make room, and the same"
+      " command goes on"
+    )
+
+
+def _judge_bad(bad: list[str], options: Options, work: str) -> None:
+  """Lists the pictures that could not be decoded; more than --skip_bad of them are an error."""
+  if not bad:
+    return
+  with open(os.path.join(work, "skipped.txt"), "w", errors="surrogateescape") as file:
+    file.writelines(f"{line}\n" for line in bad)
+  if len(bad) > options.skip_bad:
+    more = f" and {len(bad) - 5:,} more, all in {file.name}" if len(bad) > 5 else ""
+    raise UserError(
+      f"{len(bad):,} pictures cannot be decoded: {'; '.join(bad[:5])}{more}; --skip_bad={len(bad)} leaves them out"
+      f" without doing the rest again; to mend them instead, remove {work} after it"
+    )
+  print(f"left out {len(bad):,} pictures that cannot be decoded (skipped.txt):", *bad, sep="\n  ")
+
+
+def _description(options: Options, num_classes: int, num_bad: int) -> str:
+  words = f"Pictures of {num_classes:,} classes, prepared by shufflenet_jax.data.prepare. "
+  if options.short_side:
+    from PIL import __version__
+
+    words += (
+      f"Those with a short side above {options.short_side} pixels were made smaller to it (Pillow {__version__},"
+      f" bilinear with antialiasing) and stored as JPEG of quality {options.quality or QUALITY} with 4:2:0 chroma, RGB"
+      " or grayscale; the others are stored as they came. EXIF orientation: "
+      + ("pixels turned upright." if options.upright else "ignored, pixels as they came.")
+    )
+  else:
+    words += "Stored byte for byte as they came; EXIF orientation is ignored."
+  return words + (f" {num_bad:,} could not be decoded and are left out: skipped.txt." if num_bad else "")
+
+
+def _report(options: Options, final: str, splits: dict, written: dict, num_classes: int) -> None:
+  print(final)
+  for split, source in splits.items():
+    of_class = Counter(p.label for p in source.pictures).values()
+    pictures, size = sum(w.pictures for w in written[split]), sum(w.file_bytes for w in written[split])
+    print(
+      f"  {split}: {pictures:,} pictures, {len(of_class):,} classes of {min(of_class):,} to {max(of_class):,},"
+      f" {len(written[split]):,} shards, {size / 1e6:,.1f} MB"
+      f" ({size / sum(p.size for p in source.pictures):.2f} of the source pictures)"
+    )
+  print(
+    f"train on it with: --config.data.name={options.name} --config.data.data_dir={os.path.expanduser(options.to)}"
+    f" --config.data.eval_split=validation --config.model.num_classes={num_classes}"
+  )
+
+
+def main(arguments: list[str]) -> int | None:
+  if arguments:
+    raise UserError(f"unexpected argument {arguments[0]!r}; flags begin with --")
+  # Pillow warns of odd tags and huge pictures; what it cannot decode it raises.
+  warnings.filterwarnings("ignore", module="PIL")
+  options = Options(**{field.name: getattr(flags.FLAGS, field.name) for field in dataclasses.fields(Options)})
+  try:
+    prepare(options)
+  except KeyboardInterrupt:
+    print("\nstopped; whole shards are kept, and the same command goes on", file=sys.stderr)
+    return 130  # as the shell says of what Ctrl-C ends
+  return None
+
+
+if __name__ == "__main__":
+  cli.run(main)
