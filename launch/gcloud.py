@@ -38,7 +38,7 @@ class Runner:
     """Tells of the progress; in a dry run as a comment, so that all of it is a shell script."""
     print("\n".join(f"# {line}" for line in text.splitlines()) if self.dry_run else text, flush=True)
 
-  def run(self, command: list[str], show: bool = True, note: str = "", shielded: bool = False) -> str:
+  def run(self, command: list[str], show: bool = True, note: str = "", shielded: bool = False, stdin: str = "") -> str:
     """Runs a command to its end; ends it where the launcher itself is interrupted.
 
     Args:
@@ -46,6 +46,7 @@ class Runner:
       show: pass what it writes on to the user as it comes, besides returning it.
       note: printed behind the command in a dry run.
       shielded: an interrupt at the terminal does not reach it.
+      stdin: what it reads.
 
     Returns:
       Its stdout; "" in a dry run.
@@ -55,9 +56,13 @@ class Runner:
     """
     if self.dry_run:
       print(shlex.join(command) + (f"  # {note}" if note else ""), flush=True)
+      if stdin:
+        self.say(stdin)
       return ""
     lines = []
-    with tempfile.TemporaryFile("w+") as errors:
+    with tempfile.TemporaryFile("w+") as errors, tempfile.TemporaryFile("w+") as given:
+      given.write(stdin)
+      given.seek(0)
       try:
         process = subprocess.Popen(
           command,

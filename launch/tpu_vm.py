@@ -115,7 +115,7 @@ def pack(flags: argparse.Namespace, runner: Runner) -> pathlib.Path:
   git = ["git", "-C", str(ROOT)]
   commit = flags.commit or "HEAD"
   try:
-    runner.run([*git, "rev-parse", "--verify", "--end-of-options", f"{commit}^{{commit}}"])
+    runner.run([*git, "rev-parse", "--verify", "--end-of-options", f"{commit}^{{commit}}"], show=False)
   except CommandFailed:
     raise UserError(f"--commit={commit} is no commit of {ROOT}") from None
   if not flags.commit:
