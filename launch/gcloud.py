@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
+import re
 import shlex
 import subprocess
 import sys
@@ -22,6 +23,15 @@ class CommandFailed(Exception):
     last = (text.strip().splitlines() or ["no message"])[-1]
     super().__init__(f"{' '.join(command[:5])} ... exited with {status}: {last}")
     self.status, self.text = status, text
+
+
+def quoted(command: list[str]) -> str:
+  """A command line for a POSIX shell; of --flag=value, the value alone is quoted."""
+  words = []
+  for word in command:
+    flag, equals, value = word.partition("=")
+    words.append(f"{flag}={shlex.quote(value)}" if equals and re.fullmatch(r"--[\w-]+", flag) else shlex.quote(word))
+  return " ".join(words)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +65,7 @@ class Runner:
       CommandFailed: its exit status is not 0, or there is no such program.
     """
     if self.dry_run:
-      print(shlex.join(command) + (f"  # {note}" if note else ""), flush=True)
+      print(quoted(command) + (f"  # {note}" if note else ""), flush=True)
       if stdin:
         self.say(stdin)
       return ""
@@ -95,7 +105,7 @@ class Runner:
   def attach(self, command: list[str]) -> int:
     """Runs a command with this terminal; returns its exit status."""
     if self.dry_run:
-      print(shlex.join(command), flush=True)
+      print(quoted(command), flush=True)
       return 0
     return subprocess.run(command).returncode
 
@@ -158,7 +168,7 @@ class TpuVm:
     command = command if isinstance(command, str) else shlex.join(command)
     return [
       "gcloud", "compute", "tpus", "tpu-vm", "ssh", self.name,
-      *self._where(), f"--worker={worker}", "--quiet", f"--command={command}",
+      *self._where(), f"--worker={worker}", f"--command={command}", "--quiet",
     ]  # fmt: skip
 
   def worker(self, *arguments: str, worker: str = "all") -> list[str]:

@@ -7,12 +7,11 @@ import contextlib
 import dataclasses
 import json
 import pathlib
-import shlex
 import signal
 import time
 
 from launch import outcomes
-from launch.gcloud import ARCHIVE, CHECKOUT, CommandFailed, Runner, TpuVm
+from launch.gcloud import ARCHIVE, CHECKOUT, CommandFailed, Runner, TpuVm, quoted
 from shufflenet_jax.errors import UserError
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -152,7 +151,7 @@ class Lifecycle:
 
   def remedy(self) -> str:
     """The command that deletes the slice, for a message."""
-    return f"delete it: {shlex.join(self.vm.delete())}"
+    return f"delete it: {quoted(self.vm.delete())}"
 
   @contextlib.contextmanager
   def deleted_on_error(self, keep: bool):

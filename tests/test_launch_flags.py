@@ -104,7 +104,8 @@ def test_what_is_packed(tmp_path, dirty):
 def test_slices_agree_with_libtpus_names():
   for name, wanted in {
     "v5e:2x2": ("v5litepod-4", 4, 1, 112), "v5e:2x4": ("v5litepod-8", 8, 1, 224),
-    "v5e:4x4": ("v5litepod-16", 16, 4, 112), "v5e:16x16": ("v5litepod-256", 256, 64, 112), "v4:2x2x1": ("v4-8", 4, 1, 240), "v5p:2x2x2": ("v5p-16", 8, 2, 208),
+    "v5e:4x4": ("v5litepod-16", 16, 4, 112), "v5e:16x16": ("v5litepod-256", 256, 64, 112),
+    "v4:2x2x1": ("v4-8", 4, 1, 240), "v5p:2x2x2": ("v5p-16", 8, 2, 208),
     "v6e:2x2": ("v6e-4", 4, 1, 180), "v6e:1x1": ("v6e-1", 1, 1, 44),
   }.items():  # fmt: skip
     s = slices.from_topology(name)
@@ -129,9 +130,12 @@ def test_gclouds_own_parser_takes_every_command(tmp_path):
   """Where gcloud is installed: its linter, which needs neither network nor account."""
   done = tpu_vm(tmp_path, "up", "--spot", "--dry_run", "--project=my-project", script=Script())
   printed = [line.partition("  # ")[0] for line in done.stdout.splitlines() if line.startswith("gcloud")]
-  (tmp_path / "commands").write_text("\n".join(sorted(set(printed))) + "\n")
-  lint = ["gcloud", "meta", "lint-gcloud-commands", f"--commands-file={tmp_path / 'commands'}"]
   environment = os.environ | {"CLOUDSDK_CONFIG": str(tmp_path / "config"), "CLOUDSDK_CORE_DISABLE_PROMPTS": "1"}
-  found = json.loads(subprocess.run(lint, env=environment, capture_output=True, text=True, timeout=120).stdout)
-  assert len(found) == len(set(printed)) > 5
-  assert [f["error_message"] for f in found if not f["success"]] == []
+  assert len(set(printed)) > 5
+  for command in sorted(set(printed)):
+    lint = ["gcloud", "meta", "lint-gcloud-commands", f"--command-string={command}"]
+    linted = subprocess.run(lint, env=environment, capture_output=True, text=True, timeout=120)
+    if not linted.stdout:
+      pytest.skip("this gcloud has no linter")
+    [found] = json.loads(linted.stdout)
+    assert found["success"], found["error_message"]
