@@ -1,12 +1,10 @@
 """Runs launch/tpu_vm in a scripted cloud."""
 
-import os
 import pathlib
 import subprocess
 import sys
 
 from tests import stand_in
-from tests.stand_in import Script
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 TRAINING = ["--config=configs/imagenet.py:scale=1.0,groups=3", "--workdir=gs://my-bucket/run"]
@@ -21,23 +19,16 @@ HAIRY = [
 
 
 def tpu_vm(folder, *flags, training=TRAINING, script=None, name="sn-1", kind="v5litepod-16", **options):
-  """Runs the launcher in a fresh cloud; its result, with `calls` and `cloud`."""
-  environment = stand_in.install(folder, script or Script()) if script or not folder.joinpath("bin").exists() else None
-  environment = environment or os.environ | {"STAND_IN": str(folder), "PATH": f"{folder}/bin:{os.environ['PATH']}"}
+  """Runs the launcher, with a script in a fresh cloud; its result, with `calls` and `cloud`."""
+  if script:
+    stand_in.install(folder, script)
   command, *rest = flags
   where = [f"--name={name}", "--zone=us-central1-a", f"--type={kind}", "--poll_seconds=0.01"]
-  if command in ("up", "setup", "run") and not any(flag.startswith("--commit") for flag in rest):
+  if command in ("up", "setup", "run") and not any(flag[:8] in ("--commit", "--allow_") for flag in rest):
     rest.append("--commit=HEAD")  # the tests run in a dirty tree as well
-  line = [
-    sys.executable,
-    "-S",
-    str(ROOT / "launch/tpu_vm"),
-    command,
-    *where,
-    *rest,
-    *(["--", *training] if command in ("up", "run") else []),
-  ]
-  done = subprocess.run(line, env=environment, capture_output=True, text=True, timeout=60, **options)
+  launcher = [sys.executable, "-S", str(ROOT / "launch/tpu_vm")]
+  line = [*launcher, command, *where, *rest, *(["--", *training] if command in ("up", "run") else [])]
+  done = subprocess.run(line, env=stand_in.environment(folder), capture_output=True, text=True, timeout=60, **options)
   assert "Traceback" not in done.stderr, done.stderr
   done.calls, done.cloud = stand_in.calls(folder), stand_in.cloud(folder)
   return done

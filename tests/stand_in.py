@@ -40,16 +40,21 @@ class Script:
 ENDS = ("FAILED", "SUSPENDED", "PREEMPTED")
 
 
-def install(folder: pathlib.Path, script: Script) -> dict[str, str]:
-  """Writes the script and the programs; the environment to call a launcher with."""
+def install(folder: pathlib.Path, script: Script) -> None:
+  """Writes the script and the programs."""
   (folder / "bin").mkdir(parents=True)
   for name in ("gcloud", "kubectl"):
     program = folder / "bin" / name
     program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -I -S "{__file__}" {name} "$@"\n')
     program.chmod(0o755)
   (folder / "script.json").write_text(json.dumps(dataclasses.asdict(script)))
-  (folder / "cloud.json").write_text(json.dumps({"exists": False, "created": 0, "most": 0}))
-  return os.environ | {"STAND_IN": str(folder), "PATH": f"{folder / 'bin'}:{os.environ['PATH']}"}
+  (folder / "cloud.json").write_text(json.dumps({"exists": False, "created": 0}))
+
+
+def environment(folder: pathlib.Path) -> dict[str, str]:
+  """What to call a launcher with."""
+  git = {f"GIT_{who}_{what}": "t@example.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+  return os.environ | git | {"STAND_IN": str(folder), "PATH": f"{folder / 'bin'}:{os.environ['PATH']}"}
 
 
 def calls(folder: pathlib.Path) -> list[list[str]]:
@@ -83,6 +88,8 @@ def gcloud(folder: pathlib.Path, arguments: list[str], script: dict, now: dict):
     fail(f"({verb}) NOT_FOUND: Resource '{arguments[4]}' was not found")
   elif (kind, verb) == ("queued-resources", "delete"):
     now["exists"] = False
+    for run in folder.glob("worker*/shufflenet_jax_run"):
+      shutil.rmtree(run)  # the disks go with the slice
   elif (kind, verb) == ("queued-resources", "describe"):
     state = "SUSPENDED" if now.get("gone") else "ACTIVE"
     if not now.get("gone") and now.get("looks", 0) < len(script["states"]):
@@ -117,7 +124,7 @@ def on_workers(folder: pathlib.Path, verb: str, arguments: list[str], flags: dic
       shutil.copy(arguments[4], home / arguments[5].partition(":")[2])
     else:
       # gcloud of the laptop is not that of the workers: there it only copies logs.
-      path = os.environ["PATH"].partition(":")[2]
+      path = f"{home}/bin:" + os.environ["PATH"].partition(":")[2]
       environment = os.environ | {"HOME": str(home), "PATH": path}
       done = subprocess.run(["bash", "-c", flags["command"]], cwd=home, env=environment, stdin=subprocess.DEVNULL)
       status = max(status, done.returncode)

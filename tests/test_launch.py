@@ -142,7 +142,7 @@ def test_a_worker_that_never_answers_is_named_and_the_slice_replaced(tmp_path):
 
 
 def test_an_interrupt_deletes_the_slice(tmp_path):
-  environment = stand_in.install(tmp_path, Script(reports=(["running"] * 4,) * 10_000))
+  stand_in.install(tmp_path, Script(reports=(["running"] * 4,) * 10_000))
   line = [
     sys.executable,
     "-S",

@@ -82,8 +82,8 @@ def test_what_is_packed(tmp_path, dirty):
   subprocess.run(["git", "clone", "-q", "--no-hardlinks", str(ROOT), str(clone)], check=True)
   for path in ("launch", "shufflenet_jax/tpu"):
     shutil.copytree(ROOT / path, clone / path, dirs_exist_ok=True)
-  author = {f"GIT_{who}_{what}": "t@example.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
-  environment = stand_in.install(tmp_path / "cloud", Script()) | author
+  stand_in.install(tmp_path / "cloud", Script())
+  environment = stand_in.environment(tmp_path / "cloud")
   subprocess.run(["git", "-C", str(clone), "add", "-A"], check=True)
   subprocess.run(["git", "-C", str(clone), "commit", "-qm", "x", "--allow-empty"], check=True, env=environment)
   if dirty:
