@@ -230,7 +230,12 @@ class Lifecycle:
 
   def worker_states(self) -> tuple[list[str], str]:
     """What each worker says (see `outcomes.of_workers`), and the newest line of one's log."""
-    text = self.on_all(self.vm.worker("report"), show=False)
+    try:
+      text = self.on_all(self.vm.worker("report"), show=False)
+    except CommandFailed as error:
+      if "No such file" in error.text:
+        raise UserError(f"{self.vm.name} is not set up: launch/tpu_vm setup") from None
+      raise
     hosts = self.vm.slice.hosts
     if self.runner.dry_run:
       return ["exited 0"] * hosts, ""

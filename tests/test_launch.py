@@ -152,7 +152,7 @@ def test_an_interrupt_deletes_the_slice(tmp_path):
     "--zone=us-central1-a",
     "--type=v5litepod-16",
   ]
-  with subprocess.Popen([*line, "--commit=HEAD", "--poll_seconds=0.05", "--", *TRAINING], env=environment,
+  with subprocess.Popen([*line, "--commit=HEAD", "--poll_seconds=0.05", "--", *TRAINING], env=stand_in.environment(tmp_path),
                         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:  # fmt: skip
     for _ in range(200):
       if any("worker.sh report" in a for call in stand_in.calls(tmp_path) for a in call):

@@ -85,6 +85,9 @@ def test_a_failure_then_a_preemption_then_done(slice_of_two):
 def test_detached_stopped_and_looked_at(slice_of_two):
   ends(slice_of_two, "wait wait 3", "wait wait 3")
   assert launch(slice_of_two, "create").returncode == 0
+  for command in ("status", "run"):
+    assert "sn-1 is not set up" in launch(slice_of_two, command).stderr
+  assert launch(slice_of_two, "setup").returncode == 0
   assert launch(slice_of_two, "status").returncode == outcomes.FAILED  # nothing was ever started
   assert launch(slice_of_two, "run").returncode == 0
   done = launch(slice_of_two, "status")
