@@ -48,12 +48,17 @@ if found != (chips, hosts, "tpu"):
 PYTHON
 }
 
+# After a restart of the VM the number may be another process's, and a dead one may stay as a zombie, without arguments.
+alive() {
+  tr '\0' ' ' 2>/dev/null <"/proc/$1/cmdline" | grep -q 'shufflenet_jax\.train'
+}
+
 state() {
   local what=idle
   if [ -f "$run/status" ]; then
     what="exited $(cat "$run/status")"
   elif [ -f "$run/pid" ]; then
-    if kill -0 "$(cat "$run/pid")" 2>/dev/null; then what=running; else what=lost; fi
+    if alive "$(cat "$run/pid")"; then what=running; else what=lost; fi
   fi
   echo "$what"
 }

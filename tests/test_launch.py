@@ -143,17 +143,10 @@ def test_a_worker_that_never_answers_is_named_and_the_slice_replaced(tmp_path):
 
 def test_an_interrupt_deletes_the_slice(tmp_path):
   stand_in.install(tmp_path, Script(reports=(["running"] * 4,) * 10_000))
-  line = [
-    sys.executable,
-    "-S",
-    str(ROOT / "launch/tpu_vm"),
-    "up",
-    "--name=sn-1",
-    "--zone=us-central1-a",
-    "--type=v5litepod-16",
-  ]
-  with subprocess.Popen([*line, "--commit=HEAD", "--poll_seconds=0.05", "--", *TRAINING], env=stand_in.environment(tmp_path),
-                        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:  # fmt: skip
+  line = [sys.executable, "-S", str(ROOT / "launch/tpu_vm"), "up", "--name=sn-1", "--zone=us-central1-a"]
+  line += ["--type=v5litepod-16", "--commit=HEAD", "--poll_seconds=0.05", "--", *TRAINING]
+  pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+  with subprocess.Popen(line, env=stand_in.environment(tmp_path), text=True, **pipes) as process:
     for _ in range(200):
       if any("worker.sh report" in a for call in stand_in.calls(tmp_path) for a in call):
         break
