@@ -76,7 +76,7 @@ class Runner:
       try:
         process = subprocess.Popen(
           command,
-          stdin=subprocess.DEVNULL,
+          stdin=given,
           stdout=subprocess.PIPE,
           stderr=errors,
           text=True,

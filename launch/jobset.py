@@ -41,7 +41,7 @@ def manifest(
         "command": ["python", "-u", "-m", "shufflenet_jax.train"],
         # Kubernetes replaces $(NAME), and $$ by $.
         "args": [argument.replace("$", "$$") for argument in arguments],
-        "ports": [{"containerPort": port} for port in (RUNTIME_PORT, COORDINATOR_PORT)],
+        "ports": [{"containerPort": port, "protocol": "TCP"} for port in (RUNTIME_PORT, COORDINATOR_PORT)],
         "resources": {"limits": {"google.com/tpu": slice_.chips_per_host}},
       }
     ],

@@ -50,7 +50,7 @@ PYTHON
 
 # After a restart of the VM the number may be another process's, and a dead one may stay as a zombie, without arguments.
 alive() {
-  tr '\0' ' ' 2>/dev/null <"/proc/$1/cmdline" | grep -q 'shufflenet_jax\.train'
+  grep -aqs 'shufflenet_jax\.train' "/proc/$1/cmdline"
 }
 
 state() {

@@ -27,6 +27,7 @@ class Script:
     states: of the queued resource, one a look; ACTIVE after the last, unless that is an end.
     reports: of worker.sh, one a look: a state for each worker, or "PREEMPTED"; done after the last.
     fail: (pattern of the call, exit status, stderr, how many times).
+    prints: (pattern of a call of kubectl, what it prints).
     on_workers: run what is sent to the workers here, in folders of their own.
   """
 
@@ -34,6 +35,7 @@ class Script:
   states: tuple[str, ...] = ()
   reports: tuple = ()
   fail: tuple[tuple[str, int, str, int], ...] = ()
+  prints: tuple[tuple[str, str], ...] = ()
   on_workers: bool = False
 
 
@@ -131,18 +133,26 @@ def on_workers(folder: pathlib.Path, verb: str, arguments: list[str], flags: dic
   sys.exit(status)
 
 
+def kubectl(arguments: list[str], script: dict):
+  for pattern, status, text, _ in script["fail"]:
+    if re.search(pattern, " ".join(arguments)):
+      fail(text, status)
+  for pattern, text in script["prints"]:
+    if re.search(pattern, " ".join(arguments)):
+      print(text)
+
+
 def main():
   folder, program, arguments = pathlib.Path(os.environ["STAND_IN"]), sys.argv[1], sys.argv[2:]
   with (folder / "calls.jsonl").open("a") as f:
     record = [program, *arguments]
-    f.write(json.dumps(record + [sys.stdin.read()] if "-" in arguments else record) + "\n")
+    f.write(json.dumps(record + [sys.stdin.read()] if "--filename=-" in arguments else record) + "\n")
   script, now = json.loads((folder / "script.json").read_text()), cloud(folder)
   try:
     if program == "gcloud":
       gcloud(folder, arguments, script, now)
-    for pattern, status, text, _ in script["fail"]:
-      if program == "kubectl" and re.search(pattern, " ".join(arguments)):
-        fail(text, status)
+    else:
+      kubectl(arguments, script)
   finally:
     (folder / "cloud.json").write_text(json.dumps(now))
 
