@@ -135,13 +135,14 @@ def pack(flags: argparse.Namespace, runner: Runner) -> pathlib.Path:
 def _status(life: Lifecycle) -> int:
   if life.runner.dry_run:
     life.runner.run(life.vm.describe())
-  else:
-    found = life.state()
-    if found is None:
-      raise UserError(f"there is no slice named {life.vm.name}")
-    life.runner.say(f"{life.vm.name}: {found[0]}" + (f" ({found[1]})" if found[1] else ""))
-    if found[0] != "ACTIVE":
-      return outcomes.FAILED if found[0] == "FAILED" else outcomes.RUNNING if not life.is_gone() else outcomes.PREEMPTED
+    life.worker_states()
+    return outcomes.DONE
+  found = life.state()
+  if found is None:
+    raise UserError(f"there is no slice named {life.vm.name}")
+  life.runner.say(f"{life.vm.name}: {found[0]}" + (f" ({found[1]})" if found[1] else ""))
+  if found[0] != "ACTIVE":
+    return outcomes.FAILED if found[0] == "FAILED" else outcomes.PREEMPTED if life.is_gone() else outcomes.RUNNING
   states, line = life.worker_states()
   outcome = outcomes.of_workers(states)
   life.runner.say("\n".join([*(f"  worker: {state}" for state in states), f"  {line}", outcomes.WORDS[outcome]]))
