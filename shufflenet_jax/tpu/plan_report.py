@@ -8,8 +8,8 @@ from shufflenet_jax.errors import UserError
 
 HELD = (
   "Times are estimates: the compiler's cycles at the clock given, without waiting for input, other chips or\n"
-  "evaluation. How far such estimates held: ResNet-50 on v3, 932 images/s a core estimated, 938 in a public MLPerf run;\n"
-  "that is one network on another generation. No ShuffleNet run on a TPU has been measured."
+  "evaluation. How far such estimates were seen to hold: ResNet-50 on v3, 932 images/s a core against 938 in a public\n"
+  "MLPerf run; one point, another network and generation. No ShuffleNet run on a TPU has been measured."
 )
 
 
@@ -34,7 +34,7 @@ def _block(p, num_train_steps: int) -> str:
     rows += [
       ("step", f"{p.step_ms:.2f} ms: {p.cycles / 1e6:.2f}M cycles at {p.clock_ghz:g} GHz (estimate)"),
       ("images/s", f"{p.images_per_second:,.0f} (estimate)"),
-      ("whole config", f"{p.hours:.1f} h, {p.chip_hours:.0f} chip-hours for {num_train_steps:,} steps (estimate)"),
+      ("whole config", f"{p.hours:.3g} h, {p.chip_hours:.3g} chip-hours for {num_train_steps:,} steps (estimate)"),
       ("interconnect", f"{p.interconnect_bytes / 1e6:.1f} MB a step sent by each chip"),
       ("each host", f"must feed {p.images_per_second_per_host:,.0f} images/s"),
       ("", f"can feed {p.host_images_per_second:,.0f}, pre-resized {p.host_images_per_second_resized:,.0f}"),
