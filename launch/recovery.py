@@ -44,6 +44,8 @@ def bring_up(
           life.create(capacity, wait_minutes, extra)
           life.wait_active(wait_minutes)
           life.setup(archive)
+        else:
+          life.on_all(life.vm.worker("stop", "60"))  # workers that wait for the one that failed
         life.start(arguments, logs)
         outcome, fresh = life.watch(max_hours), False
       except Preempted:
@@ -60,8 +62,6 @@ def bring_up(
       life.runner.say(f"recovery {recoveries} of {retry}: " + ("a new slice" if fresh else "the same slice"))
       if fresh:
         life.delete()  # ahead of the next request, so that there are never two
-      else:
-        life.on_all(life.vm.worker("stop", "60"))  # those that wait for the one that failed
     if keep:
       life.runner.say(f"{life.vm.name} is kept, and billed; {life.remedy()}")
     else:

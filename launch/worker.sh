@@ -102,7 +102,7 @@ start() {
   rm -f "$run/status" "$run/pid"
   printf '== %s\n' "$(date -u +%FT%TZ)" >>"$run/log.txt"
   setsid nohup "$BASH" launch/worker.sh job "$@" </dev/null >/dev/null 2>>"$run/log.txt" &
-  for _ in $(seq 50); do
+  for _ in $(seq 300); do
     [ -f "$run/pid" ] && break
     sleep 0.1
   done

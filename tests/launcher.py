@@ -28,7 +28,7 @@ def tpu_vm(folder, *flags, training=TRAINING, script=None, name="sn-1", kind="v5
     rest.append("--commit=HEAD")  # the tests run in a dirty tree as well
   launcher = [sys.executable, "-S", str(ROOT / "launch/tpu_vm")]
   line = [*launcher, command, *where, *rest, *(["--", *training] if command in ("up", "run") else [])]
-  done = subprocess.run(line, env=stand_in.environment(folder), capture_output=True, text=True, timeout=60, **options)
+  done = subprocess.run(line, env=stand_in.environment(folder), capture_output=True, text=True, timeout=300, **options)
   assert "Traceback" not in done.stderr, done.stderr
   done.calls, done.cloud = stand_in.calls(folder), stand_in.cloud(folder)
   return done

@@ -97,6 +97,14 @@ def test_a_failure_is_run_again_on_the_same_slice(tmp_path):
   assert verbs(done)[-8:] == ["start", "report", "stop", "start", "report", "stop", "start", "report"][-7:] + ["delete"]
 
 
+def test_a_slice_taken_away_between_two_starts_is_replaced(tmp_path):
+  script = Script(reports=(["exited 1", *["running"] * 3],), fail=(("worker.sh stop", 255, "Connection closed", 1),),
+                  states=("ACTIVE", "SUSPENDED", "ACTIVE"))  # fmt: skip
+  done = tpu_vm(tmp_path, *AWAY, script=script)
+  assert done.returncode == outcomes.DONE, done.stderr
+  assert done.cloud == done.cloud | {"exists": False, "created": 2}
+
+
 def test_what_a_retry_wont_mend_is_not_retried(tmp_path):
   done = tpu_vm(tmp_path, *AWAY, script=Script(reports=(["exited 2", "running", "exited 75", "exited 1"],)))
   assert done.returncode == outcomes.WRONG
@@ -147,12 +155,12 @@ def test_an_interrupt_deletes_the_slice(tmp_path):
   line += ["--type=v5litepod-16", "--commit=HEAD", "--poll_seconds=0.05", "--", *TRAINING]
   pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
   with subprocess.Popen(line, env=stand_in.environment(tmp_path), text=True, **pipes) as process:
-    for _ in range(200):
+    for _ in range(1200):
       if any("worker.sh report" in a for call in stand_in.calls(tmp_path) for a in call):
         break
       time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
-    _, stderr = process.communicate(timeout=30)
+    _, stderr = process.communicate(timeout=60)
   assert process.returncode == 130, stderr
   assert not stand_in.cloud(tmp_path)["exists"]
 

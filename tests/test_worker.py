@@ -1,5 +1,6 @@
 """launch/worker.sh for real: each worker is a folder here, training a stand-in; a recovery from end to end."""
 
+import contextlib
 import os
 import pathlib
 import signal
@@ -44,7 +45,10 @@ def slice_of_two(tmp_path):
     # As if setup had been here: it is not to install anything.
     stamp = subprocess.run(["sha256sum", "requirements.txt"], cwd=ROOT, capture_output=True, text=True).stdout
     (venv / "installed").write_text(stamp)
-  return tmp_path
+  yield tmp_path
+  for path in tmp_path.glob("worker*/shufflenet_jax_run/pid"):
+    with contextlib.suppress(ProcessLookupError):
+      os.kill(int(path.read_text()), signal.SIGKILL)
 
 
 def ends(folder: pathlib.Path, *per_worker: str):
