@@ -14,6 +14,7 @@ import os
 import pathlib
 import re
 import shutil
+import signal
 import subprocess
 import sys
 
@@ -28,7 +29,8 @@ class Script:
     reports: of worker.sh, one a look: a state for each worker, or "PREEMPTED"; done after the last.
     fail: (pattern of the call, exit status, stderr, how many times).
     prints: (pattern of a call of kubectl, what it prints).
-    on_workers: run what is sent to the workers here, in folders of their own.
+    on_workers: run what is sent to the workers here, in folders of their own; of `reports` only "PREEMPTED" counts then,
+      which sends SIGTERM to what runs there first. A run can so be rehearsed at a desk.
   """
 
   workers: int = 4
@@ -104,16 +106,21 @@ def gcloud(folder: pathlib.Path, arguments: list[str], script: dict, now: dict):
     print("PREEMPTED" if now.get("gone") else "READY")
   elif now.get("gone"):
     fail("[0] Connection timed out", 255)
-  elif script["on_workers"]:
-    on_workers(folder, verb, arguments, flags, script["workers"])
-  elif "worker.sh report" in flags.get("command", ""):
-    n = now["reports"] = now.get("reports", 0) + 1
-    report = script["reports"][n - 1] if n <= len(script["reports"]) else ["exited 0"] * script["workers"]
+  else:
+    report = None
+    if "worker.sh report" in flags.get("command", ""):
+      n = now["reports"] = now.get("reports", 0) + 1
+      report = script["reports"][n - 1] if n <= len(script["reports"]) else None
     if report == "PREEMPTED":
       now["gone"] = True
+      for pid in folder.glob("worker*/shufflenet_jax_run/pid"):  # the notice that VMs get
+        os.kill(int(pid.read_text()), signal.SIGTERM)
       fail("[1] Connection closed by remote host", 255)
-    for state in report:
-      print(f"state: {state} | step {n}")
+    if script["on_workers"]:
+      on_workers(folder, verb, arguments, flags, script["workers"])
+    elif "worker.sh report" in flags.get("command", ""):
+      for state in report or ["exited 0"] * script["workers"]:
+        print(f"state: {state} | step {now['reports']}")
 
 
 def on_workers(folder: pathlib.Path, verb: str, arguments: list[str], flags: dict, workers: int):

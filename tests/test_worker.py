@@ -23,7 +23,7 @@ echo $((n + 1)) >"$HOME/starts"
 how=$(sed -n "$((n + 1))p" "$HOME/ends")
 echo "training, start $((n + 1)): $how"
 if [ "$how" = wait ]; then
-  trap 'exit 75' TERM
+  trap 'echo TERM >>"$HOME/told"; exit 75' TERM
   while :; do sleep 0.05; done
 fi
 exit "$how"
@@ -31,9 +31,9 @@ exit "$how"
 
 
 @pytest.fixture
-def slice_of_two(tmp_path):
+def slice_of_two(tmp_path, request):
   """v6e-16 has four workers, v5p-16 two: this is one, as a folder with two home directories."""
-  stand_in.install(tmp_path, Script(workers=2, on_workers=True))
+  stand_in.install(tmp_path, Script(workers=2, on_workers=True, reports=getattr(request, "param", ())))
   for i in range(2):
     venv = tmp_path / f"worker{i}/shufflenet_jax_venv"
     (venv / "bin").mkdir(parents=True)
@@ -84,6 +84,16 @@ def test_a_failure_then_a_preemption_then_done(slice_of_two):
   assert (
     done.stdout.index("the same slice") < done.stdout.index("a new slice") < done.stdout.index("deleted sn-1\nabout")
   )
+
+
+@pytest.mark.parametrize("slice_of_two", [(None, None, "PREEMPTED")], indirect=True)
+def test_a_slice_taken_away_mid_run_has_had_its_sigterm(slice_of_two):
+  ends(slice_of_two, "wait 0", "wait 0")
+  done = launch(slice_of_two, "up", "--retry=1")
+  assert done.returncode == 0, done.stderr + done.stdout
+  assert done.cloud == done.cloud | {"exists": False, "created": 2}
+  assert [(slice_of_two / f"worker{i}/starts").read_text() for i in range(2)] == ["2\n", "2\n"]
+  assert [(slice_of_two / f"worker{i}/told").read_text() for i in range(2)] == ["TERM\n", "TERM\n"]
 
 
 def test_detached_stopped_and_looked_at(slice_of_two):
