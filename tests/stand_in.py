@@ -29,8 +29,8 @@ class Script:
     reports: of worker.sh, one a look: a state for each worker, or "PREEMPTED"; done after the last.
     fail: (pattern of the call, exit status, stderr, how many times).
     prints: (pattern of a call of kubectl, what it prints).
-    on_workers: run what is sent to the workers here, in folders of their own; of `reports` only "PREEMPTED" counts then,
-      which sends SIGTERM to what runs there first. A run can so be rehearsed at a desk.
+    on_workers: run what is sent to the workers here, in folders of their own, as a rehearsal at a desk; of `reports`
+      only "PREEMPTED" counts then, which sends SIGTERM to what runs there first.
   """
 
   workers: int = 4
@@ -93,7 +93,7 @@ def gcloud(folder: pathlib.Path, arguments: list[str], script: dict, now: dict):
   elif (kind, verb) == ("queued-resources", "delete"):
     now["exists"] = False
     for run in folder.glob("worker*/shufflenet_jax_run"):
-      shutil.rmtree(run)  # the disks go with the slice
+      shutil.rmtree(run, ignore_errors=True)  # the disks go with the slice
   elif (kind, verb) == ("queued-resources", "describe"):
     state = "SUSPENDED" if now.get("gone") else "ACTIVE"
     if not now.get("gone") and now.get("looks", 0) < len(script["states"]):

@@ -39,6 +39,7 @@ if __name__ == "__main__":
 LANES = 128  # a batch that is no multiple of it leaves lanes empty
 LARGEST_SCALED_BATCH = 8192  # to which the linear scaling rule was shown to hold (Goyal et al., 2017)
 BYTES = {"f32": 4, "s32": 4, "u32": 4, "bf16": 2, "f16": 2, "pred": 1, "u8": 1, "s8": 1}
+_VCPUS_PER_CHIP = [f"{g.name} has {g.machine_types[4][1] // 4}" for g in slices.GENERATIONS.values()]
 
 
 @dataclasses.dataclass
@@ -146,7 +147,10 @@ def fill(plan: Plan, program, num_train_steps: int) -> None:
     plan.hours *= plan.images_per_second_per_host / plan.host_images_per_second
     resized = plan.images_per_second_per_host <= plan.host_images_per_second_resized
     remedy = "pictures resized beforehand (data.prepare --short_side=256) " + (
-      "would do" if resized else f"would bring {plan.host_images_per_second_resized:,.0f}; fewer chips a host as well"
+      "would do"
+      if resized
+      else f"would bring {plan.host_images_per_second_resized:,.0f}; or more vCPUs a chip: "
+      + ", ".join(_VCPUS_PER_CHIP)
     )
     plan.warnings.append(
       f"input-bound: each host must feed {plan.images_per_second_per_host:,.0f} images/s and can"

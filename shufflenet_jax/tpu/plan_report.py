@@ -85,10 +85,12 @@ def draw(plans, config, path: str) -> None:
 
   matplotlib.use("Agg")
   import matplotlib.pyplot as plt
+  from matplotlib import ticker
 
   figure, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
   done = [p for p in plans if p.cycles]
-  chips = np.array(sorted({1, *(p.chips for p in done)} | {2 * max((p.chips for p in done), default=1)}))
+  counts = {p.chips for p in done} or {1}
+  chips = np.array([min(counts) / 2, *sorted(counts), 2 * max(counts)])
   images = config.num_train_steps * config.batch_size
   for i, generation in enumerate(sorted({p.topology.partition(":")[0] for p in done})):
     own = sorted((p for p in done if p.topology.startswith(f"{generation}:")), key=lambda p: p.chips)
@@ -102,7 +104,10 @@ def draw(plans, config, path: str) -> None:
     axes.fill_between(chips, fed, fed / 1e3, color=colour, alpha=0.12, label=f"{generation}, input-bound")
   lowest = min((p.step_hours for p in done), default=1)
   axes.set(xscale="log", yscale="log", xlabel="chips", ylabel="hours for the whole config", ylim=(lowest / 3, None))
-  axes.set_xticks([int(c) for c in chips], [str(c) for c in chips], minor=False)
+  axes.set_xticks(chips, [f"{c:g}" for c in chips])
+  axes.xaxis.set_minor_locator(ticker.NullLocator())
+  for which in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
+    which(ticker.FuncFormatter(lambda hours, _: f"{hours:.2g}"))
   axes.set_title(
     f"{config.model.network}, batch {config.batch_size}, {config.num_train_steps:,} steps (x: input-bound)"
   )
