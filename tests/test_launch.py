@@ -180,6 +180,10 @@ def test_keep_leaves_the_slice_and_says_so(tmp_path):
   assert done.returncode == outcomes.FAILED
   assert done.cloud["exists"]
   assert "kept, and billed; delete it: gcloud" in done.stdout
+  done = tpu_vm(tmp_path / "done", "up", "--keep", script=Script())
+  assert done.returncode == outcomes.DONE
+  assert done.cloud["exists"]
+  assert "kept, and billed; delete it: gcloud" in done.stdout
 
 
 def test_somebody_elses_slice_of_that_name_is_left_alone(tmp_path):

@@ -106,8 +106,9 @@ def draw(plans, config, path: str) -> None:
   axes.set(xscale="log", yscale="log", xlabel="chips", ylabel="hours for the whole config", ylim=(lowest / 3, None))
   axes.set_xticks(chips, [f"{c:g}" for c in chips])
   axes.xaxis.set_minor_locator(ticker.NullLocator())
-  for which in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
-    which(ticker.FuncFormatter(lambda hours, _: f"{hours:.2g}"))
+  axes.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+  axes.yaxis.set_major_formatter(ticker.FuncFormatter(lambda hours, _: f"{hours:g}"))
+  axes.yaxis.set_minor_locator(ticker.NullLocator())
   axes.set_title(
     f"{config.model.network}, batch {config.batch_size}, {config.num_train_steps:,} steps (x: input-bound)"
   )
