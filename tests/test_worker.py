@@ -14,6 +14,8 @@ from tests import stand_in
 from tests.launcher import HAIRY, ROOT, TRAINING, tpu_vm
 from tests.stand_in import Script
 
+pytestmark = pytest.mark.skipif(not os.path.exists("/proc/self/cmdline"), reason="the workers are Linux machines")
+
 # In place of a worker's Python: says how it was called, and ends as `ends` has it; "wait": at SIGTERM, with 75.
 PYTHON = """#!/bin/bash
 if [ "$1" = - ]; then cat >/dev/null; echo "jax: $2 chips on $3 hosts"; exit; fi
