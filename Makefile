@@ -2,7 +2,7 @@
 # make test         the tests
 # make test-slow    training and full-size passes of every comparison network
 # make test-torch   the tests against PyTorch, which is installed for them
-# make lint         ruff
+# make lint         ruff, shellcheck
 # make install      .venv/ alone; every other target makes it first
 PYTHON ?= python3
 SEED ?= 0
@@ -49,3 +49,4 @@ test-torch: .venv/installed-torch
 lint: install
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
+	.venv/bin/shellcheck launch/*.sh .ci/run

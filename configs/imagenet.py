@@ -4,8 +4,17 @@
         --config.data.data_dir=gs://BUCKET/tensorflow_datasets
 
 Arguments: network (shufflenet_v1 unless given; see NETWORKS below) and any field of its own, for instance
-scale=2.0,groups=3,se=True or network=mobilenet_v1,scale=0.5 or network=resnet,mflops=38.
-Hardware: any TPU slice or GPUs whose number divides the batch; the paper used four GPUs.
+scale=2.0,groups=3,se=True or network=mobilenet_v1,scale=0.5 or network=resnet,mflops=38. And batch: the learning rate
+goes with it (0.5 for 1024), the number of steps against it, and a larger one than the paper's is warmed up for 5
+epochs (Goyal et al., 2017, who saw that rule hold up to 8192). 128 images a chip fill a TPU's lanes:
+
+  v5litepod-8, v6e-8, v4-16, v5p-16     8 chips    batch=1024, the paper's own
+  v5litepod-16, v6e-16, v4-32, v5p-32   16 chips   batch=2048
+  v5litepod-32, v6e-32, v4-64, v5p-64   32 chips   batch=4096
+  v5litepod-64, v6e-64, v4-128          64 chips   batch=8192
+
+Hardware: any TPU slice or GPUs whose number divides the batch; the paper used four GPUs. What a slice would take:
+`python -m shufflenet_jax.tpu.plan`.
 To expect: the paper's top-1 error, 32.6 % for 1x g=3 (Table 2). Not yet measured with this code.
 """
 
@@ -38,6 +47,10 @@ NETWORKS = {
 }
 WITHOUT_BATCH_NORM = ("vgg16", "alexnet", "squeezenet")
 
+PAPER_BATCH = 1024
+TRAINING_IMAGES = 1_281_167
+WARMUP_EPOCHS = 5
+
 
 def get_config(arguments: str = "scale=1.0,groups=3"):
   """A config with every field there is; `arguments` is `name=value,...`, see above."""
@@ -45,7 +58,7 @@ def get_config(arguments: str = "scale=1.0,groups=3"):
   config.seed = 0
   config.init_from = ""  # a checkpoint to fine-tune: its network and picture scaling are taken, a new head if need be
   config.num_train_steps = 300_000
-  config.batch_size = 1024  # global
+  config.batch_size = PAPER_BATCH  # global
   config.eval_batch_size = 1024  # global
   config.accumulate_steps = 1  # micro-batches per step, where a device's share of the batch does not fit
   config.log_every_steps = 100
@@ -54,13 +67,13 @@ def get_config(arguments: str = "scale=1.0,groups=3"):
   config.keep_checkpoints = 3  # newest; the best evaluated one is kept besides
 
   given = dict(argument.partition("=")[::2] for argument in arguments.split(",") if argument)
-  name = given.pop("network", "shufflenet_v1")
+  name, batch = given.pop("network", "shufflenet_v1"), given.pop("batch", str(PAPER_BATCH))
   if name not in NETWORKS:
     raise ValueError(f"network={name} is not one of {', '.join(NETWORKS)}")
   config.model = ml_collections.ConfigDict({"network": name, **NETWORKS[name]})
   for field, value in given.items():
     if field not in NETWORKS[name]:
-      raise ValueError(f"network {name} takes no argument {field!r}; it takes {', '.join(NETWORKS[name]) or 'none'}")
+      raise ValueError(f"network {name} takes no argument {field!r}; it takes {', '.join([*NETWORKS[name], 'batch'])}")
     default = NETWORKS[name][field]
     try:
       config.model[field] = value if isinstance(default, str) else _number(value, type(default))
@@ -99,7 +112,21 @@ def get_config(arguments: str = "scale=1.0,groups=3"):
     config.data.min_crop_area = 0.49  # section 4: less aggressive scale augmentation for small networks
   if name in WITHOUT_BATCH_NORM:
     config.optimizer.learning_rate = 0.01  # as their papers; 0.5 diverges without batch norm
+  if not (batch.isdecimal() and int(batch)):
+    raise ValueError(f"batch={batch} is not a positive number like {PAPER_BATCH}")
+  _scale_to_batch(config, int(batch))
   return config
+
+
+def _scale_to_batch(config, batch: int):
+  """The same epochs with another batch: the linear scaling rule, with warm-up where the rate is above the paper's."""
+  ratio = batch / PAPER_BATCH
+  config.batch_size = batch
+  config.optimizer.learning_rate *= ratio
+  config.num_train_steps = round(config.num_train_steps / ratio)
+  config.eval_every_steps = max(round(config.eval_every_steps / ratio), 1)
+  if ratio > 1:
+    config.optimizer.warmup_steps = round(WARMUP_EPOCHS * TRAINING_IMAGES / batch)
 
 
 def _number(text: str, kind: type):

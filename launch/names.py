@@ -1,0 +1,55 @@
+"""Names that leave this machine: checked against what Google Cloud allows, before anything is run."""
+
+from __future__ import annotations
+
+import re
+
+from shufflenet_jax.errors import UserError
+
+# flag -> (pattern, in words)
+_PATTERNS = {
+  "name": (
+    r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?",
+    "lower-case letters, digits and dashes, as shufflenet-1",
+  ),
+  "zone": (r"[a-z]+(-[a-z]+)+[0-9]+-[a-z]", "a zone, as us-central1-a"),
+  "project": (r"([a-z0-9.-]+:)?[a-z][-a-z0-9]{4,28}[a-z0-9]", "a project's ID, as my-project-123"),
+  "bucket": (r"gs://[a-z0-9][-a-z0-9._]{1,220}[a-z0-9](/[-A-Za-z0-9._=]+)*/?", "gs://BUCKET or gs://BUCKET/FOLDER"),
+  "namespace": (r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", "lower-case letters, digits and dashes"),
+  "service_account": (r"[-a-z0-9@.]+", "a service account's name"),
+  "image": (r"[a-z0-9][-a-z0-9._:/@]+", "an image, as us-docker.pkg.dev/PROJECT/REPOSITORY/shufflenet_jax:TAG"),
+}
+
+
+def check(flag: str, value: str | None) -> None:
+  """Raises a UserError unless a flag's value, where there is one, is of the form that its name has to have."""
+  pattern, words = _PATTERNS[flag]
+  if value is not None and not re.fullmatch(pattern, value):
+    raise UserError(f"--{flag}={value!r} must be {words}")
+
+
+def flag_value(arguments: list[str], name: str) -> str | None:
+  """The value of `--name=value` or `--name value` in a training command line; the last one counts."""
+  value = None
+  for i, argument in enumerate(arguments):
+    if argument == f"--{name}" and i + 1 < len(arguments):
+      value = arguments[i + 1]
+    elif argument.startswith(f"--{name}="):
+      value = argument.partition("=")[2]
+  return value
+
+
+def check_training(arguments: list[str], distributed: bool) -> list[str]:
+  """The arguments of `python -m shufflenet_jax.train`: --config and --workdir are there, --distributed where needed.
+
+  Raises:
+    UserError: one is missing.
+  """
+  for name in ("config", "workdir"):
+    if not flag_value(arguments, name):
+      raise UserError(
+        f"--{name} is missing behind --; for instance -- --config=configs/imagenet.py --workdir=gs://B/run"
+      )
+  if distributed and "--distributed" not in arguments:
+    return ["--distributed", *arguments]
+  return arguments

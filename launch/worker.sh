@@ -1,0 +1,139 @@
+#!/usr/bin/env bash
+# What happens on each worker (VM) of a slice; launch/tpu_vm calls it over ssh, on all of them at once.
+#
+#   worker.sh setup               a virtual environment with the pinned requirements
+#   worker.sh check CHIPS HOSTS   JAX sees all chips of the slice
+#   worker.sh start LOGS ARG...   python -m shufflenet_jax.train ARG... in the background; LOGS: gs://... or ""
+#   worker.sh report              "state: S | newest line of the log"; S: running, exited STATUS, lost (gone without a
+#                                 status) or idle
+#   worker.sh log LINES [follow]
+#   worker.sh stop SECONDS        SIGTERM, which leads to a checkpoint; SIGKILL after that many seconds
+#
+# Each may be repeated: what is done already is not done again.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+venv=$HOME/shufflenet_jax_venv
+run=$HOME/shufflenet_jax_run # log, pid and exit status of the newest run
+uv_version=0.13.9
+
+setup() {
+  local wanted
+  wanted=$(sha256sum requirements.txt)
+  if [ "$(cat "$venv/installed" 2>/dev/null)" = "$wanted" ]; then
+    echo "requirements are installed already"
+    return
+  fi
+  # TPU VM images have Python 3.10; uv brings a newer one without touching the system's.
+  python3 -m pip install --quiet --user "uv==$uv_version"
+  python3 -m uv venv --quiet --clear --python 3.11 "$venv"
+  python3 -m uv pip install --quiet --python "$venv/bin/python" -r requirements.txt
+  echo "$wanted" >"$venv/installed"
+  echo "installed the pinned requirements"
+}
+
+check() {
+  # Every host has to be in this at the same time: a slice shows its chips only to all of them together.
+  timeout 600 "$venv/bin/python" - "$1" "$2" <<'PYTHON'
+import sys
+
+import jax
+
+chips, hosts = map(int, sys.argv[1:])
+if hosts > 1:
+  jax.distributed.initialize()
+found = (jax.device_count(), jax.process_count(), jax.default_backend())
+print(f"jax {jax.__version__}: {found[0]} x {jax.devices()[0].device_kind} on {found[1]} hosts")
+if found != (chips, hosts, "tpu"):
+  sys.exit(f"error: wanted {chips} chips on {hosts} hosts (tpu), found {found[0]} on {found[1]} ({found[2]})")
+PYTHON
+}
+
+# After a restart of the VM the number may be another process's, and a dead one may stay as a zombie, without arguments.
+alive() {
+  grep -aqs 'shufflenet_jax\.train' "/proc/$1/cmdline"
+}
+
+state() {
+  local what=idle
+  if [ -f "$run/status" ]; then
+    what="exited $(cat "$run/status")"
+  elif [ -f "$run/pid" ]; then
+    if alive "$(cat "$run/pid")"; then what=running; else what=lost; fi
+  fi
+  echo "$what"
+}
+
+report() {
+  echo "state: $(state) | $(tail -n 1 "$run/log.txt" 2>/dev/null)"
+}
+
+copy_log() {
+  [ -z "$1" ] || gcloud storage cp "$run/log.txt" "${1%/}/$(hostname).txt" --quiet >/dev/null 2>&1 || true
+}
+
+# Runs detached: the training process's exit status must be written down even though nobody waits for it.
+job() {
+  local logs=$1 status=0 trainer copier
+  shift
+  "$venv/bin/python" -u -m shufflenet_jax.train "$@" >>"$run/log.txt" 2>&1 &
+  trainer=$!
+  echo "$trainer" >"$run/pid"
+  while sleep 60; do copy_log "$logs"; done &
+  copier=$!
+  trap 'kill -TERM "$trainer" 2>/dev/null || true' TERM
+  # A signal ends `wait` early; only when the process is gone is its status the one to keep.
+  while
+    status=0
+    wait "$trainer" || status=$?
+    kill -0 "$trainer" 2>/dev/null
+  do :; done
+  echo "$status" >"$run/status.part"
+  mv "$run/status.part" "$run/status"
+  kill "$copier" 2>/dev/null || true
+  copy_log "$logs"
+}
+
+start() {
+  mkdir -p "$run"
+  if [ "$(state)" = running ]; then
+    echo "already running"
+    return
+  fi
+  rm -f "$run/status" "$run/pid"
+  printf '== %s\n' "$(date -u +%FT%TZ)" >>"$run/log.txt"
+  setsid nohup "$BASH" launch/worker.sh job "$@" </dev/null >/dev/null 2>>"$run/log.txt" &
+  for _ in $(seq 300); do
+    [ -f "$run/pid" ] && break
+    sleep 0.1
+  done
+  echo "started, process $(cat "$run/pid"), log in $run/log.txt"
+}
+
+stop() {
+  if [ "$(state)" != running ]; then
+    state
+    return
+  fi
+  kill -TERM "$(cat "$run/pid")"
+  for _ in $(seq "$1"); do
+    [ "$(state)" = running ] || break
+    sleep 1
+  done
+  if [ "$(state)" = running ]; then
+    kill -KILL "$(cat "$run/pid")"
+    sleep 1
+  fi
+  state
+}
+
+log() {
+  if [ "${2:-}" = follow ]; then exec tail -n "$1" -F "$run/log.txt"; fi
+  tail -n "$1" "$run/log.txt"
+}
+
+command=${1:?setup, check, start, report, log or stop}
+shift
+case $command in
+  setup | check | start | job | report | log | stop) "$command" "$@" ;;
+  *) echo "error: $command is none of setup, check, start, report, log, stop" >&2 && exit 2 ;;
+esac

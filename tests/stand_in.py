@@ -1,0 +1,168 @@
+"""Stands in for gcloud and kubectl: records each call, plays a scripted cloud, bills for what is left running.
+
+Run as a program by the wrappers that `install` writes; $STAND_IN is its folder:
+
+  calls.jsonl   one line a call: its arguments; for kubectl its stdin, too
+  script.json   what happens: see `Script`
+  cloud.json    what there is now: whether the slice exists, how many were ever created
+  worker<i>/    home directory of a worker, with `on_workers`
+"""
+
+import dataclasses
+import json
+import os
+import pathlib
+import re
+import shutil
+import signal
+import subprocess
+import sys
+
+
+@dataclasses.dataclass
+class Script:
+  """What the cloud does.
+
+  Attributes:
+    workers: of the slice.
+    states: of the queued resource, one a look; ACTIVE after the last, unless that is an end.
+    reports: of worker.sh, one a look: a state for each worker, or "PREEMPTED"; done after the last.
+    fail: (pattern of the call, exit status, stderr, how many times).
+    prints: (pattern of a call of kubectl, what it prints).
+    on_workers: run what is sent to the workers here, in folders of their own, as a rehearsal at a desk; of `reports`
+      only "PREEMPTED" counts then, which sends SIGTERM to what runs there first.
+  """
+
+  workers: int = 4
+  states: tuple[str, ...] = ()
+  reports: tuple = ()
+  fail: tuple[tuple[str, int, str, int], ...] = ()
+  prints: tuple[tuple[str, str], ...] = ()
+  on_workers: bool = False
+
+
+ENDS = ("FAILED", "SUSPENDED", "PREEMPTED")
+
+
+def install(folder: pathlib.Path, script: Script) -> None:
+  """Writes the script and the programs."""
+  (folder / "bin").mkdir(parents=True)
+  for name in ("gcloud", "kubectl"):
+    program = folder / "bin" / name
+    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -I -S "{__file__}" {name} "$@"\n')
+    program.chmod(0o755)
+  (folder / "script.json").write_text(json.dumps(dataclasses.asdict(script)))
+  (folder / "cloud.json").write_text(json.dumps({"exists": False, "created": 0}))
+
+
+def environment(folder: pathlib.Path) -> dict[str, str]:
+  """What to call a launcher with."""
+  git = {f"GIT_{who}_{what}": "t@example.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+  return os.environ | git | {"STAND_IN": str(folder), "PATH": f"{folder / 'bin'}:{os.environ['PATH']}"}
+
+
+def calls(folder: pathlib.Path) -> list[list[str]]:
+  """The arguments of each call."""
+  path = folder / "calls.jsonl"
+  return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def cloud(folder: pathlib.Path) -> dict:
+  """What there is."""
+  return json.loads((folder / "cloud.json").read_text())
+
+
+def fail(text: str, status: int = 1):
+  print(f"ERROR: {text}", file=sys.stderr)
+  sys.exit(status)
+
+
+def gcloud(folder: pathlib.Path, arguments: list[str], script: dict, now: dict):
+  for i, (pattern, status, text, times) in enumerate(script["fail"]):
+    if re.search(pattern, " ".join(arguments)) and now.setdefault(f"failed{i}", 0) < times:
+      now[f"failed{i}"] += 1
+      fail(text, status)
+  flags = dict(a[2:].partition("=")[::2] for a in arguments if a.startswith("--"))
+  kind, verb = arguments[2:4]
+  if (kind, verb) == ("queued-resources", "create"):
+    if now["exists"]:
+      fail("ALREADY_EXISTS: Resource already exists")
+    now |= {"exists": True, "created": now["created"] + 1, "gone": False}
+  elif not now["exists"]:
+    fail(f"({verb}) NOT_FOUND: Resource '{arguments[4]}' was not found")
+  elif (kind, verb) == ("queued-resources", "delete"):
+    now["exists"] = False
+    for run in folder.glob("worker*/shufflenet_jax_run"):
+      shutil.rmtree(run, ignore_errors=True)  # the disks go with the slice
+  elif (kind, verb) == ("queued-resources", "describe"):
+    state = "SUSPENDED" if now.get("gone") else "ACTIVE"
+    if not now.get("gone") and now.get("looks", 0) < len(script["states"]):
+      state = script["states"][now.setdefault("looks", 0)]
+      now["looks"] += 1
+      now["gone"] = state in ENDS
+    reason = {"failedData": {"error": {"message": "no capacity"}}} if state == "FAILED" else {}
+    print(json.dumps({"state": {"state": state, **reason}}))
+  elif (kind, verb) == ("tpu-vm", "describe"):
+    print("PREEMPTED" if now.get("gone") else "READY")
+  elif now.get("gone"):
+    fail("[0] Connection timed out", 255)
+  else:
+    report = None
+    if "worker.sh report" in flags.get("command", ""):
+      n = now["reports"] = now.get("reports", 0) + 1
+      report = script["reports"][n - 1] if n <= len(script["reports"]) else None
+    if report == "PREEMPTED":
+      now["gone"] = True
+      for pid in folder.glob("worker*/shufflenet_jax_run/pid"):  # the notice that VMs get
+        os.kill(int(pid.read_text()), signal.SIGTERM)
+      fail("[1] Connection closed by remote host", 255)
+    if script["on_workers"]:
+      on_workers(folder, verb, arguments, flags, script["workers"])
+    elif "worker.sh report" in flags.get("command", ""):
+      for state in report or ["exited 0"] * script["workers"]:
+        print(f"state: {state} | step {now['reports']}")
+
+
+def on_workers(folder: pathlib.Path, verb: str, arguments: list[str], flags: dict, workers: int):
+  """scp and ssh, as a worker's login shell would have it."""
+  status = 0
+  for i in range(workers) if flags["worker"] == "all" else [int(flags["worker"])]:
+    home = folder / f"worker{i}"
+    home.mkdir(exist_ok=True)
+    if verb == "scp":
+      shutil.copy(arguments[4], home / arguments[5].partition(":")[2])
+    else:
+      # gcloud of the laptop is not that of the workers: there it only copies logs.
+      path = f"{home}/bin:" + os.environ["PATH"].partition(":")[2]
+      environment = os.environ | {"HOME": str(home), "PATH": path}
+      done = subprocess.run(["bash", "-c", flags["command"]], cwd=home, env=environment, stdin=subprocess.DEVNULL)
+      status = max(status, done.returncode)
+  sys.exit(status)
+
+
+def kubectl(arguments: list[str], script: dict):
+  for pattern, status, text, _ in script["fail"]:
+    if re.search(pattern, " ".join(arguments)):
+      fail(text, status)
+  for pattern, text in script["prints"]:
+    if re.search(pattern, " ".join(arguments)):
+      print(text)
+
+
+def main():
+  folder, program, arguments = pathlib.Path(os.environ["STAND_IN"]), sys.argv[1], sys.argv[2:]
+  with (folder / "calls.jsonl").open("a") as f:
+    record = [program, *arguments]
+    f.write(json.dumps(record + [sys.stdin.read()] if "--filename=-" in arguments else record) + "\n")
+  script, now = json.loads((folder / "script.json").read_text()), cloud(folder)
+  try:
+    if program == "gcloud":
+      gcloud(folder, arguments, script, now)
+    else:
+      kubectl(arguments, script)
+  finally:
+    (folder / "cloud.json").write_text(json.dumps(now))
+
+
+if __name__ == "__main__":
+  main()

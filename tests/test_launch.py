@@ -1,0 +1,260 @@
+"""launch/tpu_vm against a stand-in gcloud: which commands, in which order, and that no slice is left running."""
+
+import shlex
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from launch import outcomes
+from launch.gcloud import CHECKOUT
+from tests import stand_in
+from tests.launcher import ROOT, TRAINING, tpu_vm, verbs
+from tests.stand_in import Script
+
+AWAY = ("up", "--spot", "--retry=3")
+SETUP = ["scp", "unpack", "setup", "check"]
+
+
+def test_up_creates_trains_and_deletes(tmp_path):
+  script = Script(states=("WAITING_FOR_RESOURCES", "PROVISIONING", "ACTIVE"), reports=(["running"] * 4,))
+  done = tpu_vm(tmp_path, "up", "--spot", "--project=my-project", "--bucket=gs://my-bucket/logs/", script=script)
+  assert done.returncode == outcomes.DONE, done.stderr
+  assert verbs(done) == [
+    *["describe", "create"], *["describe"] * 3, *SETUP, "start", "report", "report", "delete",
+  ]  # fmt: skip
+  assert not done.cloud["exists"]
+  (create,) = [call for call in done.calls if "create" in call]
+  assert create == [
+    "gcloud", "compute", "tpus", "queued-resources", "create", "sn-1", "--zone=us-central1-a", "--project=my-project",
+    "--node-id=sn-1", "--accelerator-type=v5litepod-16", "--runtime-version=v2-alpha-tpuv5-lite",
+    "--valid-until-duration=360m", "--spot",
+  ]  # fmt: skip
+  for call in done.calls:
+    assert {"--zone=us-central1-a", "--project=my-project"} <= set(call)
+  (start,) = [a for call in done.calls for a in call if "worker.sh start" in a]
+  sent = shlex.split(start.removeprefix("--command="))
+  assert sent[3:] == ["gs://my-bucket/logs/sn-1", "--distributed", *TRAINING]
+  (check,) = [a for call in done.calls for a in call if "worker.sh check" in a]
+  assert check.endswith("check 16 4")
+  for word in ("WAITING_FOR_RESOURCES", "PROVISIONING", "ACTIVE", "4 running; step 1", "done", "deleted sn-1"):
+    assert word in done.stdout
+
+
+@pytest.mark.parametrize(
+  ("kind", "runtime", "check"),
+  [("v4-8", "tpu-ubuntu2204-base", "4 1"), ("v5litepod-8", "v2-alpha-tpuv5-lite", "8 1"),
+   ("v5p-16", "v2-alpha-tpuv5", "8 2"), ("v6e-8", "v2-alpha-tpuv6e", "8 1"), ("v6e-16", "v2-alpha-tpuv6e", "16 4")],
+)  # fmt: skip
+def test_each_generation_has_its_image_and_hosts(tmp_path, kind, runtime, check):
+  workers = int(check.split()[1])
+  done = tpu_vm(tmp_path, "up", "--reserved", kind=kind, script=Script(workers=workers))
+  assert done.returncode == 0, done.stderr
+  sent = "\n".join(" ".join(call) for call in done.calls)
+  assert f"--runtime-version={runtime} " in sent
+  assert "--reserved" in sent and "--spot" not in sent
+  assert f"worker.sh check {check}" in sent
+  assert ("--distributed" in sent) == (workers > 1)
+
+
+def test_a_preempted_slice_is_deleted_then_made_again(tmp_path):
+  script = Script(reports=(["running"] * 4, "PREEMPTED", ["running"] * 4, ["exited 75"] * 4, ["running"] * 4))
+  done = tpu_vm(tmp_path, *AWAY, script=script)
+  assert done.returncode == outcomes.DONE, done.stderr
+  once = ["create", "describe", *SETUP, "start"]
+  assert verbs(done) == [
+    "describe", *once, "report", "report", "describe", "delete",
+    *once, "report", "report", "delete", *once, "report", "report", "delete",
+  ]  # fmt: skip
+  assert done.cloud == done.cloud | {"exists": False, "created": 3}
+  archives = {call[5] for call in done.calls if call[4] == "scp"}
+  assert len(archives) == 1  # every recovery runs the same code
+  assert "recovery 2 of 3: a new slice" in done.stdout
+
+
+def test_preemption_while_it_is_set_up_is_recovered_from(tmp_path):
+  script = Script(states=("PROVISIONING", "SUSPENDED", "ACTIVE", "PREEMPTED", "ACTIVE"),
+                  fail=(("worker.sh setup", 255, "Connection closed", 1),))  # fmt: skip
+  done = tpu_vm(tmp_path, *AWAY, script=script)
+  assert done.returncode == outcomes.DONE, done.stderr
+  assert done.cloud == done.cloud | {"exists": False, "created": 3}
+
+
+def test_retries_stop(tmp_path):
+  script = Script(reports=("PREEMPTED",) * 9)
+  done = tpu_vm(tmp_path, *AWAY, script=script)
+  assert done.returncode == outcomes.PREEMPTED
+  assert done.cloud == done.cloud | {"exists": False, "created": 4}  # the first, and three recoveries
+
+
+def test_a_failure_is_run_again_on_the_same_slice(tmp_path):
+  script = Script(reports=(["exited 1", *["running"] * 3], ["lost", *["running"] * 3], ["exited 0"] * 4))
+  done = tpu_vm(tmp_path, *AWAY, script=script)
+  assert done.returncode == outcomes.DONE, done.stderr
+  assert done.cloud == done.cloud | {"exists": False, "created": 1}
+  assert verbs(done)[-8:] == ["start", "report", "stop", "start", "report", "stop", "start", "report"][-7:] + ["delete"]
+
+
+def test_a_slice_taken_away_between_two_starts_is_replaced(tmp_path):
+  script = Script(reports=(["exited 1", *["running"] * 3],), fail=(("worker.sh stop", 255, "Connection closed", 1),),
+                  states=("ACTIVE", "SUSPENDED", "ACTIVE"))  # fmt: skip
+  done = tpu_vm(tmp_path, *AWAY, script=script)
+  assert done.returncode == outcomes.DONE, done.stderr
+  assert done.cloud == done.cloud | {"exists": False, "created": 2}
+
+
+def test_what_a_retry_wont_mend_is_not_retried(tmp_path):
+  done = tpu_vm(tmp_path, *AWAY, script=Script(reports=(["exited 2", "running", "exited 75", "exited 1"],)))
+  assert done.returncode == outcomes.WRONG
+  assert done.cloud == done.cloud | {"exists": False, "created": 1}
+  assert verbs(done).count("start") == 1
+
+
+@pytest.mark.parametrize(
+  ("script", "words"),
+  [
+    (Script(states=("WAITING_FOR_RESOURCES", "FAILED")), "no capacity"),
+    (Script(fail=(("queued-resources create", 1, "RESOURCE_EXHAUSTED: quota", 9),)), "quota"),
+    (Script(fail=(("tpu-vm scp", 1, "no space left", 9),)), "no space left"),
+    (Script(fail=(("worker.sh setup", 1, "no matching distribution", 9),)), "no matching distribution"),
+    (Script(fail=(("worker.sh check", 1, "wanted 16 chips", 9),)), "wanted 16 chips"),
+    (Script(fail=(("worker.sh start", 1, "broken", 9),)), "broken"),
+    (Script(fail=(("worker.sh report", 1, "broken", 99),)), "broken"),
+  ],
+)
+def test_no_slice_is_left_on_an_error_path(tmp_path, script, words):
+  done = tpu_vm(tmp_path, *AWAY, script=script)
+  assert done.returncode == outcomes.FAILED
+  assert words in done.stderr
+  assert not done.cloud["exists"]
+  assert verbs(done)[-1] == "delete"
+
+
+def test_ssh_that_fails_once_on_one_worker_is_tried_again(tmp_path):
+  done = tpu_vm(tmp_path, "up", script=Script(fail=(("worker.sh setup", 255, "[2] timed out", 2),)))
+  assert done.returncode == 0, done.stderr
+  assert verbs(done).count("setup") == 3
+
+
+def test_a_worker_that_never_answers_is_named_and_the_slice_replaced(tmp_path):
+  script = Script(
+    fail=(("worker.sh setup", 255, "[2] timed out", 3), ("--worker=2 .*--command=true", 255, "timed out", 1))
+  )
+  done = tpu_vm(tmp_path, *AWAY, script=script)
+  assert done.returncode == 0, done.stderr
+  assert "worker 2 of 4 (counted from 0) cannot be reached" in done.stdout
+  assert [verb for verb in verbs(done) if verb.startswith("probe")] == [f"probe {i}" for i in range(4)]
+  assert done.cloud == done.cloud | {"exists": False, "created": 2}
+
+
+def test_an_interrupt_deletes_the_slice(tmp_path):
+  stand_in.install(tmp_path, Script(reports=(["running"] * 4,) * 10_000))
+  line = [sys.executable, "-S", str(ROOT / "launch/tpu_vm"), "up", "--name=sn-1", "--zone=us-central1-a"]
+  line += ["--type=v5litepod-16", "--commit=HEAD", "--poll_seconds=0.05", "--", *TRAINING]
+  pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+  with subprocess.Popen(line, env=stand_in.environment(tmp_path), text=True, **pipes) as process:
+    for _ in range(1200):
+      if any("worker.sh report" in a for call in stand_in.calls(tmp_path) for a in call):
+        break
+      time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    _, stderr = process.communicate(timeout=60)
+  assert process.returncode == 130, stderr
+  assert not stand_in.cloud(tmp_path)["exists"]
+
+
+def test_a_slice_that_cannot_be_deleted_is_told_with_the_command(tmp_path):
+  script = Script(reports=("PREEMPTED",), fail=(("queued-resources delete", 1, "UNAVAILABLE", 9),))
+  done = tpu_vm(tmp_path, *AWAY, script=script)
+  assert done.returncode == outcomes.STILL_BILLED
+  assert done.cloud["created"] == 1  # no second one beside it
+  assert verbs(done).count("delete") == 3
+  assert "delete it: gcloud compute tpus queued-resources delete sn-1 --zone=us-central1-a --force" in done.stderr
+
+
+def test_keep_leaves_the_slice_and_says_so(tmp_path):
+  script = Script(fail=(("worker.sh setup", 1, "broken", 9),))
+  done = tpu_vm(tmp_path, *AWAY, "--keep", script=script)
+  assert done.returncode == outcomes.FAILED
+  assert done.cloud["exists"]
+  assert "kept, and billed; delete it: gcloud" in done.stdout
+  done = tpu_vm(tmp_path / "done", "up", "--keep", script=Script())
+  assert done.returncode == outcomes.DONE
+  assert done.cloud["exists"]
+  assert "kept, and billed; delete it: gcloud" in done.stdout
+
+
+def test_somebody_elses_slice_of_that_name_is_left_alone(tmp_path):
+  tpu_vm(tmp_path, "create", script=Script())
+  for command in ("up", "create"):
+    done = tpu_vm(tmp_path, command)
+    assert done.returncode == outcomes.WRONG
+    assert "--name=sn-1 exists already (ACTIVE)" in done.stderr
+    assert done.cloud["exists"]
+  environment = tmp_path / "race"  # it comes between the look and the request
+  done = tpu_vm(environment, "up", script=Script(fail=(("resources create", 1, "ALREADY_EXISTS: sn-1", 1),)))
+  assert done.returncode == outcomes.FAILED
+  assert "delete" not in verbs(done)
+
+
+def test_deleting_asks_first(tmp_path):
+  tpu_vm(tmp_path, "create", script=Script())
+  for answer in ("", "n\n"):
+    done = tpu_vm(tmp_path, "delete", input=answer)
+    assert done.returncode == outcomes.WRONG
+    assert done.cloud["exists"]
+  assert tpu_vm(tmp_path, "delete", input="y\n").returncode == 0
+  tpu_vm(tmp_path, "create")
+  done = tpu_vm(tmp_path, "delete", "--yes")
+  assert done.returncode == 0
+  assert not done.cloud["exists"]
+
+
+def test_step_by_step(tmp_path):
+  script = Script(reports=(["idle"] * 4, ["running"] * 4, ["running"] * 3 + ["exited 75"], ["exited 75"] * 4))
+  assert tpu_vm(tmp_path, "create", script=script).returncode == 0
+  assert tpu_vm(tmp_path, "setup").returncode == 0
+  done = tpu_vm(tmp_path, "run")
+  assert done.returncode == 0, done.stderr
+  assert verbs(done)[-4:] == ["report", "scp", "unpack", "start"]
+  done = tpu_vm(tmp_path, "run")
+  assert (done.returncode, done.stderr.count("stop it first")) == (outcomes.WRONG, 1)
+  assert tpu_vm(tmp_path, "status").returncode == outcomes.RUNNING
+  done = tpu_vm(tmp_path, "stop")
+  assert "still there, and billed" in done.stdout
+  assert tpu_vm(tmp_path, "status").returncode == outcomes.PREEMPTED
+  assert tpu_vm(tmp_path, "logs", "--worker=3", "--lines=7").returncode == 0
+  assert {"--worker=3", f"--command=bash {CHECKOUT}/launch/worker.sh log 7"} <= set(stand_in.calls(tmp_path)[-1])
+  assert stand_in.cloud(tmp_path)["exists"]
+
+
+def test_waiting_is_bounded(tmp_path):
+  done = tpu_vm(tmp_path, "create", "--wait_minutes=0", script=Script(states=("WAITING_FOR_RESOURCES",) * 99))
+  assert done.returncode == outcomes.FAILED
+  assert "not ACTIVE after --wait_minutes=0" in done.stderr
+  assert not done.cloud["exists"]
+
+
+def test_training_is_bounded(tmp_path):
+  done = tpu_vm(tmp_path, *AWAY, "--max_hours=0", script=Script(reports=(["running"] * 4,) * 99))
+  assert done.returncode == outcomes.FAILED
+  assert verbs(done)[-3:] == ["report", "stop", "delete"]
+
+
+def test_outcomes_of_workers():
+  table = [
+    (["running", "running"], outcomes.RUNNING),
+    (["exited 0", "running"], outcomes.RUNNING),
+    (["exited 75", "running"], outcomes.RUNNING),  # the others are saving
+    (["exited 75", "exited 0"], outcomes.PREEMPTED),
+    (["exited 0", "exited 0"], outcomes.DONE),
+    (["exited 1", "running"], outcomes.FAILED),
+    (["exited 137", "exited 75"], outcomes.FAILED),
+    (["lost", "exited 0"], outcomes.FAILED),
+    (["idle"], outcomes.FAILED),
+    (["exited 2", "exited 1", "running"], outcomes.WRONG),
+  ]
+  for states, wanted in table:
+    assert outcomes.of_workers(states) == wanted, states

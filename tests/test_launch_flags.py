@@ -1,0 +1,141 @@
+"""What launch/tpu_vm refuses, prints and ships, and what it knows of slices."""
+
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from launch import outcomes
+from shufflenet_jax.errors import UserError
+from shufflenet_jax.tpu import slices
+from tests import stand_in
+from tests.launcher import HAIRY, ROOT, TRAINING, tpu_vm
+from tests.stand_in import Script
+
+
+@pytest.mark.parametrize(
+  ("flags", "words"),
+  [
+    (["up", "--name=Sn 1"], "--name='Sn 1' must be lower-case"),
+    (["up", "--name=a;id"], "--name='a;id'"),
+    (["up", "--name=-a"], "--name='-a'"),
+    (["up", "--zone=here"], "--zone='here'"),
+    (["up", "--project=a b"], "--project='a b'"),
+    (["up", "--bucket=my-bucket"], "--bucket='my-bucket'"),
+    (["up", "--bucket=gs://my-bucket/'"], "--bucket="),
+    (["up", "--type=v9-8"], "--type=v9-8 is no accelerator type"),
+    (["up", "--type=v5litepod-12"], "v5litepod-16"),
+    (["up", "--retry=-1"], "--retry=-1"),
+    (["up", "--retry=many"], "many"),
+    (["up", "--commit=nowhere"], "--commit=nowhere is no commit"),
+    (["up", "--commit=--output=x"], "is no commit"),
+    (["up", "--nonsense"], "--nonsense"),
+    (["logs", "--worker=4"], "--worker=4"),
+    (["fly"], "fly"),
+  ],
+)
+def test_wrong_flags_are_one_line_and_nothing_is_called(tmp_path, flags, words):
+  done = tpu_vm(tmp_path, *flags, script=Script())
+  assert done.returncode == outcomes.WRONG
+  assert words in done.stderr
+  assert len(done.stderr.splitlines()) == 1
+  assert not done.calls
+
+
+@pytest.mark.parametrize(
+  ("flags", "training", "words"),
+  [
+    ([], ["--workdir=gs://b/r"], "--config is missing"),
+    ([], ["--config=c.py"], "--workdir is missing"),
+    ([], ["--config=c.py", "--workdir=runs/x"], "would be deleted with the slice"),
+    (["--retry=1", "--keep"], ["--config=c.py", "--workdir", "runs/x"], "--retry needs gs://"),
+  ],
+)
+def test_training_flags_are_looked_at_first(tmp_path, flags, training, words):
+  done = tpu_vm(tmp_path, "up", *flags, training=training, script=Script())
+  assert (done.returncode, done.calls) == (outcomes.WRONG, [])
+  assert words in done.stderr
+
+
+def test_a_dry_run_prints_what_a_run_calls(tmp_path):
+  for path in (dry := tmp_path / "dry", wet := tmp_path / "wet"):
+    path.mkdir()
+  training = TRAINING + HAIRY
+  printed = tpu_vm(dry, "up", "--spot", "--dry_run", training=training, script=Script(states=("ACTIVE",)))
+  called = tpu_vm(wet, "up", "--spot", training=training, script=Script(states=("ACTIVE",)))
+  assert printed.returncode == called.returncode == 0
+  assert printed.calls == []
+  lines = shlex.split(printed.stdout.replace(" # ", " #"), comments=True)
+  at = [i for i, word in enumerate(lines) if word in ("gcloud", "git")] + [len(lines)]
+  commands = [lines[i:j] for i, j in zip(at, at[1:])]
+  assert [c for c in commands if c[0] == "gcloud"] == called.calls
+
+
+@pytest.mark.parametrize("dirty", [False, True])
+def test_what_is_packed(tmp_path, dirty):
+  """A clone with one change: refused, or packed where that is allowed."""
+  clone = tmp_path / "clone"
+  subprocess.run(["git", "clone", "-q", "--no-hardlinks", str(ROOT), str(clone)], check=True)
+  for path in ("launch", "shufflenet_jax/tpu"):
+    shutil.copytree(ROOT / path, clone / path, dirs_exist_ok=True)
+  stand_in.install(tmp_path / "cloud", Script())
+  environment = stand_in.environment(tmp_path / "cloud")
+  subprocess.run(["git", "-C", str(clone), "add", "-A"], check=True)
+  subprocess.run(["git", "-C", str(clone), "commit", "-qm", "x", "--allow-empty"], check=True, env=environment)
+  if dirty:
+    (clone / "requirements.txt").write_text("changed\n")
+  line = [str(clone / "launch/tpu_vm"), "up", "--name=sn-1", "--zone=us-central1-a", "--type=v5litepod-16"]
+  line.append("--poll_seconds=0")
+  done = subprocess.run([*line, "--", *TRAINING], env=environment, capture_output=True, text=True)
+  assert done.returncode == (outcomes.WRONG if dirty else 0), done.stderr
+  if dirty:
+    assert "1 uncommitted changes would not be run" in done.stderr
+    assert not stand_in.calls(tmp_path / "cloud")
+    done = subprocess.run([*line, "--allow_dirty", "--", *TRAINING], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    packed = subprocess.run(["tar", "-xzOf", str(clone / "build/sn-1.tar.gz"), "requirements.txt"], capture_output=True)
+    assert packed.stdout == b"changed\n"
+
+
+def test_slices_agree_with_libtpus_names():
+  for name, wanted in {
+    "v5e:2x2": ("v5litepod-4", 4, 1, 112), "v5e:2x4": ("v5litepod-8", 8, 1, 224),
+    "v5e:4x4": ("v5litepod-16", 16, 4, 112), "v5e:16x16": ("v5litepod-256", 256, 64, 112),
+    "v4:2x2x1": ("v4-8", 4, 1, 240), "v5p:2x2x2": ("v5p-16", 8, 2, 208),
+    "v6e:2x2": ("v6e-4", 4, 1, 180), "v6e:1x1": ("v6e-1", 1, 1, 44),
+  }.items():  # fmt: skip
+    s = slices.from_topology(name)
+    assert (s.accelerator_type, s.chips, s.hosts, s.vcpus_per_host) == wanted
+    assert slices.from_accelerator_type(wanted[0]) == s
+  with pytest.raises(UserError, match="v5litepod-16"):
+    slices.from_accelerator_type("v5litepod-12")
+  with pytest.raises(UserError, match="v9:2x2"):
+    slices.from_topology("v9:2x2")
+
+
+def test_the_launcher_needs_only_the_standard_library(tmp_path):
+  code = "import sys; sys.path[:0] = [sys.argv[1]]; from launch import tpu_vm, gke; print(tpu_vm.main(['up']))"
+  done = subprocess.run(
+    [sys.executable, "-I", "-S", "-c", code, str(ROOT)], capture_output=True, text=True, cwd=tmp_path
+  )
+  assert done.stdout == "2\n", done.stderr
+
+
+@pytest.mark.skipif(shutil.which("gcloud") is None, reason="gcloud is not installed")
+def test_gclouds_own_parser_takes_every_command(tmp_path):
+  """Where gcloud is installed: its linter, which needs neither network nor account."""
+  done = tpu_vm(tmp_path, "up", "--spot", "--dry_run", "--project=my-project", script=Script())
+  printed = [line.partition("  # ")[0] for line in done.stdout.splitlines() if line.startswith("gcloud")]
+  environment = os.environ | {"CLOUDSDK_CONFIG": str(tmp_path / "config"), "CLOUDSDK_CORE_DISABLE_PROMPTS": "1"}
+  assert len(set(printed)) > 5
+  for command in sorted(set(printed)):
+    lint = ["gcloud", "meta", "lint-gcloud-commands", f"--command-string={command}"]
+    linted = subprocess.run(lint, env=environment, capture_output=True, text=True, timeout=120)
+    if not linted.stdout:
+      pytest.skip("this gcloud has no linter")
+    [found] = json.loads(linted.stdout)
+    assert found["success"], found["error_message"]
