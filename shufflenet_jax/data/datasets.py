@@ -208,7 +208,13 @@ def _find_builder(name: str, data_dir: str | None):
   except (tfds.core.registered.DatasetNotFoundError, OSError, ValueError):
     where = data_dir or tfds.core.constants.DATA_DIR
     known = tfds.list_builders(with_community_datasets=False)
-    if name.split("/")[0].split(":")[0] in known:
+    bare = name.split("/")[0].split(":")[0]
+    if bare == "imagenet2012":
+      remedy = (
+        "prepare it with: python -m shufflenet_jax.data.prepare --name=imagenet2012 --train=ILSVRC2012_img_train.tar"
+        f" --validation=ILSVRC2012_img_val.tar --to={where}"
+      )
+    elif bare in known:
       remedy = f"prepare it with: python -m tensorflow_datasets build {name} --data_dir={where}"
     else:
       near = difflib.get_close_matches(name, [*known, "digits"], n=3)
