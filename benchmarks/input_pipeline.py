@@ -3,8 +3,8 @@
     python -m benchmarks.input_pipeline --data_dir=DIR --name=DATASET [--resized=DATASET] [--epochs=3] [--json=FILE]
 
 DATASET is a prepared TFDS dataset of JPEGs with a split `train` (`python -m shufflenet_jax.data.prepare` makes one of a
-folder); --resized names the same pictures made smaller beforehand. Four contestants take turns, round by round, in one
-run; figures are medians.
+folder); --resized names the same pictures made smaller beforehand. The contestants take turns, round by round, in one
+run, each in a process of its own that is stopped while another's turn is; figures are medians.
 
   limit     decodes whole JPEGs that are in memory, on all cores, and does nothing else
   recipe    TFDS, sample_distorted_bounding_box, decode_and_crop_jpeg, bilinear resize, flip, AUTOTUNE, batch, prefetch
@@ -19,10 +19,13 @@ import argparse
 import datetime
 import itertools
 import json
+import multiprocessing
 import os
 import platform
+import signal
 import statistics
 import time
+from collections.abc import Callable
 
 import shufflenet_jax.data  # noqa: F401  before TensorFlow, to quieten it
 
@@ -110,18 +113,55 @@ def resident_mib() -> float:
     return int(f.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
-def measure(contestants, rounds: int, batches: int) -> dict[str, float]:
-  """Median images per second of each; the others are idle, their queues full, while one is timed."""
-  rates = {name: [] for name in contestants}
-  for done in range(1, rounds + 1):
-    for name, iterator in contestants.items():
-      for _ in range(6):  # what was prepared while the others ran
-        next(iterator)
-      began = time.perf_counter()
-      for _ in range(batches):
-        next(iterator)
-      rates[name].append(batches * BATCH / (time.perf_counter() - began))
-    print(f"  round {done} of {rounds}", end="\r" if done < rounds else "\n", flush=True)
+def contestants(arguments) -> dict[str, Callable]:
+  """What makes each contestant's batches, in its own process."""
+  found = {
+    "limit": lambda: limit(arguments),
+    "recipe": lambda: recipe(arguments),
+    "stream": lambda: stream(arguments, arguments.name)[0],
+    "careful": lambda: careful_stream(arguments),
+  }
+  if arguments.resized:
+    found["resized"] = lambda: stream(arguments, arguments.resized)[0]
+  return found
+
+
+def contestant(name: str, arguments, orders) -> None:
+  """A contestant's process: for each order, takes so many batches and answers how many seconds that took."""
+  batches = contestants(arguments)[name]()
+  while count := orders.recv():
+    for _ in range(8):  # what was prepared before it was stopped
+      next(batches)
+    began = time.perf_counter()
+    for _ in range(count):
+      next(batches)
+    orders.send(time.perf_counter() - began)
+  os._exit(0)  # threads of TensorFlow are at work still
+
+
+def measure(arguments) -> dict[str, float]:
+  """Median images per second of each contestant; the others are stopped while one is timed."""
+  context = multiprocessing.get_context("spawn")
+  runners = {}
+  for name in contestants(arguments):
+    ours, theirs = context.Pipe()
+    process = context.Process(target=contestant, args=(name, arguments, theirs), daemon=True)
+    process.start()
+    theirs.close()  # so that a process that ends is noticed
+    runners[name] = (process, ours)
+    ours.send(2)
+    ours.recv()
+    os.kill(process.pid, signal.SIGSTOP)
+  rates = {name: [] for name in runners}
+  for done in range(1, arguments.rounds + 1):
+    for name, (process, orders) in runners.items():
+      os.kill(process.pid, signal.SIGCONT)
+      orders.send(arguments.batches)
+      rates[name].append(arguments.batches * BATCH / orders.recv())
+      os.kill(process.pid, signal.SIGSTOP)
+    print(f"  round {done} of {arguments.rounds}", end="\r" if done < arguments.rounds else "\n", flush=True)
+  for process, _ in runners.values():
+    process.kill()
   return {name: statistics.median(values) for name, values in rates.items()}
 
 
@@ -131,24 +171,15 @@ def main():
   parser.add_argument("--name", required=True, help="a TFDS dataset of JPEGs of original size")
   parser.add_argument("--resized", help="the same pictures, made smaller beforehand")
   parser.add_argument("--rounds", type=int, default=7)
-  parser.add_argument("--batches", type=int, default=15, help=f"of {BATCH} images, of each contestant in each round")
+  parser.add_argument("--batches", type=int, default=30, help=f"of {BATCH} images, of each contestant in each round")
   parser.add_argument("--epochs", type=int, default=3, help="after each of which the memory is shown")
   parser.add_argument("--json", help="file for the figures")
   arguments = parser.parse_args()
 
-  contestants = {
-    "limit": limit(arguments),
-    "recipe": recipe(arguments),
-    "stream": stream(arguments, arguments.name)[0],
-    "careful": careful_stream(arguments),
-  }
-  if arguments.resized:
-    contestants["resized"] = stream(arguments, arguments.resized)[0]
-  rates = measure(contestants, arguments.rounds, arguments.batches)
+  rates = measure(arguments)
   cores = os.cpu_count()
   for name, rate in rates.items():
     print(f"{name:8} {rate:8,.0f} images/s   {rate / rates['recipe']:5.2f} x recipe   {rate / cores:6,.0f} a core")
-  del contestants
 
   batches, num_examples = stream(arguments, arguments.name)
   memory = []

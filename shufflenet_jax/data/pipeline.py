@@ -121,35 +121,43 @@ def train_examples(
 
 
 def _reader_records(split, reader, shuffle_bytes: int, batch_size: int, num_readers: int, seed: int, start_step: int):
-  """A reader's endless (key, id, record) from a step on; `key` int32 is a function of (seed, epoch)."""
+  """A reader's endless (key, id, record) from a step on; `key` int32 is a function of (seed, epoch).
+
+  Its records are shuffled a window at a time, while the next window, of the
+  next epoch perhaps, is read.
+  """
   n, place = split.num_examples, start_step * batch_size
   sizes = tf.constant(split.sizes)
-  in_order = max(split.sizes) == 1  # chunks of one record are shuffled over the whole dataset by themselves
-  # A window is shuffled while the next is read: two of them for each reader.
-  window = 1 if in_order else max(1, shuffle_bytes // (2 * num_readers * split.record_bytes))
+  window = tf.constant(max(1, shuffle_bytes // (2 * num_readers * split.record_bytes)), tf.int64)
 
-  def epoch_records(epoch):
+  def epoch_windows(epoch):
     first, last = readers.piece(epoch, reader, n, batch_size, num_readers)
     done = readers.done_before(epoch, reader, place, n, batch_size, num_readers)
-    skipped_windows = done // window
-    first += skipped_windows * window
+    begin = done // window * window
     seeds = tf.stack([tf.constant(seed, tf.int64), epoch])
     order = tf.random.experimental.stateless_shuffle(tf.range(len(split.sizes), dtype=tf.int64), seeds)
-    ends = tf.cumsum(tf.gather(sizes, order))
-    records = split.read(*readers.cut(ends, order, sizes, first, last))
-    if window > 1:
-      windows = records.window(window).enumerate(skipped_windows).prefetch(1)
-      records = windows.flat_map(
-        lambda i, parts: tf.data.Dataset.zip(parts).shuffle(
-          window, seed=(seed * 1_000_003 + epoch) * 4_099 + i * num_readers + reader, reshuffle_each_iteration=False
-        )
-      )
+    records = split.read(*readers.cut(tf.cumsum(tf.gather(sizes, order)), order, sizes, first + begin, last))
     key = tf.cast(tf.random.experimental.stateless_fold_in(seeds, 0)[0], tf.int32)
-    # After the windows, which end early, and in silence, where a file does.
-    records = records.apply(tf.data.experimental.assert_cardinality(last - first))
-    return records.skip(done - skipped_windows * window).map(lambda i, record: (key, i, record))
 
-  return tf.data.Dataset.range(place // n, np.iinfo(np.int64).max).flat_map(epoch_records)
+    def described(i, parts):
+      window_first = begin + i * window
+      count = tf.minimum(window, last - first - window_first)
+      window_seed = (seed * 1_000_003 + epoch) * 4_099 + window_first * num_readers + reader
+      return key, window_seed, count, tf.maximum(done - window_first, 0), parts
+
+    windows = records.window(window).apply(
+      tf.data.experimental.assert_cardinality((last - first - begin + window - 1) // window)
+    )
+    return windows.enumerate().map(described)
+
+  def shuffled(key, window_seed, count, skip, parts):
+    records = tf.data.Dataset.zip(parts).shuffle(window, seed=window_seed, reshuffle_each_iteration=False)
+    # Windows end early, and in silence, where a file does.
+    records = records.apply(tf.data.experimental.assert_cardinality(count))
+    return records.skip(skip).map(lambda i, record: (key, i, record))
+
+  epochs = tf.data.Dataset.range(place // n, np.iinfo(np.int64).max)
+  return epochs.flat_map(epoch_windows).prefetch(1).flat_map(shuffled)
 
 
 def _train_example(split: Split, config, careful: bool):

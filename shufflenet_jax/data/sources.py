@@ -9,7 +9,7 @@ import tarfile
 from collections.abc import Callable, Iterator
 
 from shufflenet_jax.data import imagenet
-from shufflenet_jax.data.datasets import IMAGE_SUFFIXES
+from shufflenet_jax.data.folders import IMAGE_SUFFIXES
 from shufflenet_jax.errors import UserError
 
 _TAR_OF_CLASS = re.compile(r"(n\d{8})\.tar")
