@@ -96,7 +96,7 @@ def get_config(arguments: str = "scale=1.0,groups=3"):
   config.data.antialias = True  # when evaluation makes pictures smaller; training does not
   config.data.shuffle_bytes = 1 << 30  # undecoded records in memory, over all hosts
   config.data.max_bad_train = 100  # pictures that cannot be decoded and are skipped, by each host
-  config.data.max_bad_eval = 0
+  config.data.max_bad_eval = 0  # by each host; evaluation leaves them out and says how many
   config.data.mean = (123.675, 116.28, 103.53)  # RGB, 0-255
   config.data.std = (58.395, 57.12, 57.375)
 

@@ -58,7 +58,9 @@ def run(eval_fn, state, split, config, mesh) -> dict[str, float]:
   sums = jax.device_get(sums)
   total = {k: sum(s[k].item() for s in sums) for k in sums[0]}
   examples = total["examples"]
-  means = {k: total[k] / max(examples, 1) for k in ("top1", "top5", "loss")}
+  if not examples:
+    raise UserError(f"none of the {split.num_examples} pictures of {split.name} can be decoded")
+  means = {k: total[k] / examples for k in ("top1", "top5", "loss")}
   return means | {"examples": examples, "bad_pictures": split.num_examples - examples}
 
 

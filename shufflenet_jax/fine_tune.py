@@ -1,6 +1,9 @@
 """Starting from another run's checkpoint: its network and picture scaling, and a new head where classes differ."""
 
+from collections.abc import Sequence
+
 import jax
+import numpy as np
 
 from shufflenet_jax import settings
 from shufflenet_jax.checkpoint import Checkpoint, to_json
@@ -29,8 +32,17 @@ def adopt(pretrained: Checkpoint, config) -> dict[str, str]:
   return settings.differences(before, to_json(config))
 
 
-def start_from(pretrained: Checkpoint, state: TrainState) -> TrainState:
-  """A fresh state with the checkpoint's parameters and batch statistics, but for a head of another shape.
+def known_classes(pretrained: Checkpoint, class_names: Sequence[str]) -> dict[int, int]:
+  """label -> the checkpoint's label, of classes it knows by the first word of their names. Numbers are no names."""
+  known = {name.split()[0]: label for label, name in enumerate(pretrained.class_names) if not name.isdecimal()}
+  return {i: known[name.split()[0]] for i, name in enumerate(class_names) if name.split()[0] in known}
+
+
+def start_from(pretrained: Checkpoint, state: TrainState, class_names: Sequence[str]) -> TrainState:
+  """A fresh state with the checkpoint's parameters and batch statistics.
+
+  Where the head has another number of classes, those that the checkpoint knows
+  by name keep their weights, and the others begin anew.
 
   Raises:
     UserError: parameters besides the classifier's differ in shape.
@@ -39,7 +51,12 @@ def start_from(pretrained: Checkpoint, state: TrainState) -> TrainState:
   params = dict(variables["params"])
   shapes = jax.tree.map(lambda x: x.shape, (params, state.params))
   if shapes[0]["classifier"] != shapes[1]["classifier"]:
-    params["classifier"] = state.params["classifier"]
+    known = known_classes(pretrained, class_names)
+    now, before = (np.array(labels, int) for labels in (list(known), list(known.values())))
+    # Kernels (..., classes) and biases (classes,) alike.
+    params["classifier"] = jax.tree.map(
+      lambda new, old: new.at[..., now].set(old[..., before]), state.params["classifier"], params["classifier"]
+    )
   if jax.tree.map(lambda x: x.shape, params) != shapes[1]:
     raise UserError(f"--config.init_from={pretrained.path}: its parameters do not have the shapes of its own config")
   return state.replace(params=params, batch_stats=variables["batch_stats"])

@@ -69,6 +69,12 @@ def train(config, workdir: str, devices=None, stop_after_step: int | None = None
   say = metrics.console(process)
   classes = config.model.num_classes
   train_split = datasets.open_split(config.data, config.data.train_split, classes, every_class=True)
+  if resumed and resumed.class_names != train_split.class_names:
+    before, now = next((a, b) for a, b in zip(resumed.class_names, train_split.class_names) if a != b)
+    raise UserError(
+      f"{resumed.path} was trained on other classes ({before!r} is {now!r} in {train_split.name}); choose another"
+      " --workdir"
+    )
   names = train_split.class_names[: train_split.dataset_classes]
   eval_split = datasets.open_split(config.data, config.data.eval_split, classes, names, every_class=True)
   batches = pipeline.train_batches(
@@ -88,9 +94,12 @@ def train(config, workdir: str, devices=None, stop_after_step: int | None = None
 
   state = train_step.init_state(model, optimizer, config.data.image_size, config.seed)
   if pretrained and not resumed:
-    state = fine_tune.start_from(pretrained, state)
+    state = fine_tune.start_from(pretrained, state, train_split.class_names)
   state = mesh.replicate(state, data_mesh)
   say(_overview(counted, config, data_mesh, train_split, eval_split))
+  if pretrained and not resumed:
+    known = len(fine_tune.known_classes(pretrained, names))
+    say(f"{known} of the {len(names)} classes are known to {pretrained.path} by name: their last layer is kept")
   if set_aside:
     say(
       f"{pretrained.path} sets the network and the scaling of pictures; the config's own are set aside:",
@@ -124,11 +133,18 @@ def train(config, workdir: str, devices=None, stop_after_step: int | None = None
       return mesh.split_batch({k: v for k, v in batch.items() if k != "id"}, data_mesh)
 
     writer = metrics.writer(workdir, start_step, process)
+    stack.callback(writer.close)
     batches = stack.enter_context(feed.Feed(batches, to_devices))
     progress = metrics.Progress(start_step, config.num_train_steps, config.batch_size, batches)
     pending = []
     for step in range(start_step + 1, last_step + 1):
-      state, step_metrics = step_fn(state, batches.get(pending))
+      try:
+        batch = batches.get(pending)
+      except UserError:
+        if step - 1 > start_step:
+          save(step - 1, None)
+        raise
+      state, step_metrics = step_fn(state, batch)
       jax.block_until_ready(pending[-1:])  # two steps under way at most, so that batches do not pile up
       pending.append(step_metrics)
       at_end = step == last_step
@@ -156,7 +172,6 @@ def train(config, workdir: str, devices=None, stop_after_step: int | None = None
         progress.restart(step)
       if step % config.checkpoint_every_steps == 0 or figures:
         save(step, figures)
-    writer.close()
   say(f"done: step {max(start_step, last_step)} of {config.num_train_steps}", *metrics.places(workdir), sep="\n")
   return state, evaluated
 

@@ -73,7 +73,7 @@ def test_train_evaluate_predict_as_commands(config, data_dir, tmp_path):
   train(config, str(workdir))
   done = command("evaluate", f"--checkpoint={workdir}", "--config.eval_batch_size=71")
   figures = json.loads(done.stdout.splitlines()[-1])
-  assert set(figures) == {"top1", "top5", "loss", "examples", "step"}
+  assert set(figures) == {"top1", "top5", "loss", "examples", "bad_pictures", "step"}
   assert (figures["examples"], figures["step"]) == (355, 4)
   done = command("evaluate", f"--checkpoint={workdir}", "--config.data.nam=x")
   assert done.returncode == 2

@@ -133,6 +133,18 @@ def test_any_dataset_by_name_with_split_expressions(tiny, config):
   assert batch["image"].shape == (2, 32, 32, 3)
 
 
+def test_a_dataset_of_other_classes_is_refused(tiny, tmp_path):
+  """Where both have names: labels would count as what they are not."""
+  shutil.copytree(tiny, tmp_path / "tfds")
+  [folder] = (tmp_path / "tfds" / "tiny").iterdir()
+  (folder / "label.labels.txt").write_text("ant\nbee\ncat\n")
+  data = ml_collections.ConfigDict({"name": "tiny", "data_dir": str(tmp_path / "tfds")})
+  for fine in ((), ("ant Formicidae", "bee", "2"), ("0", "1", "2")):
+    assert datasets.open_split(data, "train", 3, fine).class_names == ("ant", "bee", "cat")
+  with pytest.raises(UserError, match="its class 1 is 'bee', the checkpoint's 'cat'"):
+    datasets.open_split(data, "train", 3, ("ant", "cat", "bee"))
+
+
 def test_a_label_out_of_range_is_named(tiny, config):
   split = open_tfds("tiny", tiny, "train", 3)
   with pytest.raises(UserError, match="label 2 of example .* is out of range for num_classes=2"):
@@ -221,6 +233,9 @@ def test_what_a_folder_holds_besides_is_counted(folder):
   (folder / "loose.png").unlink()
   (folder / "n01").rmdir()
   (folder / "n03" / "notes.txt").unlink()
+  (folder / "n03" / ".hidden").mkdir()
+  (folder / "n03" / ".hidden" / "x.png").write_bytes((folder / "n03" / "z.png").read_bytes())
+  assert folders.open_folder(str(folder), CLASSES).num_examples == 3
   assert folders.open_folder(str(folder), CLASSES).note == ""
 
 
@@ -431,7 +446,7 @@ def test_folders_that_do_not_do(photographs, config):
   def opened(split="train", classes=10, **options):
     return datasets.open_split(config.data, split, classes, every_class=True, **options)
 
-  with pytest.raises(UserError, match="no folder 'test'; --config.data.train_split can be train or val"):
+  with pytest.raises(UserError, match="no folder 'test'; config.data.train_split and eval_split can be train or val"):
     opened("test")
   with pytest.raises(UserError, match="train has 2 classes, the network num_classes=1; set .*num_classes=2"):
     opened(classes=1)
@@ -449,7 +464,7 @@ def test_folders_that_do_not_do(photographs, config):
   with pytest.raises(UserError, match="absent cannot be read: No such file"):
     opened()
   (photographs / "absent").mkdir()
-  with pytest.raises(UserError, match="train_split can be none: it is empty"):
+  with pytest.raises(UserError, match="can be none: it is empty"):
     opened()
   config.data.data_dir = ""
   with pytest.raises(UserError, match="needs --config.data.data_dir"):

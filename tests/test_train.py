@@ -2,14 +2,16 @@
 
 import json
 import shutil
+import types
 
 import flax.linen as nn
 import jax
 import numpy as np
 import pytest
+import tensorflow as tf
 from ml_collections import config_dict
 
-from shufflenet_jax import checkpoint, evaluate, mesh, metrics, network, optim, settings, train_step
+from shufflenet_jax import checkpoint, evaluate, fine_tune, mesh, metrics, network, optim, settings, train_step
 from shufflenet_jax.data import datasets, pipeline
 from shufflenet_jax.errors import UserError
 from shufflenet_jax.train import train
@@ -248,12 +250,78 @@ def test_fine_tuning_takes_weights_and_picture_scaling_and_makes_a_new_head(run,
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), tuned_state.params, expected)
 
 
+@pytest.mark.parametrize("bias", [False, True])
+def test_classes_that_the_checkpoint_knows_by_name_keep_their_weights(config, bias):
+  config.model.classifier_bias = bias
+  optimizer, _ = optim.sgd(config.optimizer, 10)
+
+  def state(seed, num_classes):
+    config.model.num_classes = num_classes
+    return train_step.init_state(network.build_for_images(config)[0], optimizer, 32, seed)
+
+  old, new = state(0, 4), state(1, 3)
+  old.params["classifier"] = jax.tree.map(lambda x: x + 1, old.params["classifier"])
+  pretrained = types.SimpleNamespace(
+    path="old",
+    class_names=("n01 dog", "n02 cat", "n03 newt", "1"),
+    restore_variables=lambda: {"params": old.params, "batch_stats": old.batch_stats},
+  )
+  started = fine_tune.start_from(pretrained, new, ("n03", "n09", "1"))
+  for name, now in started.params["classifier"].items():
+    before, fresh = old.params["classifier"][name], new.params["classifier"][name]
+    np.testing.assert_array_equal(now[..., 0], before[..., 2])
+    np.testing.assert_array_equal(now[..., 1:], fresh[..., 1:])  # a number is no name
+  jax.tree.map(np.testing.assert_array_equal, started.params["stage2_unit1"], old.params["stage2_unit1"])
+
+
 def test_fine_tuning_goes_on_where_its_source_is_gone(run, config, tmp_path):
   shutil.copytree(run(config)[1], tmp_path / "source")
   config.init_from, config.num_train_steps = str(tmp_path / "source"), 3
   train(config, str(tmp_path / "w"), ONE)
   shutil.rmtree(tmp_path / "source")
   assert train(config, str(tmp_path / "w"), ONE)[0].step == 3
+
+
+@pytest.fixture
+def photographs(tmp_path, config):
+  """Twenty pictures of two classes; the config reads them."""
+  for i in range(20):
+    path = tmp_path / "photographs" / ("train" if i < 16 else "val") / ("ant", "bee")[i % 2] / f"{i:02d}.png"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(tf.io.encode_png(np.full((33, 40, 3), 10 * i, np.uint8)).numpy())
+  config.data.name, config.data.data_dir = "folder", str(tmp_path / "photographs")
+  config.data.train_split, config.data.eval_split = "train", "val"
+  config.batch_size, config.num_train_steps, config.eval_batch_size = 4, 8, 4
+  config.eval_every_steps = config.checkpoint_every_steps = 8
+  config.log_every_steps, config.optimizer.warmup_steps = 1, 0
+  return tmp_path / "photographs"
+
+
+def test_what_was_trained_is_saved_where_a_picture_turns_out_bad(photographs, config, tmp_path):
+  config.data.max_bad_train = 0
+  split = datasets.open_split(config.data, "train", 10)
+  arguments = {"batch_size": 4, "num_classes": 10, "seed": 0, "start_step": 0}
+  ids = [b["id"] for b, _ in zip(pipeline.train_batches(split, config.data, **arguments), range(4))]
+  label, number = divmod(int(ids[2][0]), 8)
+  (photographs / "train" / ("ant", "bee")[label] / f"{2 * number + label:02d}.png").write_bytes(b"no picture")
+  with pytest.raises(UserError, match="cannot be decoded"):
+    train(config, str(tmp_path / "w"), ONE)
+  assert checkpoint.find(str(tmp_path / "w")).step == 2
+
+
+def test_a_run_does_not_go_on_with_other_classes(photographs, config, tmp_path):
+  config.num_train_steps = 1
+  _, figures = train(config, str(tmp_path / "w"), ONE)
+  assert figures["examples"] == 4
+  found = checkpoint.find(str(tmp_path / "w"))
+  assert found.class_names[:3] == ("ant", "bee", "2")
+  for split in ("train", "val"):
+    (photographs / split / "ant").rename(photographs / split / "wasp")
+  config.num_train_steps = 2
+  with pytest.raises(UserError, match="trained on other classes \\('ant' is 'bee' in .*train\\); choose another"):
+    train(config, str(tmp_path / "w"), ONE)
+  with pytest.raises(UserError, match="wasp is no class of the checkpoint; its 10 classes are named as"):
+    evaluate.evaluate(found, found.config)
 
 
 class Linear(nn.Module):

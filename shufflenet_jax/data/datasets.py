@@ -59,14 +59,16 @@ def open_split(data, split: str, num_classes: int, class_names: Sequence[str] = 
       `data_dir/<split>/<class>/`; `data_dir` says where TFDS datasets are, "" for TFDS's default.
     split: a TFDS split expression, or the name of a folder.
     num_classes: classes of the network.
-    class_names: of the network, where it has some: a folder's classes are matched to them by name.
+    class_names: of the network, where it has some: a folder's classes are matched to them by name, a dataset's must
+      be the same.
     every_class: whether a folder must hold pictures of every class.
 
   Raises:
-    UserError: absent, not image classification, empty, another file format, or more classes than the network.
+    UserError: absent, not image classification, empty, another file format, or more or other classes than the
+      network's.
   """
   if data.name != FOLDER:
-    return _open_tfds(data.name, data.data_dir, split, num_classes)
+    return _open_tfds(data.name, data.data_dir, split, num_classes, class_names)
   from shufflenet_jax.data import folders  # which needs what is below
 
   return folders.open_split(data.data_dir, split, num_classes, class_names, every_class)
@@ -81,7 +83,12 @@ def check_classes(what: str, dataset_classes: int, num_classes: int) -> None:
     )
 
 
-def _open_tfds(name: str, data_dir: str, split: str, num_classes: int) -> Split:
+def _same_class(a: str, b: str) -> bool:
+  """By the first words of two classes' names; a number is no name."""
+  return a.isdecimal() or b.isdecimal() or a.split()[0] == b.split()[0]
+
+
+def _open_tfds(name: str, data_dir: str, split: str, num_classes: int, class_names: Sequence[str]) -> Split:
   builder = _find_builder(name, data_dir or None)
   features = builder.info.features
   image_key, label_key = builder.info.supervised_keys or ("image", "label")
@@ -105,6 +112,12 @@ def _open_tfds(name: str, data_dir: str, split: str, num_classes: int) -> Split:
     raise UserError(f"split {split!r} of dataset {name!r} is empty; {builder.data_dir} holds {_sizes(builder)}")
   label = features[label_key]
   check_classes(f"dataset {name!r}", label.num_classes or 0, num_classes)
+  for number, (here, there) in enumerate(zip(label.names, class_names)):
+    if not _same_class(here, there):
+      raise UserError(
+        f"dataset {name!r} has other classes than the checkpoint: its class {number} is {here!r}, the checkpoint's"
+        f" {there!r}; folders of pictures are matched by name (--data=FOLDER)"
+      )
   missing = {os.path.basename(i.filename) for i in instructions} - set(tf.io.gfile.listdir(str(builder.data_path)))
   if missing:
     raise UserError(f"{builder.data_path} lacks {len(missing)} of its files, {min(missing)} first; prepare {name} anew")
@@ -165,7 +178,9 @@ def _chunks(instructions, num_examples: int, is_remote: bool):
   """(paths, byte offsets, records to pass over after it, examples) of chunks of the files; arrays (chunks,).
 
   A chunk is a file's part. Where there are few and reading here and there is
-  cheap, they are cut smaller, each with its offset.
+  cheap, they are cut smaller, each with its offset. In a bucket it is not: a
+  dataset there should have 64 files or more, or each reader passes over much
+  of a file, and gives the same examples every epoch.
   """
   stride = max(_LEAST_RECORDS, num_examples // _FEW_CHUNKS)
   if is_remote or len(instructions) >= _FEW_CHUNKS:
@@ -205,6 +220,8 @@ def _find_builder(name: str, data_dir: str | None):
   try:
     # From the files alone: the builder's code would ask the network about a dataset that isn't there.
     return tfds.core.read_only_builder.builder_from_files(name, data_dir=data_dir)
+  except tf.errors.OpError as error:
+    raise UserError(f"--config.data.data_dir={data_dir} cannot be read: {plain(error)}") from None
   except (tfds.core.registered.DatasetNotFoundError, OSError, ValueError):
     where = data_dir or tfds.core.constants.DATA_DIR
     known = tfds.list_builders(with_community_datasets=False)

@@ -25,7 +25,14 @@ def export(config, count: int, to: str) -> list[str]:
 
   split = datasets.open_split(config.data, config.data.eval_split, config.model.num_classes)
   paths = []
-  for example_id, image, label in pipeline.raw_examples(split).take(count).as_numpy_iterator():
+  examples = pipeline.raw_examples(split).take(count).as_numpy_iterator()
+  while True:
+    try:
+      example_id, image, label = next(examples)
+    except StopIteration:
+      break
+    except tf.errors.OpError:
+      raise UserError(split.explain(len(paths))) from None
     path = epath.Path(to) / split.class_names[label] / f"{example_id:05d}.png"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(tf.io.encode_png(image).numpy())

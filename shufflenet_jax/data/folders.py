@@ -29,9 +29,11 @@ def open_split(
     splits = sorted(p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
   except OSError as error:
     raise UserError(f"--config.data.data_dir={data_dir} cannot be read: {error.strerror or error}") from None
+  except tf.errors.OpError as error:
+    raise UserError(f"--config.data.data_dir={data_dir} cannot be read: {plain(error)}") from None
   if split not in splits:
-    field, choice = "eval_split" if class_names else "train_split", " or ".join(splits) or "none: it is empty"
-    raise UserError(f"{root} has no folder {split!r}; --config.data.{field} can be {choice}")
+    choice = " or ".join(splits) or "none: it is empty"
+    raise UserError(f"{root} has no folder {split!r}; config.data.train_split and eval_split can be {choice}")
   folder = root / split
   known = list(class_names) or sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
   if not class_names:
@@ -121,7 +123,7 @@ def _images(of_class: epath.Path, root: epath.Path) -> tuple[list[str], list[str
     os.path.join(parent, name)
     for parent, _, names in tf.io.gfile.walk(os.fspath(of_class))  # gs:// too
     for name in names
-    if not name.startswith(".")
+    if not any(part.startswith(".") for part in os.path.relpath(os.path.join(parent, name), root).split(os.sep))
   )
   images = [path for path in files if path.lower().endswith(IMAGE_SUFFIXES)]
   return images, [os.path.relpath(path, root) for path in files if not path.lower().endswith(IMAGE_SUFFIXES)]

@@ -68,7 +68,8 @@ def train_batches(
   step) alone: the same after a resume, and on any number of processes. What
   went before is neither read nor decoded, but for the rest of a window that is
   shuffled as a whole. A picture that cannot be decoded gives its place to its
-  neighbour in the process's batch.
+  neighbour in the process's part of the batch: there alone the number of
+  processes shows.
 
   Args:
     split: what to read.
