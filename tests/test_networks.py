@@ -50,7 +50,7 @@ def test_loss_falls(arguments, data_dir):
     on, model=model, optimizer=optimizer, schedule=schedule, mean=(127.5,) * 3, std=(127.5,) * 3
   )
   losses = []
-  for _ in range(15):
+  for _ in range(20 if config.model.network in imagenet.WITHOUT_BATCH_NORM else 15):  # at a lower rate: slower
     state, figures = step_fn(state, batch)
     losses.append(float(figures["loss"]))
   assert np.mean(losses[-3:]) < 0.9 * losses[0], losses
