@@ -92,9 +92,7 @@ def train_batches(
     return train_examples(split, config, batch_size, seed=seed, start_step=step, process=process, careful=careful)
 
   for batch in _restarting(examples, batch_size // count, start_step, split):
-    _check_labels(batch, num_classes, split)
-    for example_id in batch["id"][~batch["ok"]].tolist():
-      bad.meet(example_id)
+    _check(batch, num_classes, split, bad)
     yield _with_neighbours(batch)
 
 
@@ -297,15 +295,14 @@ def eval_batches(
   }
   for _ in range(-(-split.num_examples // batch_size)):
     batch = next(batches, empty)
-    _check_labels(batch, num_classes, split)
-    for example_id in batch["id"][~batch["ok"]].tolist():
-      bad.meet(example_id)
+    _check(batch, num_classes, split, bad)
     missing = local - len(batch["label"])
     padded = {k: np.pad(v, [(0, missing)] + [(0, 0)] * (v.ndim - 1)) for k, v in batch.items()}
     yield padded | {"mask": padded.pop("ok")}
 
 
-def _check_labels(batch: Batch, num_classes: int, split: Split) -> None:
+def _check(batch: Batch, num_classes: int, split: Split, bad: BadPictures) -> None:
+  """Raises a UserError for a label out of range, or too many bad pictures."""
   labels = batch["label"]
   wrong = np.flatnonzero((labels < 0) | (labels >= num_classes))
   if wrong.size:
@@ -313,3 +310,5 @@ def _check_labels(batch: Batch, num_classes: int, split: Split) -> None:
       f"label {labels[wrong[0]]} of example {batch['id'][wrong[0]]} in {split.name} is out of range for"
       f" num_classes={num_classes}"
     )
+  for example_id in batch["id"][~batch["ok"]].tolist():
+    bad.meet(example_id)
