@@ -15,9 +15,7 @@ from configs import imagenet
 
 def get_config(arguments: str = "scale=0.5,groups=3"):
   """The ImageNet recipe, shortened, with a lower learning rate; arguments as configs/imagenet.py's."""
-  if "batch=" in arguments:
-    raise ValueError("batch is an argument of configs/imagenet.py alone; here --config.batch_size sets it")
-  config = imagenet.get_config(arguments)
+  config = imagenet.get_config(imagenet.without_batch(arguments))
   config.num_train_steps = 400
   config.batch_size = 64
   config.eval_batch_size = 256

@@ -118,6 +118,13 @@ def get_config(arguments: str = "scale=1.0,groups=3"):
   return config
 
 
+def without_batch(arguments: str) -> str:
+  """The arguments, for a config that sets its own batch; raises a ValueError where they do."""
+  if "batch=" in arguments:
+    raise ValueError("batch is an argument of configs/imagenet.py alone; here --config.batch_size sets it")
+  return arguments
+
+
 def _scale_to_batch(config, batch: int):
   """The same epochs with another batch: the linear scaling rule, with warm-up where the rate is above the paper's."""
   ratio = batch / PAPER_BATCH
