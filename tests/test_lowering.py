@@ -7,7 +7,14 @@ import numpy as np
 import pytest
 
 from shufflenet_jax.models.batch_norm import BatchNorm, group_moments, normalized_conv1x1
-from shufflenet_jax.models.lowering import FASTEST, LOWERINGS, depthwise_conv3x3, group_conv1x1
+from shufflenet_jax.models.lowering import (
+  FASTEST,
+  LOWERINGS,
+  avg_pool3x3,
+  depthwise_conv3x3,
+  group_conv1x1,
+  max_pool3x3,
+)
 from shufflenet_jax.models.shufflenet import ShuffleNetV1
 
 # Between them: every g, shuffle, concatenation order, squeeze-and-excitation, stages narrower and wider than 80.
@@ -88,6 +95,42 @@ def test_auto_is_decided_by_the_platform_compiled_for():
   assert "convolution" not in text("cpu") and text("cpu").count("dot_general") == 3
 
 
+@pytest.mark.parametrize("shape", [(6, 8, 11, 5), (8, 7, 6, 5)])
+@pytest.mark.parametrize("window", ["depthwise 1", "depthwise 2", "average", "max"])
+def test_windows_are_the_references(window, shape):
+  """Values and gradients, even and odd sides; small whole numbers, so that windows have several largest values."""
+  x = jax.random.randint(jax.random.key(0), shape, -2, 3).astype(jnp.float32)
+  kernel = jax.random.normal(jax.random.key(1), (3, 3, 1, 5))
+
+  def values_and_gradients(lowering):
+    functions = {
+      "depthwise 1": lambda x, kernel: depthwise_conv3x3(x, kernel, 1, lowering),
+      "depthwise 2": lambda x, kernel: depthwise_conv3x3(x, kernel, 2, lowering),
+      "average": lambda x, kernel: avg_pool3x3(x, lowering),
+      "max": lambda x, kernel: max_pool3x3(x, lowering),
+    }
+    y, back = jax.vjp(functions[window], x, kernel)
+    return y, back(jax.random.normal(jax.random.key(2), y.shape))
+
+  expected = values_and_gradients("reference")
+  for lowering in ("dense", "split"):
+    found = jax.jit(values_and_gradients, static_argnums=0)(lowering)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), found, expected)
+
+
+def test_only_cpus_compile_pieces_apart():
+  """And there each unit's output is written, not computed again in every later unit."""
+  model = ShuffleNetV1(num_classes=7, scale=0.25, repeats=(2, 1, 1))
+  images = jax.ShapeDtypeStruct((2, 32, 32, 3), jnp.float32)
+  variables = jax.eval_shape(model.init, jax.random.key(0), images)
+
+  def text(platform):
+    return jax.jit(model.apply).trace(variables, images).lower(lowering_platforms=(platform,)).as_text()
+
+  assert "inlineable" not in text("tpu")
+  assert text("cpu").count("call @optimization_barrier") == 4  # once a unit
+
+
 def test_narrow_depthwise_has_depthwise_gradients():
   """The diagonal kernel is an inner matter: nothing of its size comes out of differentiation."""
   x, kernel = jnp.ones((1, 6, 6, 20)), jnp.ones((3, 3, 1, 20))
@@ -96,10 +139,11 @@ def test_narrow_depthwise_has_depthwise_gradients():
   assert not [v for eqn in jaxpr.eqns for v in eqn.outvars if v.aval.shape == (3, 3, 20, 20)][1:]  # the kernel alone
 
 
+@pytest.mark.parametrize("lowering", ["dense", "split"])
 @pytest.mark.parametrize("groups", [1, 3, 4])
-def test_group_moments_are_numpys(groups):
+def test_group_moments_are_numpys(groups, lowering):
   x = np.random.default_rng(0).normal(2, 3, (5, 4, 3, 12)).astype(np.float32)
-  mean, covariance = group_moments(jnp.asarray(x), groups)
+  mean, covariance = group_moments(jnp.asarray(x), groups, lowering)
   np.testing.assert_allclose(mean.ravel(), x.mean((0, 1, 2)), rtol=1e-5)
   for group, found in enumerate(covariance):
     own = x.reshape(-1, groups, 12 // groups)[:, group]
@@ -109,7 +153,7 @@ def test_group_moments_are_numpys(groups):
 def test_channels_without_variance_do_not_give_nan():
   """The covariance of a constant channel comes out below zero by rounding."""
   x = jnp.broadcast_to(10 + 0.1 * jnp.arange(12), (8, 14, 14, 12))
-  covariance = jax.jit(group_moments, static_argnums=1)(x, 3)[1]
+  covariance = jax.jit(group_moments, static_argnums=(1, 2))(x, 3, "dense")[1]
   assert min(np.diag(block).min() for block in covariance) < -1e-4  # so this is such a case
 
   class Both(nn.Module):

@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from shufflenet_jax.models.lowering import group_conv1x1
+from shufflenet_jax.models.lowering import dispatch, group_conv1x1
 
 
 def moments(x: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -27,21 +27,34 @@ def _gram_jvp(primals, tangents):
   return _gram(x), half + half.T
 
 
-def group_moments(x: jax.Array, groups: int) -> tuple[jax.Array, jax.Array]:
+def _blocks_of_gram(x, groups):
+  c = x.shape[-1]
+  # The blocks on the diagonal: (c, c) -> (g, c/g, g, c/g) -> (g, c/g, c/g)
+  return jnp.einsum("gigj->gij", _gram(x).reshape(groups, c // groups, groups, c // groups))
+
+
+def _gram_of_each_group(x, groups):
+  parts = jnp.split(x, groups, -1)
+  return jnp.stack([_gram(p.reshape(1, 1, -1, p.shape[-1])) for p in parts])  # (n, h, w, c/g) -> (1, 1, n*h*w, c/g)
+
+
+_GROUP_GRAMS = {"reference": _blocks_of_gram, "dense": _blocks_of_gram, "split": _gram_of_each_group}
+
+
+def group_moments(x: jax.Array, groups: int, lowering: str = "auto") -> tuple[jax.Array, jax.Array]:
   """Mean of each channel, and covariance of the channels of each group.
 
   Args:
     x: (n, h, w, c), any float dtype.
     groups: g, must divide c.
+    lowering: see `models/lowering.py`.
 
   Returns:
     float32 (g, c/g) and (g, c/g, c/g).
   """
   n, h, w, c = x.shape
   mean = x.astype(jnp.float32).mean((0, 1, 2)).reshape(groups, c // groups)  # (c,) -> (g, c/g)
-  product = _gram(x)
-  # The blocks on the diagonal: (c, c) -> (g, c/g, g, c/g) -> (g, c/g, c/g)
-  product = jnp.einsum("gigj->gij", product.reshape(groups, c // groups, groups, c // groups))
+  product = dispatch(_GROUP_GRAMS, lowering, x, groups=groups)
   return mean, product / (n * h * w) - mean[:, :, None] * mean[:, None, :]
 
 
@@ -110,7 +123,7 @@ def normalized_conv1x1(
   """
   mean = var = None
   if before.train:
-    mean, covariance = group_moments(x, groups)
+    mean, covariance = group_moments(x, groups, lowering)
     mean, var = mean.ravel(), jnp.einsum("gii->gi", covariance).ravel()  # (g, c_in/g) -> (c_in,)
     var = jnp.maximum(var, 0)  # of a nearly constant channel, rounding leaves less
   a, b = before.affine(mean, var)
@@ -126,5 +139,4 @@ def normalized_conv1x1(
     var = jnp.einsum("gij,jgo->igo", covariance, k, precision="highest")
     var = jnp.maximum((var * k).sum(0).ravel(), 0)  # (c_in/g, g, c_out/g) -> (c_out,)
   a, b = after.affine(mean, var)
-  y = group_conv1x1(x, k.reshape(kernel.shape) * a, groups, lowering=lowering)
-  return (y.astype(jnp.float32) + (shift * a + b)).astype(x.dtype)
+  return group_conv1x1(x, k.reshape(kernel.shape) * a, groups, lowering=lowering, bias=shift * a + b)

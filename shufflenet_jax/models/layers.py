@@ -26,7 +26,7 @@ def relu(x: jax.Array) -> jax.Array:
 @relu.defjvp
 def _relu_jvp(primals, tangents):
   y = relu(*primals)
-  return y, jnp.where(y > 0, *tangents, jnp.zeros_like(y))
+  return y, jax.lax.select(y > 0, *tangents, jnp.zeros_like(y))
 
 
 class SqueezeExcite(nn.Module):

@@ -1,4 +1,4 @@
-"""How the unit's two convolutions are computed: one function each, several formulations of the same arithmetic.
+"""How a network's convolutions, pools and sums are computed: one function each, several formulations of the same thing.
 
 `lowering` names the formulation; parameters are the same for all:
 
@@ -6,15 +6,20 @@
 - "dense": the 1x1 group convolution as an ordinary one with a block-diagonal kernel. Batch norm, ReLU and the
   depthwise convolution act on each channel alone, so the shuffle may be applied to the kernel's output channels, a
   few kilobytes, and vanishes from the activations. A 128x128 matrix unit does the zeros for nothing.
-- "split": one matrix product for each group, stacked in shuffled order; the depthwise convolution as nine shifted
-  multiply-adds.
+- "split": one matrix product for each group, stacked in shuffled order; 3x3 windows as nine shifted slices
+  (`models/taps.py`). Units hand each other their groups: what stands in one array between them is a concatenation that
+  the next unit's split undoes, so XLA leaves both out.
 - "auto": the fastest for the platform that is compiled for; `FASTEST` is the rule, benchmarks/RESULTS.md the evidence.
 """
 
 import functools
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
+
+from shufflenet_jax.models import taps
+from shufflenet_jax.models.layers import relu
 
 LOWERINGS = ("auto", "reference", "dense", "split")
 # Platform compiled for -> lowering; any other gets the reference. TPU and CPU are measured; on a GPU the shuffle is as
@@ -51,9 +56,14 @@ def channel_shuffle(x: jax.Array, groups: int) -> jax.Array:
 
 
 def group_conv1x1(
-  x: jax.Array, kernel: jax.Array, groups: int, shuffle_groups: int = 1, lowering: str = "auto"
+  x: jax.Array,
+  kernel: jax.Array,
+  groups: int,
+  shuffle_groups: int = 1,
+  lowering: str = "auto",
+  bias: jax.Array | None = None,
 ) -> jax.Array:
-  """1x1 group convolution, its output channels shuffled.
+  """1x1 group convolution, its output channels shuffled; then a bias, added in float32.
 
   Args:
     x: (n, h, w, c_in).
@@ -61,6 +71,7 @@ def group_conv1x1(
     groups: must divide c_in and c_out.
     shuffle_groups: of the `channel_shuffle` that follows; 1 for none.
     lowering: one of `LOWERINGS`.
+    bias: float32 (c_out,), or None.
 
   Returns:
     (n, h, w, c_out), x's dtype.
@@ -71,7 +82,8 @@ def group_conv1x1(
   if x.shape[-1] % groups or kernel.shape[-1] % groups:
     raise ValueError(f"{groups} groups do not divide {x.shape[-1]} input and {kernel.shape[-1]} output channels")
   kernel = kernel.astype(x.dtype)
-  return _dispatch(_GROUP_CONV1X1, lowering, x, kernel, groups=groups, shuffle_groups=shuffle_groups)
+  arrays = (x, kernel) if bias is None else (x, kernel, bias)
+  return dispatch(_GROUP_CONV1X1, lowering, *arrays, groups=groups, shuffle_groups=shuffle_groups)
 
 
 def depthwise_conv3x3(x: jax.Array, kernel: jax.Array, stride: int, lowering: str = "auto") -> jax.Array:
@@ -86,10 +98,35 @@ def depthwise_conv3x3(x: jax.Array, kernel: jax.Array, stride: int, lowering: st
   Raises:
     ValueError: an unknown lowering.
   """
-  return _dispatch(_DEPTHWISE, lowering, x, kernel.astype(x.dtype), stride=stride)
+  return dispatch(_DEPTHWISE, lowering, x, kernel.astype(x.dtype), stride=stride)
 
 
-def _dispatch(formulations, lowering, *arrays, **settings):
+def avg_pool3x3(x: jax.Array, lowering: str = "auto") -> jax.Array:
+  """3x3 average pool of stride 2, padding 1 (zeros, counted in): (n, h, w, c) -> (n, ceil(h/2), ceil(w/2), c)."""
+  return dispatch(_AVG_POOL, lowering, x)
+
+
+def max_pool3x3(x: jax.Array, lowering: str = "auto") -> jax.Array:
+  """3x3 max pool of stride 2, padding 1: (n, h, w, c) -> (n, ceil(h/2), ceil(w/2), c)."""
+  return dispatch(_MAX_POOL, lowering, x)
+
+
+def fork(x: jax.Array, groups: int, lowering: str = "auto") -> tuple[jax.Array, jax.Array]:
+  """(x, x): for a unit's branch and its shortcut, whose gradients "split" adds group by group."""
+  return dispatch(_FORK, lowering, x, groups=groups)
+
+
+def relu_groups(x: jax.Array, groups: int, lowering: str = "auto") -> jax.Array:
+  """ReLU at the end of a unit: (n, h, w, c) -> the same."""
+  return dispatch(_RELU, lowering, x, groups=groups)
+
+
+def add_relu(x: jax.Array, y: jax.Array, groups: int, lowering: str = "auto") -> jax.Array:
+  """ReLU of the sum at the end of a unit: twice (n, h, w, c) -> the same."""
+  return dispatch(_ADD_RELU, lowering, x, y, groups=groups)
+
+
+def dispatch(formulations, lowering, *arrays, **settings):
   formulations = {name: functools.partial(f, **settings) for name, f in formulations.items()}
   if lowering not in LOWERINGS:
     raise ValueError(f"lowering={lowering!r} is not one of {', '.join(LOWERINGS)}")
@@ -116,25 +153,62 @@ def conv(x: jax.Array, kernel: jax.Array, stride: int = 1, groups: int = 1) -> j
   )
 
 
-def _group_conv1x1_reference(x, kernel, groups, shuffle_groups):
-  return channel_shuffle(conv(x, kernel, groups=groups), shuffle_groups)
+def _add(y, bias):
+  return y if bias is None else (y.astype(jnp.float32) + bias).astype(y.dtype)
 
 
-def _group_conv1x1_dense(x, kernel, groups, shuffle_groups):
+def _group_conv1x1_reference(x, kernel, bias=None, *, groups, shuffle_groups):
+  return _add(channel_shuffle(conv(x, kernel, groups=groups), shuffle_groups), bias)
+
+
+def _group_conv1x1_dense(x, kernel, bias=None, *, groups, shuffle_groups):
   _, _, i, o = kernel.shape
   blocks = kernel.reshape(1, i, groups, o // groups)  # (1, 1, c_in/g, c_out) -> (1, c_in/g, g, c_out/g)
   own = jnp.eye(groups, dtype=kernel.dtype)[:, None, :, None]  # (g, g) -> (g, 1, g, 1)
   dense = (blocks * own).reshape(1, 1, groups * i, o)  # (g, c_in/g, g, c_out/g) -> (1, 1, c_in, c_out)
-  return conv(x, channel_shuffle(dense, shuffle_groups))
+  return _add(conv(x, channel_shuffle(dense, shuffle_groups)), bias)
 
 
-def _group_conv1x1_split(x, kernel, groups, shuffle_groups):
-  if shuffle_groups not in (1, groups):
-    return _group_conv1x1_dense(x, kernel, groups, shuffle_groups)
-  parts = [xi @ ki for xi, ki in zip(jnp.split(x, groups, -1), jnp.split(kernel[0, 0], groups, -1))]
-  if shuffle_groups == 1:
-    return jnp.concatenate(parts, -1)
-  return jnp.stack(parts, -1).reshape(*x.shape[:-1], -1)  # (n, h, w, c_out/g, g) -> (n, h, w, c_out)
+def _group_conv1x1_split(x, kernel, bias=None, *, groups, shuffle_groups):
+  # In two dimensions: a product's gradient for the kernel is then a product too, without a transposed copy of x.
+  kernel, shape = kernel[0, 0], (*x.shape[:-1], -1)
+  if groups == 1:
+    y = _pixels(x) @ channel_shuffle(kernel, shuffle_groups)
+    return _add(y.reshape(shape), bias)  # (n*h*w, c_out) -> (n, h, w, c_out)
+  y = [_pixels(xi) @ ki for xi, ki in zip(jnp.split(x, groups, -1), jnp.split(kernel, groups, -1))]
+  if shuffle_groups == groups:
+    return _add(jnp.stack(y, -1).reshape(shape), bias)  # (n*h*w, c_out/g, g) -> (n, h, w, c_out)
+  y = [yi.reshape(shape) for yi in y]  # (n*h*w, c_out/g) -> (n, h, w, c_out/g)
+  if shuffle_groups == 1 and bias is not None:  # ahead of the concatenation, which a split by the reader undoes
+    y, bias = [_add(yi, bi) for yi, bi in zip(y, jnp.split(bias, groups))], None
+  return _add(channel_shuffle(jnp.concatenate(y, -1), shuffle_groups), bias)
+
+
+def _pixels(x):
+  return x.reshape(-1, x.shape[-1])  # (n, h, w, c) -> (n*h*w, c)
+
+
+def _relu_split(x, groups):
+  # By group, and each written: the next unit reads groups, and XLA sees a split undo a concatenation.
+  return jnp.concatenate(taps.apart(jax.lax.optimization_barrier, [relu(xi) for xi in jnp.split(x, groups, -1)]), -1)
+
+
+def _add_relu_split(x, y, groups):
+  sums = [relu(xi + yi) for xi, yi in zip(jnp.split(x, groups, -1), jnp.split(y, groups, -1))]
+  return jnp.concatenate(taps.apart(jax.lax.optimization_barrier, sums), -1)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _fork_split(x, groups):
+  return x, x
+
+
+def _fork_split_backward(groups, _, gradients):
+  parts = zip(*(jnp.split(gradient, groups, -1) for gradient in gradients))
+  return (jnp.concatenate([a + b for a, b in parts], -1),)
+
+
+_fork_split.defvjp(lambda x, groups: ((x, x), None), _fork_split_backward)
 
 
 def _depthwise_conv(x, kernel, stride):
@@ -157,11 +231,7 @@ def _depthwise_dense_jvp(stride, primals, tangents):
   return _depthwise_dense(x, kernel, stride), _depthwise_dense(dx, kernel, stride) + _depthwise_conv(x, dkernel, stride)
 
 
-def _depthwise_taps(x, kernel, stride):
-  h, w = x.shape[1:3]
-  x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
-  shifted = [(x[:, i : i + h : stride, j : j + w : stride], kernel[i, j, 0]) for i in range(3) for j in range(3)]
-  return sum(pixels * tap for pixels, tap in shifted)
+_WINDOW = {"window_shape": (3, 3), "strides": (2, 2), "padding": ((1, 1), (1, 1))}
 
 
 _GROUP_CONV1X1 = {
@@ -169,4 +239,12 @@ _GROUP_CONV1X1 = {
   "dense": _group_conv1x1_dense,
   "split": _group_conv1x1_split,
 }
-_DEPTHWISE = {"reference": _depthwise_conv, "dense": _depthwise_dense, "split": _depthwise_taps}
+_DEPTHWISE = {"reference": _depthwise_conv, "dense": _depthwise_dense, "split": taps.depthwise}
+_avg_pool, _max_pool = functools.partial(nn.avg_pool, **_WINDOW), functools.partial(nn.max_pool, **_WINDOW)
+_AVG_POOL = {"reference": _avg_pool, "dense": _avg_pool, "split": taps.avg_pool}
+_MAX_POOL = {"reference": _max_pool, "dense": _max_pool, "split": taps.max_pool}
+_FORK = {"reference": lambda x, groups: (x, x), "split": lambda x, groups: _fork_split(x, groups)}
+_RELU = {"reference": lambda x, groups: relu(x), "split": _relu_split}
+_ADD_RELU = {"reference": lambda x, y, groups: relu(x + y), "split": _add_relu_split}
+for plain in (_FORK, _RELU, _ADD_RELU):
+  plain["dense"] = plain["reference"]

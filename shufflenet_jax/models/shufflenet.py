@@ -10,7 +10,16 @@ import jax.numpy as jnp
 
 from shufflenet_jax.models.batch_norm import BatchNorm, moments, normalized_conv1x1
 from shufflenet_jax.models.layers import Kernel, SqueezeExcite, relu
-from shufflenet_jax.models.lowering import conv, depthwise_conv3x3, group_conv1x1
+from shufflenet_jax.models.lowering import (
+  add_relu,
+  avg_pool3x3,
+  conv,
+  depthwise_conv3x3,
+  fork,
+  group_conv1x1,
+  max_pool3x3,
+  relu_groups,
+)
 
 # Stage 2 output channels at 1x (Table 1). Every later stage doubles them.
 STAGE2_CHANNELS = {1: 144, 2: 200, 3: 240, 4: 272, 8: 384}
@@ -108,7 +117,8 @@ class ShuffleUnit(nn.Module):
     depthwise_norm = self.norm(bottleneck, name="depthwise_norm")
     expand_norm = self.norm(branch_features, name="expand_norm")
 
-    y = group_conv1x1(x.astype(self.dtype), compress, compress_groups, shuffle_groups, lowering)
+    x, y = fork(x, groups, lowering) if self.stride == 1 else (x, x)
+    y = group_conv1x1(y.astype(self.dtype), compress, compress_groups, shuffle_groups, lowering)
     y = relu(compress_norm(y))
     y = depthwise_conv3x3(y, depthwise, self.stride, lowering)  # no ReLU behind it (section 3.2)
     if lowering == "reference":
@@ -117,11 +127,12 @@ class ShuffleUnit(nn.Module):
       y = normalized_conv1x1(y, expand, groups, depthwise_norm, expand_norm, lowering)
 
     if self.stride == 1:
-      y = relu(x + y)
+      y = add_relu(x, y, groups, lowering)
     else:
-      parts = [nn.avg_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1))), y]
+      parts = [avg_pool3x3(x, lowering), y]
       # Fig. 2c has ReLU ahead of the concatenation: the same, as the shortcut is >= 0 already.
-      y = relu(jnp.concatenate(parts if self.shortcut_first else parts[::-1], axis=-1))
+      y = jnp.concatenate(parts if self.shortcut_first else parts[::-1], axis=-1)
+      y = relu_groups(y, groups, lowering)
     return SqueezeExcite(dtype=self.dtype, name="squeeze_excite")(y) if self.se else y
 
 
@@ -191,7 +202,7 @@ class ShuffleNetV1(nn.Module):
     features = self.stem or stem_channels(self.groups, self.scale)
     kernel = Kernel((3, 3, 3, features), name="stem")()
     norm = norm(features, name="stem_norm")
-    pool = functools.partial(nn.max_pool, window_shape=(3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+    pool = functools.partial(max_pool3x3, lowering=self.lowering)
     if self.lowering == "reference":
       return pool(relu(norm(conv(images, kernel, stride=2))))
     # Norm and ReLU grow with their input where the norm's scale is positive, so they may stand behind the pool, which
