@@ -1,6 +1,7 @@
 # make quickstart   train, evaluate and predict on the bundled digits (minutes, CPU)
 # make test         the tests
 # make test-slow    training and full-size passes of every comparison network
+# make test-chaos   runs that are killed, stopped, moved and starved
 # make test-torch   the tests against PyTorch, which is installed for them
 # make lint         ruff, shellcheck
 # make install      .venv/ alone; every other target makes it first
@@ -9,7 +10,7 @@ SEED ?= 0
 WORKDIR ?= runs/quickstart$(if $(filter-out 0,$(SEED)),_seed$(SEED))
 PY := .venv/bin/python
 
-.PHONY: quickstart test test-slow test-torch lint install
+.PHONY: quickstart test test-slow test-chaos test-torch lint install
 
 install: .venv/installed
 
@@ -37,6 +38,9 @@ test: install
 
 test-slow: install
 	$(PY) -m pytest -m slow
+
+test-chaos: install
+	$(PY) -m pytest -m chaos -n 0 -s
 
 test-torch: .venv/installed-torch
 	$(PY) -m pytest -m torch

@@ -61,10 +61,13 @@ def get_config(arguments: str = "scale=1.0,groups=3"):
   config.batch_size = PAPER_BATCH  # global
   config.eval_batch_size = 1024  # global
   config.accumulate_steps = 1  # micro-batches per step, where a device's share of the batch does not fit
+  config.batch_norm_group = 0  # images whose statistics batch norm takes together; 0: a device's, or a micro-batch's
   config.log_every_steps = 100
   config.eval_every_steps = 5_000
   config.checkpoint_every_steps = 1_000
   config.keep_checkpoints = 3  # newest; the best evaluated one is kept besides
+  config.max_skipped_steps = 0  # whose loss or gradients are not finite; one more ends the run, with a dump of the step
+  config.peer_timeout_seconds = 60  # without a sign of life of another host, after which the run ends, to be restarted
 
   given = dict(argument.partition("=")[::2] for argument in arguments.split(",") if argument)
   name, batch = given.pop("network", "shufflenet_v1"), given.pop("batch", str(PAPER_BATCH))

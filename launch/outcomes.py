@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+# What training ends with. FAILED may well go better another time: retried up to the limit. WRONG is wrong input, or
+# whatever else a retry won't mend: never retried. PREEMPTED: stopped with a checkpoint, to be run again.
+from shufflenet_jax.errors import FAILED, PREEMPTED, WRONG
+
 DONE = 0
-FAILED = 1  # may well go better another time: retried up to the limit
-WRONG = 2  # wrong input, or whatever else a retry won't mend: never retried
 RUNNING = 3  # `tpu_vm status` only: not ended yet
 STILL_BILLED = 4  # the launcher could not delete a slice: somebody has to
-PREEMPTED = 75  # EX_TEMPFAIL: stopped with a checkpoint, to be run again; what training exits with after SIGTERM
 
 WORDS = {
   DONE: "done",

@@ -4,11 +4,13 @@ import contextlib
 import glob
 import os
 import sys
+import traceback
 from collections.abc import Callable
 
 from absl import app, flags, logging
 
-from shufflenet_jax.errors import UserError
+from shufflenet_jax import hosts
+from shufflenet_jax.errors import FAILED, WRONG, UserError
 
 
 @contextlib.contextmanager
@@ -22,8 +24,10 @@ def _one_line(kinds: tuple[type[Exception], ...]):
     if "\\n" in text and text[0] == text[-1] == "'":  # a KeyError's repr within another error
       text = text[1:-1].replace("\\n", ": ").replace("\\'", "'")
     text = text.removeprefix("Configuration is not available because of an earlier failure to load: ")
-    print(f"error: {' '.join(text.split())}", file=sys.stderr, flush=True)
-    sys.exit(2)
+    hosts.tell(error, " ".join(text.split()))
+    status = getattr(error, "status", WRONG)
+    hosts.leave(status)
+    sys.exit(status)
 
 
 # What a wrong flag, config file or override can raise: a config file is the user's code.
@@ -31,17 +35,18 @@ _WRONG_FLAGS = (flags.Error, UserError, AttributeError, ImportError, LookupError
 _WRONG_FLAGS += (TypeError, ValueError)
 
 
-def _parse(argv: list[str]) -> list[str]:
+def parse(argv: list[str], values: flags.FlagValues = flags.FLAGS) -> list[str]:
+  """Parses a command line; returns what is no flag, or exits with one line to stderr and status 2."""
   with _one_line(_WRONG_FLAGS):
-    rest = flags.FLAGS(argv)
-    if "config" in flags.FLAGS:
+    rest = values(argv)
+    if "config" in values:
       # A config file that failed to load says so only when a field is asked for.
-      getattr(flags.FLAGS.config, "is_locked", None)
+      getattr(values.config, "is_locked", None)
     return rest
 
 
 def run(main: Callable[[list[str]], int | None], define_flags: Callable[[], None] = lambda: None) -> None:
-  """Parses the flags and calls `main(positional_arguments)`; exits with its status, or 2 for a `UserError`.
+  """Parses the flags and calls `main(positional_arguments)`; exits with its status, or that of a `UserError`.
 
   Args:
     main: the command.
@@ -61,8 +66,15 @@ def run(main: Callable[[list[str]], int | None], define_flags: Callable[[], None
     define_flags()
 
   def guarded(argv):
-    logging.set_verbosity(logging.ERROR)  # Orbax and TFDS tell of every file they touch
-    with _one_line((UserError,)):
-      return main(argv[1:])
+    # Orbax and TFDS tell of every file they touch, and of errors with their threads' stacks; those are raised, too.
+    logging.set_verbosity(logging.FATAL)
+    try:
+      with _one_line((UserError,)):
+        return main(argv[1:])
+    except Exception:
+      if not hosts.joined():
+        raise
+      traceback.print_exc()
+      hosts.leave(FAILED)
 
-  app.run(guarded, flags_parser=_parse)
+  app.run(guarded, flags_parser=parse)

@@ -7,6 +7,7 @@ name; --config.data fields point it at other TFDS data.
 """
 
 import json
+import math
 import sys
 
 from absl import flags
@@ -16,8 +17,10 @@ from shufflenet_jax import cli
 from shufflenet_jax.errors import UserError
 
 if __name__ == "__main__":
+  from shufflenet_jax import hosts
+
   flags.DEFINE_string("checkpoint", None, "A work directory (its newest checkpoint) or WORKDIR/checkpoints/<step>.")
-  flags.DEFINE_bool("distributed", False, "Join the other hosts of the job (Cloud TPU, GKE, Slurm).")
+  hosts.define_flags()
   flags.DEFINE_string("data", None, "A folder that holds a folder of images per class.")
   flags.mark_flag_as_required("checkpoint")
 
@@ -73,7 +76,7 @@ def describe(figures: dict[str, float]) -> str:
   )
 
 
-def evaluate(found, config, folder: str | None = None, devices=None) -> dict[str, float]:
+def evaluate(found, config, folder: str | None = None, devices=None, say=print) -> dict[str, float]:
   """Evaluates a `checkpoint.Checkpoint` with a config (its own, or one with other data), or on a folder of images."""
   from shufflenet_jax import checkpoint, mesh, network, settings, train_step
   from shufflenet_jax.data import datasets, folders
@@ -83,15 +86,15 @@ def evaluate(found, config, folder: str | None = None, devices=None) -> dict[str
   settings.check_same_network(str(found.path), model_before, model_now, "its network cannot be overridden")
   model, _ = network.build_for_images(config)
   data_mesh = mesh.data_mesh(devices)
-  mesh.check_batch_size("config.eval_batch_size", config.eval_batch_size, data_mesh)
+  mesh.check_batch_size("config.eval_batch_size", config.eval_batch_size, data_mesh.size)
   if folder is None:
     split = datasets.open_split(config.data, config.data.eval_split, config.model.num_classes, found.class_names)
   else:
     split = folders.open_folder(folder, found.class_names)
     if split.note:
-      print(split.note, flush=True)
+      say(split.note)
   variables = mesh.replicate(found.restore_variables(), data_mesh)
-  state = train_step.TrainState(found.step, variables["params"], variables["batch_stats"], opt_state=())
+  state = train_step.TrainState(found.step, 0, variables["params"], variables["batch_stats"], opt_state=())
   eval_fn = train_step.compile_eval_step(data_mesh, model=model, **settings.picture_scaling(config))
   return run(eval_fn, state, split, config, data_mesh) | {"step": found.step}
 
@@ -99,15 +102,22 @@ def evaluate(found, config, folder: str | None = None, devices=None) -> dict[str
 def main(arguments: list[str]) -> None:
   if arguments:
     raise UserError(f"unexpected argument {arguments[0]!r}; flags begin with --")
-  from shufflenet_jax import checkpoint, mesh
+  from shufflenet_jax import checkpoint, hosts
 
-  if flags.FLAGS.distributed:
-    mesh.join_hosts()
+  config = flags.FLAGS.config
+  hosts.join(flags.FLAGS, config.get("peer_timeout_seconds", 60), preemptible=False)
+
+  import jax
+
+  from shufflenet_jax import metrics
+
+  say = metrics.console((jax.process_index(), jax.process_count()))
   found = checkpoint.find(flags.FLAGS.checkpoint)
-  print(f"evaluating {found.path}", flush=True)
-  figures = evaluate(found, flags.FLAGS.config, flags.FLAGS.data)
-  print(describe(figures))
-  print(json.dumps(figures))
+  say(f"evaluating {found.path}")
+  with hosts.lost_peers_end_the_run(config.get("peer_timeout_seconds", 60)):
+    figures = evaluate(found, config, flags.FLAGS.data, say=say)
+  finite = {k: v if math.isfinite(v) else None for k, v in figures.items()}  # JSON knows no others
+  say(describe(figures), json.dumps(finite), sep="\n")
 
 
 def _define_config_flag() -> None:

@@ -1,7 +1,9 @@
 """Where figures go: the console, TensorBoard event files, `metrics.jsonl` and `curves.png`."""
 
+import contextlib
 import functools
 import json
+import math
 import time
 
 from clu import metric_writers
@@ -17,7 +19,9 @@ class JsonLinesWriter(metric_writers.MetricWriter):
     self._file = path.open("a")
 
   def write_scalars(self, step, scalars):
-    self._file.write(json.dumps({"step": step} | {k: float(v) for k, v in scalars.items()}) + "\n")
+    values = {k: float(v) for k, v in scalars.items()}
+    finite = {k: v for k, v in values.items() if math.isfinite(v)}  # JSON knows no others
+    self._file.write(json.dumps({"step": step} | finite) + "\n")
     self._file.flush()
 
   def _not_for_this_file(self, *args, **kwargs):
@@ -34,9 +38,13 @@ class JsonLinesWriter(metric_writers.MetricWriter):
 
 
 def read(workdir: str) -> list[dict[str, float]]:
-  """The lines of `metrics.jsonl`, oldest first."""
+  """The lines of `metrics.jsonl`, oldest first, but for one that was cut off by a kill or a full disk."""
   path = epath.Path(workdir) / FILE
-  return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+  lines = []
+  for line in path.read_text().splitlines() if path.exists() else []:
+    with contextlib.suppress(ValueError):
+      lines.append(json.loads(line))
+  return lines
 
 
 def console(process: tuple[int, int]):
@@ -45,9 +53,13 @@ def console(process: tuple[int, int]):
 
 
 def mean(steps: list[dict[str, float]]) -> dict[str, float]:
-  """Means over an interval's steps, named as they are logged; the learning rate is the last step's."""
-  means = {f"train_{k}": sum(float(s[k]) for s in steps) / len(steps) for k in ("loss", "accuracy")}
-  return means | {"learning_rate": float(steps[-1]["learning_rate"])}
+  """Means over those of an interval's steps that were not skipped; learning rate and `skipped_steps` are the last's.
+
+  Where all were skipped, there are no means.
+  """
+  kept = [s for s in steps if s["finite"]]
+  means = {f"train_{k}": sum(float(s[k]) for s in kept) / len(kept) for k in ("loss", "accuracy") if kept}
+  return means | {"learning_rate": float(steps[-1]["learning_rate"]), "skipped_steps": int(steps[-1]["skipped"])}
 
 
 def places(workdir: str) -> list[str]:
@@ -102,9 +114,10 @@ def draw_curves(workdir: str, title: str) -> epath.Path:
       axes.legend()
   figure.suptitle(title)
   path = epath.Path(workdir) / "curves.png"
-  with path.open("wb") as f:
+  partial = path.with_suffix(".partial")
+  with partial.open("wb") as f:
     figure.savefig(f, format="png", dpi=110)
-  return path
+  return partial.replace(path)
 
 
 class Progress:
@@ -124,10 +137,10 @@ class Progress:
 
     `data_wait` is the fraction of the time in which the devices had nothing to do because no batch was there.
     """
-    text = (
-      f"step {step}/{self._num_steps} ({100 * step / self._num_steps:.0f} %)  loss {figures['train_loss']:.4f}"
-      f"  accuracy {100 * figures['train_accuracy']:.1f} %  learning rate {figures['learning_rate']:.4g}"
-    )
+    text = f"step {step}/{self._num_steps} ({100 * step / self._num_steps:.0f} %)"
+    if "train_loss" in figures:
+      text += f"  loss {figures['train_loss']:.4f}  accuracy {100 * figures['train_accuracy']:.1f} %"
+    text += f"  learning rate {figures['learning_rate']:.4g}"
     images = (step - self._last_step) * self._batch_size
     if not images:
       return text, {}

@@ -47,17 +47,22 @@ def predictor(found, top: int = 5):
   return predict
 
 
-def main(paths: list[str]) -> int:
-  if not paths:
-    raise UserError("no images given; name one or more files after the flags")
+def answer(predict, paths: list[str], as_json: bool) -> int:
+  """Prints the classes of each picture, or to stderr that it is none.
+
+  Args:
+    predict: a `predictor`.
+    paths: files, local or gs://.
+    as_json: a JSON object a line, in place of a table.
+
+  Returns:
+    1 if one could not be read, 0 otherwise.
+  """
   import tensorflow as tf
   from etils import epath
 
-  from shufflenet_jax import checkpoint
-
-  predict = predictor(checkpoint.find(flags.FLAGS.checkpoint))
   width = max(map(len, paths))
-  if not flags.FLAGS.json:
+  if not as_json:
     print(f"{'image':{width}}  probability  class")
   failed = 0
   for path in paths:
@@ -71,7 +76,7 @@ def main(paths: list[str]) -> int:
       print(f"error: {path}: not an image that can be decoded (JPEG, PNG, BMP, GIF, WebP)", file=sys.stderr)
       failed += 1
       continue
-    if flags.FLAGS.json:
+    if as_json:
       print(json.dumps({"image": path, "classes": [{"name": n, "probability": p} for n, p in classes]}))
     else:
       for first, (name, probability) in zip([path] + [""] * len(classes), classes):
@@ -79,6 +84,14 @@ def main(paths: list[str]) -> int:
   if failed:
     print(f"error: {failed} of {len(paths)} images could not be read", file=sys.stderr)
   return 1 if failed else 0
+
+
+def main(paths: list[str]) -> int:
+  if not paths:
+    raise UserError("no images given; name one or more files after the flags")
+  from shufflenet_jax import checkpoint
+
+  return answer(predictor(checkpoint.find(flags.FLAGS.checkpoint)), paths, flags.FLAGS.json)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,9 @@ _TRAINING = {
   "checkpoint_every_steps": (lambda v, c: v >= 1, "1 or more"),
   "keep_checkpoints": (lambda v, c: v >= 1, "1 or more"),
   "accumulate_steps": (lambda v, c: v >= 1, "1 or more"),
+  "batch_norm_group": (lambda v, c: v >= 0, "0 (a device's images) or more"),
+  "max_skipped_steps": (lambda v, c: v >= 0, "0 or more"),
+  "peer_timeout_seconds": (lambda v, c: v >= 10, "10 or more"),
   "data.min_crop_area": (lambda v, c: 0 < v <= 1, "above 0 and at most 1"),
   "data.max_crop_aspect": (lambda v, c: v >= 1, "1 or more"),
   "data.color_jitter": (lambda v, c: 0 <= v < 1, "from 0 to below 1"),
@@ -61,12 +64,13 @@ def picture_scaling(config) -> dict[str, tuple[float, ...]]:
   return {"mean": tuple(config.data.mean), "std": tuple(config.data.std)}
 
 
-def step_arguments(config) -> dict:
+def step_arguments(config, micro_batches: int) -> dict:
   """The keyword arguments of `train_step.train_step` that a config sets, besides network, optimizer and schedule."""
   return {
     "label_smoothing": config.optimizer.label_smoothing,
-    "accumulate_steps": config.accumulate_steps,
+    "accumulate_steps": micro_batches,
     "seed": config.seed,
+    "max_skipped_steps": config.max_skipped_steps,
     **picture_scaling(config),
   }
 

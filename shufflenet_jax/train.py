@@ -2,27 +2,32 @@
 
     python -m shufflenet_jax.train --config=configs/quickstart.py --workdir=runs/quickstart \\
         [--config.optimizer.learning_rate=0.2 ...]
+
+SIGTERM leads to a checkpoint and exit status 75. Several hosts: --distributed; several processes on one machine:
+launch/local.sh. docs/reliability.md says what is promised.
 """
 
 from absl import flags
 from ml_collections import config_flags
 
 from shufflenet_jax import cli
-from shufflenet_jax.errors import UserError
+from shufflenet_jax.errors import Preempted, UserError
 
 if __name__ == "__main__":
+  from shufflenet_jax import hosts
+
   config_flags.DEFINE_config_file("config", None, "Config file, for instance configs/imagenet.py:scale=0.5,groups=3.")
   flags.DEFINE_string("workdir", None, "Where checkpoints, logs and curves go; local or gs://.")
-  flags.DEFINE_bool("distributed", False, "Join the other hosts of the job (Cloud TPU, GKE, Slurm).")
+  hosts.define_flags()
   flags.mark_flags_as_required(["config", "workdir"])
 
 
 def train(config, workdir: str, devices=None, stop_after_step: int | None = None):
-  """Trains to `config.num_train_steps`, from the newest checkpoint in `workdir` if there is one.
+  """Trains to `config.num_train_steps`, from the newest whole checkpoint in `workdir` if there is one.
 
   Args:
     config: as `configs/imagenet.py` describes it.
-    workdir: local or gs:// directory.
+    workdir: local or gs:// directory, which all hosts share.
     devices: JAX devices, all by default.
     stop_after_step: ends early there, with a checkpoint.
 
@@ -30,172 +35,142 @@ def train(config, workdir: str, devices=None, stop_after_step: int | None = None
     The final `TrainState`, and the last evaluation's figures (None if there was none).
 
   Raises:
-    UserError: wrong input. Nothing has been written, or, where the data turn out damaged later, what was trained is
-      saved.
+    UserError: wrong input. Nothing has been written, or, where the data turn out damaged later, what one process
+      trained is saved (several cannot: the others only see the one end).
+    Preempted: stopped by SIGTERM, with a checkpoint.
+    RunFailed: what another start may mend.
   """
   import contextlib
-  import functools
-  import itertools
 
   import jax
-  from etils import epath
 
-  from shufflenet_jax import checkpoint, evaluate, feed, fine_tune, mesh, metrics, network, optim, settings, train_step
-  from shufflenet_jax.data import datasets, pipeline
-
-  # Everything that can be wrong is looked at before anything is written.
-  workdir = epath.Path(workdir)
-  if workdir.exists() and not workdir.is_dir():
-    raise UserError(f"--workdir={workdir} is a file; name a directory")
-  settings.check(config, training=True)
-  resumed, pretrained, set_aside = checkpoint.newest_in(workdir), None, {}
-  if config.init_from:
-    # A run that goes on has its network from its own checkpoint: what it began with may be gone.
-    goes_on = resumed and resumed.config.get("init_from") == config.init_from
-    pretrained = resumed if goes_on else checkpoint.find(config.init_from, "--config.init_from")
-    set_aside = fine_tune.adopt(pretrained, config)
-  model, counted = network.build_for_images(config)
-  optimizer, schedule = optim.sgd(config.optimizer, config.num_train_steps)
-  data_mesh = mesh.data_mesh(devices)
-  mesh.check_batch_size("config.batch_size", config.batch_size, data_mesh, config.accumulate_steps)
-  mesh.check_batch_size("config.eval_batch_size", config.eval_batch_size, data_mesh)
-  changed = {}
-  if resumed:
-    before, now = checkpoint.to_json(resumed.config), checkpoint.to_json(config)
-    settings.check_same_network(str(resumed.path), before["model"], now["model"], "choose another --workdir")
-    changed = settings.differences(before, now)
-  start_step = resumed.step if resumed else 0
-  process = (jax.process_index(), jax.process_count())
-  say = metrics.console(process)
-  classes = config.model.num_classes
-  train_split = datasets.open_split(config.data, config.data.train_split, classes, every_class=True)
-  if resumed and resumed.class_names != train_split.class_names:
-    before, now = next((a, b) for a, b in zip(resumed.class_names, train_split.class_names) if a != b)
-    raise UserError(
-      f"{resumed.path} was trained on other classes ({before!r} is {now!r} in {train_split.name}); choose another"
-      " --workdir"
-    )
-  names = train_split.class_names[: train_split.dataset_classes]
-  eval_split = datasets.open_split(config.data, config.data.eval_split, classes, names, every_class=True)
-  batches = pipeline.train_batches(
-    train_split,
-    config.data,
-    batch_size=config.batch_size,
-    num_classes=config.model.num_classes,
-    seed=config.seed,
-    start_step=start_step,
-    process=process,
-    say=functools.partial(print, flush=True),
+  from shufflenet_jax import (
+    checkpoint,
+    evaluate,
+    feed,
+    hosts,
+    mesh,
+    metrics,
+    network,
+    nonfinite,
+    settings,
+    start,
+    train_step,
   )
-  last_step = min(config.num_train_steps, stop_after_step or config.num_train_steps)
-  if start_step < last_step:
-    batches = itertools.chain([next(batches)], batches)
-    next(evaluate.batches(eval_split, config))
 
-  state = train_step.init_state(model, optimizer, config.data.image_size, config.seed)
-  if pretrained and not resumed:
-    state = fine_tune.start_from(pretrained, state, train_split.class_names)
-  state = mesh.replicate(state, data_mesh)
-  say(_overview(counted, config, data_mesh, train_split, eval_split))
-  if pretrained and not resumed:
-    known = len(fine_tune.known_classes(pretrained, names))
-    say(f"{known} of the {len(names)} classes are known to {pretrained.path} by name: their last layer is kept")
-  if set_aside:
-    say(
-      f"{pretrained.path} sets the network and the scaling of pictures; the config's own are set aside:",
-      *(f"  {k}: {v}" for k, v in set_aside.items()),
-      sep="\n",
-    )
-
-  try:
-    workdir.mkdir(parents=True, exist_ok=True)
-  except OSError as error:
-    raise UserError(f"--workdir={workdir} cannot be made: {error.strerror or error}") from None
-  title = f"{network.describe(config.model)} on {config.data.name}"
-  evaluated = None
-  with checkpoint.manager(workdir, config.keep_checkpoints) as checkpoints, contextlib.ExitStack() as stack:
-    if resumed:
-      state = checkpoint.restore_state(checkpoints, start_step, state)
-      say(f"resuming from {resumed.path}", *(f"  changed since: {k}: {v}" for k, v in changed.items()), sep="\n")
-    if start_step < last_step:
-      if process[0] == 0:
-        checkpoint.write_config(workdir, config)
+  with contextlib.ExitStack() as stack:
+    stack.enter_context(hosts.lost_peers_end_the_run(config.peer_timeout_seconds))
+    lock = stack.enter_context(start.Lock(workdir))
+    lock.take()
+    run = start.prepare(config, workdir, devices, stop_after_step)
+    say, state, evaluated = run.say, run.state, None
+    start.open_workdir(run)
+    lock.take()
+    stack.enter_context(start.storage_trouble(run))
+    stop = stack.enter_context(hosts.StopRequest())  # to the end, so that no save is cut off
+    saver = stack.enter_context(checkpoint.Saver(run.workdir, config.keep_checkpoints))
+    if run.start_step < run.last_step:
+      if run.process[0] == 0:
+        checkpoint.write_config(run.workdir, config)
       say("compiling the training step ...")
-    eval_fn = train_step.compile_eval_step(data_mesh, model=model, **settings.picture_scaling(config))
+    eval_fn = train_step.compile_eval_step(run.mesh, model=run.model, **settings.picture_scaling(config))
     step_fn = train_step.compile_train_step(
-      data_mesh, model=model, optimizer=optimizer, schedule=schedule, **settings.step_arguments(config)
+      run.mesh,
+      model=run.model,
+      optimizer=run.optimizer,
+      schedule=run.schedule,
+      **settings.step_arguments(config, run.micro_batches),
     )
 
     def save(step, figures):
-      checkpoint.save(checkpoints, step, state, config, train_split.class_names, figures)
+      saver.save(step, state, config, run.train_split.class_names, figures, run.group)
+
+    def save_at_error(step):
+      # Of several processes, the others would have to take part; they only see this one end.
+      if run.process[1] == 1 and step > run.start_step:
+        save(step, None)
 
     def to_devices(batch):
-      return mesh.split_batch({k: v for k, v in batch.items() if k != "id"}, data_mesh)
+      ids = batch.pop("id")
+      return mesh.split_batch(batch, run.mesh), ids
 
-    writer = metrics.writer(workdir, start_step, process)
+    writer = metrics.writer(run.workdir, run.start_step, run.process)
     stack.callback(writer.close)
-    batches = stack.enter_context(feed.Feed(batches, to_devices))
-    progress = metrics.Progress(start_step, config.num_train_steps, config.batch_size, batches)
-    pending = []
-    for step in range(start_step + 1, last_step + 1):
+    batches = stack.enter_context(feed.Feed(run.batches, to_devices))
+    progress = metrics.Progress(run.start_step, config.num_train_steps, config.batch_size, batches)
+
+    def evaluate_at(step):
+      figures = evaluate.run(eval_fn, state, run.eval_split, config, run.mesh)
+      say(f"  evaluation at step {step}: {evaluate.describe(figures)}")
+      writer.write_scalars(step, {f"eval_{k}": figures[k] for k in ("loss", "top1", "top5")})
+      writer.flush()
+      if run.process[0] == 0:
+        metrics.draw_curves(run.workdir, f"{network.describe(config.model)} on {config.data.name}")
+      progress.restart(step)
+      return figures
+
+    guard, pending, stopped_at = nonfinite.Guard(run), [], None
+    if run.evaluation_owed:
+      evaluated = evaluate_at(run.start_step)
+    for step in range(run.start_step + 1, run.last_step + 1):
       try:
-        batch = batches.get(pending)
+        batch, ids = batches.get(pending)
       except UserError:
-        if step - 1 > start_step:
-          save(step - 1, None)
+        guard.check(state)
+        save_at_error(step - 1)
         raise
-      state, step_metrics = step_fn(state, batch)
-      jax.block_until_ready(pending[-1:])  # two steps under way at most, so that batches do not pile up
-      pending.append(step_metrics)
-      at_end = step == last_step
-      if step == start_step + 1:
+      state, figures = step_fn(state, batch)
+      pending.append(figures)
+      guard.add(step, batch, ids, figures)
+      guard.check(state, keep=1)  # two steps under way at most, so that batches do not pile up
+      if step == run.start_step + 1:
         jax.block_until_ready(state)
         progress.restart(step)
-      if step % config.log_every_steps == 0 or at_end:
-        figures = metrics.mean(jax.device_get(pending))
+      at_end, stopping = step == run.last_step, stop.reached(step)
+      evaluation_due = step % config.eval_every_steps == 0 or at_end
+      logging = step % config.log_every_steps == 0 or at_end or stopping
+      saving = step % config.checkpoint_every_steps == 0 or evaluation_due or stopping
+      if logging or saving:
+        guard.check(state)
+        saver.check()
+      if logging:
+        means = metrics.mean(jax.device_get(pending))
         pending = []
-        line, speed = progress.line(step, figures)
+        line, speed = progress.line(step, means)
         say(line)
-        writer.write_scalars(step, figures | speed)
-      figures = None
-      if step % config.eval_every_steps == 0 or at_end:
+        writer.write_scalars(step, means | speed | {"save_seconds": saver.blocked_seconds})
+      if stopping:  # there is no time for an evaluation; if one is due, the next start makes it
+        save(step, None)
+        stopped_at = step
+        break
+      if evaluation_due:
         try:
-          evaluated = figures = evaluate.run(eval_fn, state, eval_split, config, data_mesh)
+          evaluated = evaluate_at(step)
         except UserError:
-          save(step, None)
+          save_at_error(step)
           raise
-        say(f"  evaluation at step {step}: {evaluate.describe(figures)}")
-        writer.write_scalars(step, {f"eval_{k}": figures[k] for k in ("loss", "top1", "top5")})
-        writer.flush()
-        if process[0] == 0:
-          metrics.draw_curves(workdir, title)
-        progress.restart(step)
-      if step % config.checkpoint_every_steps == 0 or figures:
-        save(step, figures)
-  say(f"done: step {max(start_step, last_step)} of {config.num_train_steps}", *metrics.places(workdir), sep="\n")
+      if saving:
+        save(step, evaluated if evaluation_due else None)
+  if saver.saves:
+    say(f"saving checkpoints kept the training waiting for {saver.blocked_seconds:.2f} s ({saver.saves} times)")
+  if stopped_at:
+    raise Preempted(
+      f"stopped at step {stopped_at} of {config.num_train_steps}, which is saved; the same command goes on"
+    )
+  say(
+    f"done: step {max(run.start_step, run.last_step)} of {config.num_train_steps}", *metrics.places(workdir), sep="\n"
+  )
   return state, evaluated
 
 
-def _overview(counted, config, data_mesh, train_split, eval_split) -> str:
-  from shufflenet_jax import complexity
-
-  text = complexity.overview(counted, config.data.image_size)
-  text += (
-    f"\n{config.data.name}: {train_split.num_examples:,} training and {eval_split.num_examples:,} evaluation examples;"
-    f" batch {config.batch_size} over {data_mesh.size} x {data_mesh.devices.flat[0].device_kind}"
-  )
-  if unused := config.model.num_classes - train_split.dataset_classes:
-    text += f"\nnote: {unused} of the network's {config.model.num_classes} classes are not in the data"
-  return text
-
-
 def main(arguments: list[str]) -> None:
+  from shufflenet_jax import hosts, settings
+
   if arguments:
     raise UserError(f"unexpected argument {arguments[0]!r}; flags begin with --")
-  if flags.FLAGS.distributed:
-    from shufflenet_jax import mesh
-
-    mesh.join_hosts()
+  hosts.exit_on_sigterm()
+  settings.check(flags.FLAGS.config, training=True)
+  hosts.join(flags.FLAGS, flags.FLAGS.config.peer_timeout_seconds, preemptible=True)
   train(flags.FLAGS.config, flags.FLAGS.workdir)
 
 

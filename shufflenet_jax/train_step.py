@@ -1,5 +1,6 @@
 """The training and evaluation steps: pure, module-level, jitted by the caller over a mesh with one axis, `data`."""
 
+import collections
 import functools
 from typing import Any
 
@@ -17,12 +18,14 @@ class TrainState:
 
   Attributes:
     step: int32 scalar, steps done.
+    skipped: int32 scalar, how many of them changed nothing because the loss or a gradient was not finite.
     params: float32.
     batch_stats: float32 running mean and variance of each batch norm; {} for a network without any.
     opt_state: Optax's.
   """
 
   step: jax.Array
+  skipped: jax.Array
   params: Any
   batch_stats: Any
   opt_state: Any
@@ -33,7 +36,8 @@ def init_state(model, optimizer: optax.GradientTransformation, image_size: int, 
   image = jnp.zeros((1, image_size, image_size, 3), jnp.float32)
   variables = jax.jit(model.init)(jax.random.key(seed), image)
   params = variables["params"]
-  return TrainState(jnp.zeros((), jnp.int32), params, variables.get("batch_stats", {}), optimizer.init(params))
+  step, skipped = (jnp.zeros((), jnp.int32) for _ in range(2))  # two buffers: both are donated
+  return TrainState(step, skipped, params, variables.get("batch_stats", {}), optimizer.init(params))
 
 
 def normalize(images: jax.Array, mean: tuple[float, ...], std: tuple[float, ...]) -> jax.Array:
@@ -45,6 +49,53 @@ def normalize(images: jax.Array, mean: tuple[float, ...], std: tuple[float, ...]
 def mirror(images: jax.Array, flip: jax.Array) -> jax.Array:
   """Images (n, h, w, c) left to right, where `flip`, bool (n,)."""
   return jnp.where(flip[:, None, None, None], images[:, :, ::-1], images)  # (n,) -> (n, 1, 1, 1)
+
+
+def gradients(
+  params,
+  batch_stats,
+  images: jax.Array,
+  labels: jax.Array,
+  dropout_key: jax.Array,
+  *,
+  model,
+  mean: tuple[float, ...],
+  std: tuple[float, ...],
+  label_smoothing: float,
+):
+  """Gradients of the loss on one statistics group: the images that batch norm sees together.
+
+  Args:
+    params, batch_stats: as in `TrainState`.
+    images: uint8 (n, h, w, 3).
+    labels: int32 (n,).
+    dropout_key: a JAX key.
+    model, mean, std, label_smoothing: see `train_step`.
+
+  Returns:
+    (gradients as `params`, updated batch_stats, {"loss", "accuracy"}: float32 scalars over the group).
+  """
+
+  def loss_fn(params):
+    logits, updated = model.apply(
+      {"params": params, "batch_stats": batch_stats},
+      normalize(images, mean, std),
+      train=True,
+      mutable=["batch_stats"],
+      rngs={"dropout": dropout_key},
+    )
+    targets = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1]), label_smoothing)
+    loss = optax.softmax_cross_entropy(logits, targets).mean()
+    accuracy = (logits.argmax(-1) == labels).mean(dtype=jnp.float32)
+    return loss, (updated.get("batch_stats", {}), {"loss": loss, "accuracy": accuracy})
+
+  grads, (batch_stats, metrics) = jax.grad(loss_fn, has_aux=True)(params)
+  return grads, batch_stats, metrics
+
+
+def dropout_key(seed: int, step, group) -> jax.Array:
+  """The key of a statistics group, numbered over the global batch: the same however groups lie on devices."""
+  return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), step), group)
 
 
 def train_step(
@@ -59,12 +110,19 @@ def train_step(
   label_smoothing: float = 0.0,
   accumulate_steps: int = 1,
   seed: int = 0,
+  max_skipped_steps: int = 0,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
   """One SGD step, on one device's part of the batch; runs inside `jax.shard_map`.
 
   Batch norm sees one device's images (one micro-batch of them, with
   accumulation), as on the paper's four GPUs. Gradients, running statistics
-  and metrics are averaged over the devices together, in one all-reduce.
+  and metrics are averaged over all micro-batches of all devices together, in
+  one all-reduce: the groups that batch norm sees may lie side by side on
+  devices or follow one another on one, the step is the same.
+
+  A step whose loss or gradients are not finite changes nothing but the counts.
+  Once there were more of them than `max_skipped_steps`, no step changes
+  anything, so that the state stays the one ahead of the step that was too much.
 
   Args:
     state: replicated.
@@ -75,25 +133,16 @@ def train_step(
     mean, std: see `normalize`.
     label_smoothing: share of the target spread evenly over the classes.
     accumulate_steps: micro-batches; must divide n.
-    seed: of dropout, which differs between steps, devices and micro-batches.
+    seed: of dropout, which differs between steps and micro-batches.
+    max_skipped_steps: in the whole run.
 
   Returns:
-    The next state, and float32 scalars over the global batch: loss (without weight decay), accuracy, learning_rate.
+    The next state, and scalars over the global batch: float32 loss (without weight decay), accuracy, learning_rate;
+    bool finite; int32 skipped, as in the state.
   """
-  dropout_key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), state.step), jax.lax.axis_index(AXIS))
-
-  def loss_fn(params, batch_stats, images, labels, index):
-    logits, updated = model.apply(
-      {"params": params, "batch_stats": batch_stats},
-      normalize(images, mean, std),
-      train=True,
-      mutable=["batch_stats"],
-      rngs={"dropout": jax.random.fold_in(dropout_key, index)},
-    )
-    targets = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1]), label_smoothing)
-    loss = optax.softmax_cross_entropy(logits, targets).mean()
-    accuracy = (logits.argmax(-1) == labels).mean(dtype=jnp.float32)
-    return loss, (updated.get("batch_stats", {}), {"loss": loss, "accuracy": accuracy})
+  key_of_group = functools.partial(dropout_key, seed, state.step)
+  first_group = jax.lax.axis_index(AXIS) * accumulate_steps
+  of_group = functools.partial(gradients, model=model, mean=mean, std=std, label_smoothing=label_smoothing)
 
   def varying(tree):
     # Marked as differing between devices, so that differentiation itself adds no all-reduce.
@@ -101,27 +150,45 @@ def train_step(
 
   params, batch_stats = varying((state.params, state.batch_stats))
 
-  def micro_step(carry, micro_batch):
-    batch_stats, total = carry
-    grads, (batch_stats, metrics) = jax.grad(loss_fn, has_aux=True)(params, batch_stats, *micro_batch)
-    return (batch_stats, jax.tree.map(jnp.add, total, (grads, metrics))), None
+  def micro_step(total, micro_batch):
+    images, labels, index = micro_batch
+    sums = of_group(params, batch_stats, images, labels, key_of_group(first_group + index))
+    return jax.tree.map(jnp.add, total, sums), None
 
   images = mirror(batch["image"], batch["flip"]) if "flip" in batch else batch["image"]
-  # (n, ...) -> (accumulate_steps, n / accumulate_steps, ...)
-  micro = jax.tree.map(lambda x: x.reshape(accumulate_steps, -1, *x.shape[1:]), (images, batch["label"]))
-  metrics = varying({"loss": jnp.zeros(()), "accuracy": jnp.zeros(())})
-  zeros = (jax.tree.map(jnp.zeros_like, params), metrics)
   if accumulate_steps == 1:
-    (batch_stats, total), _ = micro_step((batch_stats, zeros), (*jax.tree.map(lambda x: x[0], micro), 0))
+    total = of_group(params, batch_stats, images, batch["label"], key_of_group(first_group))
   else:
-    (batch_stats, total), _ = jax.lax.scan(micro_step, (batch_stats, zeros), (*micro, jnp.arange(accumulate_steps)))
-  grads, metrics = jax.tree.map(lambda x: x / accumulate_steps, total)
+    # (n, ...) -> (accumulate_steps, n / accumulate_steps, ...)
+    micro = jax.tree.map(lambda x: x.reshape(accumulate_steps, -1, *x.shape[1:]), (images, batch["label"]))
+    metrics = varying({"loss": jnp.zeros(()), "accuracy": jnp.zeros(())})
+    zeros = (*jax.tree.map(jnp.zeros_like, (params, batch_stats)), metrics)
+    total, _ = jax.lax.scan(micro_step, zeros, (*micro, jnp.arange(accumulate_steps)))
+    total = jax.tree.map(lambda x: x / accumulate_steps, total)
 
-  grads, batch_stats, metrics = jax.lax.pmean((grads, batch_stats, metrics), AXIS)
+  grads, batch_stats, metrics = jax.lax.pmean(total, AXIS)
   updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-  params = optax.apply_updates(state.params, updates)
-  metrics["learning_rate"] = schedule(state.step)
-  return TrainState(state.step + 1, params, batch_stats, opt_state), metrics
+  stepped = (optax.apply_updates(state.params, updates), batch_stats, opt_state)
+
+  finite = all_finite((metrics["loss"], grads))
+  skipped = state.skipped + ~finite
+  within_limit = skipped <= max_skipped_steps
+  before = (state.params, state.batch_stats, state.opt_state)
+  after = jax.tree.map(functools.partial(jnp.where, finite & within_limit), stepped, before)
+  params, batch_stats, opt_state = after
+  # The schedule's count: a skipped step is one of its steps, too.
+  opt_state = optax.tree_utils.tree_set(opt_state, count=state.step + within_limit)
+  metrics |= {"learning_rate": schedule(state.step), "finite": finite, "skipped": skipped}
+  return TrainState(state.step + within_limit, skipped, params, batch_stats, opt_state), metrics
+
+
+def all_finite(tree) -> jax.Array:
+  """bool scalar: whether every value of every array is."""
+  of_shape = collections.defaultdict(list)
+  for x in jax.tree.leaves(tree):
+    of_shape[x.shape].append(jnp.isfinite(x))
+  # Arrays of a shape are reduced as one: to begin a reduction takes a TPU as long as 400 kB of it (an estimate).
+  return jnp.all(jnp.stack([functools.reduce(jnp.logical_and, alike).all() for alike in of_shape.values()]))
 
 
 def eval_step(

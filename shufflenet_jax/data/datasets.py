@@ -213,8 +213,13 @@ def _find_builder(name: str, data_dir: str | None):
     tfds.disable_progress_bar()  # it takes half a second
     try:
       builder = Digits(data_dir=data_dir)
-      builder.download_and_prepare()
-    except OSError as error:
+      try:
+        builder.download_and_prepare()
+      except (OSError, tf.errors.OpError):
+        builder = Digits(data_dir=data_dir)
+        if not builder.is_prepared():  # by another process of the run, at the same time
+          raise
+    except (OSError, tf.errors.OpError) as error:
       raise UserError(f"--config.data.data_dir={data_dir}: digits cannot be prepared there: {error}") from None
     return builder
   try:

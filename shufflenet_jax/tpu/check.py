@@ -195,7 +195,7 @@ def _remedy(config, devices, topology_name, mode, model, error, say) -> str:
   """Says by how much a batch is too large, and the largest that is not, found by compiling."""
   from shufflenet_jax.tpu.compile import OutOfMemory, compile_step
 
-  unit = len(devices) * (config.accumulate_steps if mode == "train" else 1)
+  unit = len(devices) * ((config.batch_norm_group or config.accumulate_steps) if mode == "train" else 1)
   fits, too_large = 0, config.batch_size // unit
   # Memory is about proportional to the batch, so the first guess is near.
   guess = int(too_large * error.limit / error.used)

@@ -53,8 +53,11 @@ def compile_step(model, config, devices, mode: str) -> Program:
     OutOfMemory: the program does not fit.
   """
   data_mesh = mesh.data_mesh(devices)
-  parts = config.accumulate_steps if mode == "train" else 1
-  mesh.check_batch_size("config.batch_size", config.batch_size, data_mesh, parts)
+  parts = 1
+  if mode == "train":
+    parts = mesh.micro_batches(config, data_mesh.size)
+  else:
+    mesh.check_batch_size("config.batch_size", config.batch_size, data_mesh.size)
   size = config.data.image_size
   optimizer, schedule = optim.sgd(config.optimizer, config.num_train_steps)
   state = _on(data_mesh, PartitionSpec(), jax.eval_shape(lambda: train_step.init_state(model, optimizer, size, 0)))
@@ -66,7 +69,7 @@ def compile_step(model, config, devices, mode: str) -> Program:
     batch["flip"] = jax.ShapeDtypeStruct((config.batch_size,), jnp.bool_)
   batch = _on(data_mesh, PartitionSpec(train_step.AXIS), batch)
   if mode == "train":
-    arguments = settings.step_arguments(config)
+    arguments = settings.step_arguments(config, parts)
     step = train_step.compile_train_step(data_mesh, model=model, optimizer=optimizer, schedule=schedule, **arguments)
     lowered = step.lower(state, batch)
   else:

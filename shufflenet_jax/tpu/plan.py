@@ -112,8 +112,8 @@ def blank(config, topology_name: str, images_per_second_per_core: float = IMAGES
     topology_name, s.accelerator_type, s.chips, s.hosts, config.batch_size, config.batch_size / s.chips,
     topology.hbm_bytes(topology_name), s.generation.clock_ghz, fed, fed * PRE_RESIZED_SPEEDUP,
   )  # fmt: skip
-  unit = s.chips * config.accumulate_steps
-  per_step = plan.batch_per_chip / config.accumulate_steps
+  unit = s.chips * (config.batch_norm_group or config.accumulate_steps)
+  per_step = config.batch_norm_group or plan.batch_per_chip / config.accumulate_steps
   if plan.batch < unit:
     plan.warnings.append(f"more chips than the batch of {plan.batch} can use: {plan.batch} at most, or batch={unit}")
   elif plan.batch % unit:
@@ -196,11 +196,13 @@ def make(config, topologies: list[str], images_per_second_per_core: float, verif
   def compiled(plan: Plan, batch_size: int):
     wanted = config.copy_and_resolve_references()
     wanted.batch_size = batch_size
-    began = time.monotonic()
+    name, began = f"{plan.topology}, batch {batch_size}", time.monotonic()
+    say(f"  {began - start:4.0f} s  {name}: begins")
     try:
       return compile_step(model, wanted, devices[plan.topology], "train")
     finally:
-      say(f"  {plan.topology}, batch {batch_size}: {time.monotonic() - began:.0f} s")
+      now = time.monotonic()
+      say(f"  {now - start:4.0f} s  {name}: done in {now - began:.0f} s")
 
   def fill_compiled(plan: Plan):
     try:
@@ -220,9 +222,11 @@ def make(config, topologies: list[str], images_per_second_per_core: float, verif
         fits = int(plan.largest_batch_per_chip * error.limit / error.used) // unit * unit
         plan.largest_batch_per_chip = min(fits, plan.largest_batch_per_chip - unit)
 
-  # The largest first: they take the compiler longest.
-  possible = [p for p in plans if p.batch % (p.chips * config.accumulate_steps) == 0]
-  possible.sort(key=lambda p: -p.batch_per_chip)
+  # The largest first, v6e ahead of the others: they take the compiler longest.
+  unit = config.batch_norm_group or config.accumulate_steps
+  possible = [p for p in plans if p.batch % (p.chips * unit) == 0]
+  possible.sort(key=lambda p: (-p.batch_per_chip, not p.topology.startswith("v6e:")))
+  start, start_cpu = time.monotonic(), time.process_time()
   with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
     say(f"compiling the training step for {', '.join(p.topology for p in possible) or 'none of them'} ...")
     list(pool.map(fill_compiled, possible))
@@ -230,6 +234,8 @@ def make(config, topologies: list[str], images_per_second_per_core: float, verif
       largest_batches([p for p in plans if p.topology.startswith(f"{generation}:")], config.accumulate_steps)
     if verify:
       list(pool.map(verify_largest, plans))
+  took, cpu = time.monotonic() - start, time.process_time() - start_cpu
+  say(f"compiled in {took:.0f} s ({cpu:.0f} s of processor time, on {os.cpu_count()} cores)")
   return plans
 
 

@@ -1,0 +1,84 @@
+"""Computes again a step whose loss or gradients were not finite, from what training dumped of it.
+
+    python -m shufflenet_jax.replay --dump=WORKDIR/nonfinite/STEP
+
+Says for each statistics group (the images that batch norm sees together) its loss and which parameters' gradients are
+not finite, and names the examples. Runs on one device, whatever trained.
+"""
+
+import json
+
+from absl import flags
+
+from shufflenet_jax import cli
+from shufflenet_jax.errors import UserError
+
+if __name__ == "__main__":
+  flags.DEFINE_string("dump", None, "WORKDIR/nonfinite/STEP, as training named it.")
+  flags.mark_flag_as_required("dump")
+
+
+def replay(folder: str):
+  """Computes the dumped step, group by group.
+
+  Yields:
+    For each group (ids, loss, names of the parameters whose gradient is not finite).
+
+  Raises:
+    UserError: `folder` is no whole dump.
+  """
+  import functools
+
+  import jax
+  import numpy as np
+  from etils import epath
+
+  from shufflenet_jax import checkpoint, integrity, network, settings, train_step
+
+  folder = epath.Path(folder)
+  found = checkpoint.find(folder, "--dump")
+  try:
+    step = json.loads((folder / "step.json").read_text())
+    parts = [np.load(folder / f"examples.{i}.npz") for i in range(step["processes"])]
+    batch = {k: np.concatenate([part[k] for part in parts]) for k in parts[0]}
+  except (KeyError, OSError, ValueError) as error:
+    raise UserError(f"--dump={folder} is not whole ({error}); give WORKDIR/nonfinite/STEP") from None
+  variables = found.restore_variables()
+  config = found.config
+  model, _ = network.build_for_images(config)
+  if "flip" in batch:
+    batch["image"] = np.where(batch["flip"][:, None, None, None], batch["image"][:, :, ::-1], batch["image"])
+  compute = jax.jit(
+    functools.partial(
+      train_step.gradients,
+      model=model,
+      label_smoothing=config.optimizer.label_smoothing,
+      **settings.picture_scaling(config),
+    )
+  )
+  for group, first in enumerate(range(0, config.batch_size, found.group)):
+    rows = slice(first, first + found.group)
+    key = train_step.dropout_key(config.seed, found.step, group)
+    grads, _, figures = compute(
+      variables["params"], variables["batch_stats"], batch["image"][rows], batch["label"][rows], key
+    )
+    wrong = [k for k, v in integrity.arrays_by_name(grads).items() if not np.isfinite(v).all()]
+    yield batch["id"][rows].tolist(), float(figures["loss"]), wrong
+
+
+def main(arguments: list[str]) -> None:
+  if arguments:
+    raise UserError(f"unexpected argument {arguments[0]!r}; flags begin with --")
+  finite = True
+  for i, (ids, loss, wrong) in enumerate(replay(flags.FLAGS.dump)):
+    shown = ", ".join(wrong[:6]) + (f" and {len(wrong) - 6} more" if len(wrong) > 6 else "")
+    print(f"group {i}: loss {loss:.6g}; gradients not finite: {shown or 'none'}", flush=True)
+    if wrong or loss - loss:  # infinite or NaN
+      finite = False
+      print(f"  examples {', '.join(map(str, ids))}")
+  if finite:
+    print("every group is finite here: the device that trained, or the sum over groups, made the difference")
+
+
+if __name__ == "__main__":
+  cli.run(main)

@@ -1,0 +1,264 @@
+"""How a training run begins: everything that can be wrong is looked at before anything is written."""
+
+import contextlib
+import dataclasses
+import functools
+import itertools
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+from etils import epath
+from jax.experimental import multihost_utils
+
+from shufflenet_jax import (
+  checkpoint,
+  complexity,
+  evaluate,
+  fine_tune,
+  mesh,
+  metrics,
+  network,
+  optim,
+  recovery,
+  settings,
+  train_step,
+)
+from shufflenet_jax.data import datasets, pipeline
+from shufflenet_jax.errors import RunFailed, UserError
+from shufflenet_jax.integrity import Damaged
+
+
+@dataclasses.dataclass
+class Run:
+  """What the loop needs.
+
+  Attributes:
+    config: the whole config; with `init_from`, its network is the checkpoint's.
+    workdir: the work directory.
+    say: prints, on the first process.
+    process: (index, count).
+    model, optimizer, schedule, mesh: see `train_step.train_step`.
+    micro_batches, group: in which a device's images are taken, and how many images batch norm sees together.
+    train_split, eval_split: what is read.
+    batches: of training, from `start_step` on.
+    state: a `TrainState` on the devices.
+    start_step, last_step: steps done before, and when this run is over.
+    evaluation_owed: whether the run was stopped when it should have evaluated.
+  """
+
+  config: Any
+  workdir: epath.Path
+  say: Callable
+  process: tuple[int, int]
+  model: Any
+  optimizer: optax.GradientTransformation
+  schedule: optax.Schedule
+  mesh: jax.sharding.Mesh
+  micro_batches: int
+  group: int
+  train_split: datasets.Split
+  eval_split: datasets.Split
+  batches: Iterator
+  state: train_step.TrainState
+  start_step: int
+  last_step: int
+  evaluation_owed: bool
+
+
+def prepare(config, workdir: str, devices=None, stop_after_step: int | None = None) -> Run:
+  """Looks at all there is, and makes or restores the state. Arguments and errors as `train.train`'s."""
+  workdir = epath.Path(workdir)
+  process = (jax.process_index(), jax.process_count())
+  say = metrics.console(process)
+  if workdir.exists() and not workdir.is_dir():
+    raise UserError(f"--workdir={workdir} is a file; name a directory")
+  settings.check(config, training=True)
+  if steps := checkpoint.steps_in(workdir):
+    say(f"reading {steps[0]} ...")
+  resumed, arrays = _newest_whole(workdir, process, say) or (None, None)
+  pretrained, set_aside = None, {}
+  if config.init_from:
+    # A run that goes on has its network from its own checkpoint: what it began with may be gone.
+    goes_on = resumed and resumed.config.get("init_from") == config.init_from
+    pretrained = resumed if goes_on else checkpoint.find(config.init_from, "--config.init_from")
+    set_aside = fine_tune.adopt(pretrained, config)
+  model, counted = network.build_for_images(config)
+  optimizer, schedule = optim.sgd(config.optimizer, config.num_train_steps)
+  data_mesh = mesh.data_mesh(devices)
+  micro_batches = mesh.micro_batches(config, data_mesh.size)
+  group = config.batch_size // data_mesh.size // micro_batches
+  mesh.check_batch_size("config.eval_batch_size", config.eval_batch_size, data_mesh.size)
+  if resumed:
+    before, now = checkpoint.to_json(resumed.config), checkpoint.to_json(config)
+    settings.check_same_network(str(resumed.path), before["model"], now["model"], "choose another --workdir")
+  start_step = resumed.step if resumed else 0
+  last_step = min(config.num_train_steps, stop_after_step or config.num_train_steps)
+  train_split, eval_split = _open_splits(config, resumed)
+  batches = pipeline.train_batches(
+    train_split,
+    config.data,
+    batch_size=config.batch_size,
+    num_classes=config.model.num_classes,
+    seed=config.seed,
+    start_step=start_step,
+    process=process,
+    say=functools.partial(print, flush=True),
+  )
+  if start_step < last_step:
+    batches = itertools.chain([next(batches)], batches)
+    next(evaluate.batches(eval_split, config))
+
+  state = train_step.init_state(model, optimizer, config.data.image_size, config.seed)
+  if resumed:
+    state = checkpoint.state_from(arrays, state, resumed.path)
+    if state.skipped > config.max_skipped_steps:  # or no step would change anything
+      raise UserError(
+        f"config.max_skipped_steps={config.max_skipped_steps} is less than the {state.skipped} steps that were skipped"
+        f" by {resumed.path}; set it to {state.skipped} or more"
+      )
+  elif pretrained:
+    state = fine_tune.start_from(pretrained, state, train_split.class_names)
+  state = mesh.replicate(state, data_mesh)
+
+  say(_overview(counted, config, data_mesh, train_split, eval_split))
+  if pretrained and not resumed:
+    names = train_split.class_names[: train_split.dataset_classes]
+    known = len(fine_tune.known_classes(pretrained, names))
+    say(f"{known} of the {len(names)} classes are known to {pretrained.path} by name: their last layer is kept")
+  if set_aside:
+    say(f"{pretrained.path} sets the network and the scaling of pictures; the config's own are set aside:")
+    say(*(f"  {k}: {v}" for k, v in set_aside.items()), sep="\n")
+  if resumed:
+    say(f"resuming from {resumed.path}")
+    say(*(f"  changed since: {k}: {v}" for k, v in settings.differences(before, now).items()), sep="\n")
+    if resumed.group and resumed.group != group:
+      say(
+        f"note: batch norm saw {resumed.group} images together and sees {group} now;"
+        f" --config.batch_norm_group={resumed.group} keeps it as it was"
+      )
+  due = start_step % config.eval_every_steps == 0 or start_step == config.num_train_steps
+  owed = bool(resumed and due) and not any(
+    line["step"] == start_step and "eval_top1" in line for line in metrics.read(workdir)
+  )
+  return Run(
+    config, workdir, say, process, model, optimizer, schedule, data_mesh, micro_batches, group, train_split,
+    eval_split, batches, state, start_step, last_step, owed,
+  )  # fmt: skip
+
+
+def _newest_whole(workdir: epath.Path, process: tuple[int, int], say):
+  """As `recovery.newest_whole`; the first process looks and sets aside, all read what it chose."""
+  if process[1] == 1:
+    return recovery.newest_whole(workdir, say)
+  whole = recovery.newest_whole(workdir, say) if process[0] == 0 else None
+  step = int(multihost_utils.broadcast_one_to_all(np.int32(whole[0].step if whole else -1)))
+  if process[0] == 0 or step < 0:
+    return whole
+  path = workdir.absolute() / "checkpoints" / str(step)
+  try:
+    found = checkpoint.read(path)
+    if found is None:
+      raise UserError(f"process {process[0]} does not see {path}; all hosts must share --workdir")
+    return found, found.read_arrays()
+  except Damaged as error:
+    raise RunFailed(f"process {process[0]} cannot read {path}, which process 0 could: {error}") from error
+
+
+def _open_splits(config, resumed) -> tuple[datasets.Split, datasets.Split]:
+  classes = config.model.num_classes
+  train_split = datasets.open_split(config.data, config.data.train_split, classes, every_class=True)
+  if resumed and resumed.class_names != train_split.class_names:
+    before, now = next((a, b) for a, b in zip(resumed.class_names, train_split.class_names) if a != b)
+    raise UserError(
+      f"{resumed.path} was trained on other classes ({before!r} is {now!r} in {train_split.name}); choose another"
+      " --workdir"
+    )
+  names = train_split.class_names[: train_split.dataset_classes]
+  return train_split, datasets.open_split(config.data, config.data.eval_split, classes, names, every_class=True)
+
+
+def _overview(counted, config, data_mesh, train_split, eval_split) -> str:
+  text = complexity.overview(counted, config.data.image_size)
+  text += (
+    f"\n{config.data.name}: {train_split.num_examples:,} training and {eval_split.num_examples:,} evaluation examples;"
+    f" batch {config.batch_size} over {data_mesh.size} x {data_mesh.devices.flat[0].device_kind}"
+  )
+  if unused := config.model.num_classes - train_split.dataset_classes:
+    text += f"\nnote: {unused} of the network's {config.model.num_classes} classes are not in the data"
+  return text
+
+
+def open_workdir(run: Run) -> None:
+  """Makes the work directory and writes as much there as a checkpoint takes, so that no run trains unsaved.
+
+  Raises:
+    UserError: that fails, or not all hosts share the directory.
+  """
+  if run.process[0] == 0:
+    size = sum(x.nbytes for x in jax.tree.leaves(run.state))
+    probe = run.workdir / ".write_test"
+    try:
+      run.workdir.mkdir(parents=True, exist_ok=True)
+      probe.write_bytes(b"x" * size)
+      probe.unlink()
+    except Exception as error:  # OSError here; what a bucket's client raises there
+      with contextlib.suppress(Exception):
+        probe.unlink(missing_ok=True)
+      reason = getattr(error, "strerror", None) or checkpoint.short(error)
+      absent = isinstance(error, FileNotFoundError | NotADirectoryError) or "NotFound" in type(error).__name__
+      kind = UserError if absent or checkpoint.needs_a_hand(error) else RunFailed
+      raise kind(f"--workdir={run.workdir} cannot take a checkpoint of {size / 1e6:.1f} MB: {reason}") from None
+  if run.process[1] > 1:
+    multihost_utils.sync_global_devices("open_workdir")
+    if not run.workdir.is_dir():
+      raise UserError(f"process {run.process[0]} does not see --workdir={run.workdir}; all hosts must share it")
+
+
+@contextlib.contextmanager
+def storage_trouble(run: Run):
+  """What writing logs and curves raises, on a full disk for instance, as one line; checkpoints tell of themselves."""
+  import tensorflow as tf
+
+  try:
+    yield
+  except BrokenPipeError:  # of the console
+    raise
+  except (OSError, tf.errors.OpError) as error:
+    kind = UserError if checkpoint.needs_a_hand(error) else RunFailed
+    raise kind(
+      f"--workdir={run.workdir} cannot be written to any more ({checkpoint.short(error)}); mend that and run again:"
+      " it goes on from the newest checkpoint"
+    ) from error
+
+
+class Lock(contextlib.AbstractContextManager):
+  """Keeps a second run of this machine out of a local work directory; it goes with the process."""
+
+  def __init__(self, workdir: str):
+    self._workdir, self._descriptor = epath.Path(workdir), None
+
+  def take(self) -> None:
+    """Takes it, unless there is no directory yet; may be called again when there is.
+
+    Raises:
+      UserError: another process has it.
+    """
+    import fcntl
+
+    if self._descriptor or jax.process_index() or "://" in str(self._workdir) or not self._workdir.is_dir():
+      return
+    self._descriptor = os.open(self._workdir, os.O_RDONLY)
+    try:
+      fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+      raise UserError(f"another process is training in --workdir={self._workdir}; choose another, or end it") from None
+    except OSError:
+      pass  # a file system without locks
+
+  def __exit__(self, *exception):
+    if self._descriptor:
+      os.close(self._descriptor)
