@@ -17,6 +17,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 
 
 @dataclasses.dataclass
@@ -31,6 +32,7 @@ class Script:
     prints: (pattern of a call of kubectl, what it prints).
     on_workers: run what is sent to the workers here, in folders of their own, as a rehearsal at a desk; of `reports`
       only "PREEMPTED" counts then, which sends SIGTERM to what runs there first.
+    preempt_at: with `on_workers`: a pattern; once a worker's log has it, the slice is PREEMPTED, one time.
   """
 
   workers: int = 4
@@ -39,6 +41,7 @@ class Script:
   fail: tuple[tuple[str, int, str, int], ...] = ()
   prints: tuple[tuple[str, str], ...] = ()
   on_workers: bool = False
+  preempt_at: str = ""
 
 
 ENDS = ("FAILED", "SUSPENDED", "PREEMPTED")
@@ -93,6 +96,7 @@ def gcloud(folder: pathlib.Path, arguments: list[str], script: dict, now: dict):
   elif (kind, verb) == ("queued-resources", "delete"):
     now["exists"] = False
     for run in folder.glob("worker*/shufflenet_jax_run"):
+      wait_for_end(run / "pid")
       shutil.rmtree(run, ignore_errors=True)  # the disks go with the slice
   elif (kind, verb) == ("queued-resources", "describe"):
     state = "SUSPENDED" if now.get("gone") else "ACTIVE"
@@ -111,6 +115,9 @@ def gcloud(folder: pathlib.Path, arguments: list[str], script: dict, now: dict):
     if "worker.sh report" in flags.get("command", ""):
       n = now["reports"] = now.get("reports", 0) + 1
       report = script["reports"][n - 1] if n <= len(script["reports"]) else None
+      logs = [path.read_text() for path in folder.glob("worker*/shufflenet_jax_run/log.txt")]
+      if script["preempt_at"] and not now.get("preempted") and any(re.search(script["preempt_at"], x) for x in logs):
+        report, now["preempted"] = "PREEMPTED", True
     if report == "PREEMPTED":
       now["gone"] = True
       for pid in folder.glob("worker*/shufflenet_jax_run/pid"):  # the notice that VMs get
@@ -121,6 +128,16 @@ def gcloud(folder: pathlib.Path, arguments: list[str], script: dict, now: dict):
     elif "worker.sh report" in flags.get("command", ""):
       for state in report or ["exited 0"] * script["workers"]:
         print(f"state: {state} | step {now['reports']}")
+
+
+def wait_for_end(pid_file: pathlib.Path):
+  """Processes go with the slice, too: those that were told to stop get their time, as the cloud gives it."""
+  pid = pid_file.read_text().strip() if pid_file.exists() else "none"
+  until = time.monotonic() + 60
+  while pathlib.Path(f"/proc/{pid}/cmdline").exists() and time.monotonic() < until:
+    if not pathlib.Path(f"/proc/{pid}/cmdline").read_bytes():
+      return  # a zombie
+    time.sleep(0.05)
 
 
 def on_workers(folder: pathlib.Path, verb: str, arguments: list[str], flags: dict, workers: int):

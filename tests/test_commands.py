@@ -1,27 +1,21 @@
 """Commands as a user runs them: statuses, one-line errors, JSON."""
 
+import io
 import json
 import os
 import subprocess
 import sys
+import tarfile
 
 import pytest
 import tensorflow as tf
+import tensorflow_datasets as tfds
 
 from configs import imagenet
-from shufflenet_jax import predict
+from shufflenet_jax import checkpoint, predict
 from shufflenet_jax.data import export
 from shufflenet_jax.train import train
-
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-
-
-def command(module, *arguments):
-  environment = os.environ | {"JAX_PLATFORMS": "cpu"}
-  return subprocess.run(
-    [sys.executable, "-m", f"shufflenet_jax.{module}", *map(str, arguments)],
-    cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300,
-  )  # fmt: skip
+from tests.commands import ROOT, command
 
 
 @pytest.mark.parametrize(
@@ -67,24 +61,29 @@ def test_models_and_steps_import_no_tensorflow(module):
   subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=60)
 
 
-def test_train_evaluate_predict_as_commands(config, data_dir, tmp_path):
-  workdir = tmp_path / "w"
-  config.num_train_steps = 4
-  train(config, str(workdir))
-  done = command("evaluate", f"--checkpoint={workdir}", "--config.eval_batch_size=71")
+def test_evaluate_as_a_command(run):
+  done = command("evaluate", f"--checkpoint={run.workdir}", "--config.eval_batch_size=71")
   figures = json.loads(done.stdout.splitlines()[-1])
   assert set(figures) == {"top1", "top5", "loss", "examples", "bad_pictures", "step"}
-  assert (figures["examples"], figures["step"]) == (355, 4)
-  done = command("evaluate", f"--checkpoint={workdir}", "--config.data.nam=x")
+  assert (figures["examples"], figures["step"]) == (355, 12)
+  assert (figures["top1"], figures["top5"]) == (run.figures["top1"], run.figures["top5"])
+
+
+def test_evaluate_knows_the_fields_of_the_checkpoints_config(run):
+  done = command("evaluate", f"--checkpoint={run.workdir}", "--config.data.nam=x")
   assert done.returncode == 2
   assert [line for line in done.stderr.splitlines() if line] == [
     'error: \'nam\': Did you mean "name" instead of "nam"?'
   ]
 
+
+def test_predict_as_a_command(run, config, tmp_path):
   pictures = export.export(config, 2, str(tmp_path / "pictures"))
   bad = tmp_path / "bad.png"
   bad.write_text("not a picture")
-  done = command("predict", f"--checkpoint={workdir}", "--json", pictures[0], bad, tmp_path / "absent.png", pictures[1])
+  done = command(
+    "predict", f"--checkpoint={run.workdir}", "--json", pictures[0], bad, tmp_path / "absent.png", pictures[1]
+  )
   answers = [json.loads(line) for line in done.stdout.splitlines()]
   assert done.returncode == 1
   assert [a["image"] for a in answers] == pictures
@@ -97,24 +96,18 @@ def test_train_evaluate_predict_as_commands(config, data_dir, tmp_path):
   assert "Traceback" not in done.stderr
 
 
-def test_predictions_from_files_count_as_evaluation_does(config, tmp_path):
-  from shufflenet_jax import checkpoint
-
-  _, figures = train(config, str(tmp_path / "w"))
-  name = predict.predictor(checkpoint.find(str(tmp_path / "w")), top=1)
+def test_predictions_from_files_count_as_evaluation_does(run, tmp_path):
+  name = predict.predictor(checkpoint.find(run.workdir), top=1)
   right = 0
-  for path in export.export(config, 355, str(tmp_path / "p")):
+  for path in export.export(run.config, 355, str(tmp_path / "p")):
     with open(path, "rb") as f:
       [(label, _)] = name(f.read())
     right += label == os.path.basename(os.path.dirname(path))
-  assert right == round(figures["top1"] * 355)
+  assert right == round(run.figures["top1"] * 355)
 
 
 def test_imagenet_config_trains_on_a_prepared_imagenet2012(tmp_path):
-  import io
-  import tarfile
-
-  import tensorflow_datasets as tfds
+  """On all devices; as TFDS itself prepares it."""
 
   def jpeg(i):
     return tf.io.encode_jpeg(tf.cast(tf.random.stateless_uniform((40 + i, 50, 3), (i, 0), 0, 256, tf.int32), tf.uint8))
@@ -142,6 +135,7 @@ def test_imagenet_config_trains_on_a_prepared_imagenet2012(tmp_path):
 
   config = imagenet.get_config("scale=0.25,groups=3")
   config.data.data_dir = str(tmp_path / "tfds")
+  config.model.repeats = (1, 1, 1)
   config.num_train_steps, config.batch_size, config.eval_batch_size = 2, 4, 4
   state, figures = train(config, str(tmp_path / "w"))
   assert state.step == 2

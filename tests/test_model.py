@@ -33,31 +33,48 @@ def test_groups_see_each_other_only_through_the_shuffle(groups, shuffle):
   features = 4 * groups * groups  # each group of the bottleneck gets a channel of every group
   unit = ShuffleUnit(features, groups, 1, shuffle=shuffle)
   x = jax.random.uniform(jax.random.key(0), (1, 4, 4, features), minval=0.5, maxval=1.0)
-  variables = jax.tree.map(jnp.abs, unit.init(jax.random.key(1), x))  # positive, so that no ReLU hides a path
+  shapes = jax.eval_shape(unit.init, jax.eval_shape(lambda: jax.random.key(1)), x)
+  rng = np.random.default_rng(1)
+
+  def fresh(path, leaf):
+    """Norms that do nothing; kernels of positive means, so that no ReLU hides a path."""
+    if leaf.ndim == 1:
+      return jnp.full(leaf.shape, float(path[-1].key in ("scale", "var")))
+    return jnp.asarray(rng.uniform(0.5, 1.5, leaf.shape) / np.prod(leaf.shape[:-1]), leaf.dtype)
+
+  variables = jax.tree_util.tree_map_with_path(fresh, shapes)
+  apply = jax.jit(unit.apply)
   per_group = features // groups
 
-  before = unit.apply(variables, x)
+  before = apply(variables, x)
   for zeroed in range(groups):
     zeros = x.at[..., zeroed * per_group : (zeroed + 1) * per_group].set(0)
     # All is positive, so the unit is x + branch(x).
-    difference = np.abs(np.asarray((unit.apply(variables, zeros) - zeros) - (before - x)))
+    difference = np.abs(np.asarray((apply(variables, zeros) - zeros) - (before - x)))
     changed = difference.reshape(-1, groups, per_group).min(axis=(0, 2)) > 1e-3
     untouched = difference.reshape(-1, groups, per_group).max(axis=(0, 2)) < 1e-5
     own = np.arange(groups) == zeroed
     assert changed.all() if shuffle != "none" else (changed == own).all() and (untouched == ~own).all()
 
 
-@pytest.mark.parametrize("groups", [1, 2, 3, 4, 8])
-@pytest.mark.parametrize(("size", "scale"), [(32, 0.25), (45, 0.3)])
+@pytest.mark.parametrize(
+  ("groups", "size", "scale"), [(1, 32, 0.25), (2, 45, 0.3), (3, 32, 0.25), (4, 45, 0.3), (8, 32, 0.25)]
+)
 def test_logits_are_float32_and_batch_free_in_evaluation(groups, size, scale):
   model = ShuffleNetV1(groups, scale, num_classes=7, repeats=(1, 2, 1), dtype=jnp.bfloat16)
   images = jax.random.normal(jax.random.key(0), (3, size, size, 3))
-  variables = jax.jit(model.init)(jax.random.key(1), images)
-  assert {x.dtype for x in jax.tree.leaves(variables)} == {jnp.dtype(jnp.float32)}
-  logits = jax.jit(model.apply)(variables, images)
+  shapes = jax.eval_shape(model.init, jax.eval_shape(lambda: jax.random.key(1)), images)
+  assert {x.dtype for x in jax.tree.leaves(shapes)} == {jnp.dtype(jnp.float32)}
+  rng = np.random.default_rng(0)
+  variables = jax.tree.map(lambda x: jnp.asarray(rng.uniform(0.1, 0.5, x.shape), x.dtype), shapes)
+  apply = jax.jit(model.apply)
+  logits = apply(variables, images)
   assert logits.shape == (3, 7)
   assert logits.dtype == jnp.float32
   assert bool(jnp.isfinite(logits).all())
+  among_others = apply(variables, images.at[1:].multiply(3))
+  np.testing.assert_array_equal(logits[0], among_others[0])
+  assert not np.array_equal(logits[1], among_others[1])
 
 
 def test_stride_2_keeps_the_pooled_input_first():

@@ -20,10 +20,10 @@ VARIANTS = [
   "scale=0.25,groups=8,shuffle=none",
   "scale=0.25,groups=4,shuffle=release,shortcut_first=False,classifier_bias=False",
   "network=mobilenet_v1,scale=0.25",
-  "network=vgg_like,mflops=13",
-  "network=resnet,mflops=13",
+  "network=vgg_like,mflops=38",
+  "network=resnet,mflops=38",
   "network=xception_like,mflops=13",
-  "network=resnext,mflops=13",
+  "network=resnext,mflops=38",
   "network=googlenet",
   "network=squeezenet",
 ]
@@ -94,8 +94,10 @@ def test_forward_at_224_in_bfloat16(arguments):
 
 def test_dropout_differs_between_steps_and_is_off_in_evaluation():
   model = network.build(imagenet.get_config("network=squeezenet").model.to_dict() | {"num_classes": 5})
-  images = jnp.ones((2, 64, 64, 3))
-  variables = jax.jit(model.init)(jax.random.key(0), images)
+  images = jnp.ones((2, 32, 32, 3))
+  rng = np.random.default_rng(0)
+  shapes = jax.eval_shape(model.init, jax.eval_shape(lambda: jax.random.key(0)), images)
+  variables = jax.tree.map(lambda x: jnp.asarray(rng.normal(size=x.shape), x.dtype), shapes)
   train = jax.jit(lambda key: model.apply(variables, images, train=True, rngs={"dropout": key}))
   assert not np.array_equal(train(jax.random.key(1)), train(jax.random.key(2)))
   evaluate = jax.jit(model.apply)

@@ -1,0 +1,54 @@
+"""A spot run at a desk: the launcher drives a slice that is two processes here, which is taken away in the middle."""
+
+import subprocess
+
+import pytest
+
+from launch import outcomes
+from tests import stand_in
+from tests.chaos import runs
+from tests.launcher import tpu_vm
+
+pytestmark = pytest.mark.chaos
+
+# The worker's Python: training becomes two processes of this machine, the bucket a folder.
+PYTHON = """#!/bin/bash
+if [ "$1" = - ]; then cat >/dev/null; echo "jax: $2 chips on $3 hosts"; exit; fi
+[ "$1 $2 $3" = "-u -m shufflenet_jax.train" ] || exit 2
+shift 3
+arguments=()
+for argument in "$@"; do arguments+=("${argument/gs:\\/\\//$BUCKETS/}"); done
+# Under the name that worker.sh looks for.
+exec -a shufflenet_jax.train bash launch/local.sh 2 -- "${arguments[@]}"
+"""
+
+
+def test_a_preempted_spot_run_ends_as_one_that_was_not(tmp_path, monkeypatch):
+  data_dir = tmp_path / "data"
+  for key, value in runs.environment(data_dir).items():
+    monkeypatch.setenv(key, value)
+  monkeypatch.setenv("BUCKETS", str(tmp_path / "buckets"))
+  monkeypatch.delenv("PYTHONPATH")
+  whole = runs.Process(tmp_path / "whole", data_dir, 2)
+  assert whole.wait() == 0, whole.said()
+
+  cloud = tmp_path / "cloud"
+  stand_in.install(cloud, stand_in.Script(workers=1, on_workers=True, preempt_at=r"step 9/"))
+  venv = cloud / "worker0/shufflenet_jax_venv"
+  (venv / "bin").mkdir(parents=True)
+  (venv / "bin/python").write_text(PYTHON)
+  (venv / "bin/python").chmod(0o755)
+  (cloud / "worker0/bin").mkdir()
+  (cloud / "worker0/bin/gcloud").symlink_to("/bin/true")
+  stamp = subprocess.run(["sha256sum", "requirements.txt"], cwd=runs.ROOT, capture_output=True, text=True).stdout
+  (venv / "installed").write_text(stamp)
+  training = runs.arguments("gs://my-bucket/run", data_dir)
+  done = tpu_vm(
+    cloud, "up", "--spot", "--retry=2", "--allow_dirty", kind="v5litepod-4", training=training
+  )  # fmt: skip
+  log = (done.stdout + done.stderr)[-3000:]
+  assert done.returncode == outcomes.DONE, log
+  assert done.cloud["created"] == 2, log
+  assert not done.cloud["exists"]
+  runs.assert_same(tmp_path / "buckets/my-bucket/run", tmp_path / "whole")
+  print("\npreempted at step 9, recovered on a second slice, with the same final checkpoint")

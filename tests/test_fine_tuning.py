@@ -1,0 +1,72 @@
+"""Starting from another run's checkpoint: its weights, its network, and a head where classes differ."""
+
+import shutil
+import types
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from shufflenet_jax import fine_tune, network, optim, start, train_step
+from shufflenet_jax.train import train
+
+ONE = jax.devices()[:1]
+
+
+def test_fine_tuning_takes_weights_and_picture_scaling_and_makes_a_new_head(run, config, tmp_path, capsys):
+  mean = config.data.mean
+  config.init_from = run.workdir
+  config.model.groups, config.model.num_classes, config.data.mean = 1, 12, (0.0, 0.0, 0.0)
+  started = start.prepare(config, str(tmp_path / "w"), ONE)
+  assert config.model.groups == 3
+  assert config.data.mean == mean
+  said = capsys.readouterr().out
+  assert "sets the network and the scaling of pictures; the config's own are set aside:" in said
+  lines = {line.strip() for line in said.splitlines()}
+  assert {"data.mean: [0.0, 0.0, 0.0] -> [127.5, 127.5, 127.5]", "model.groups: 1 -> 3"} <= lines
+  assert not any(line.startswith(("model.num_classes:", "model.dtype:", "data.flip:")) for line in lines)
+  assert (started.start_step, int(started.state.step)) == (0, 0)
+  params, expected = dict(started.state.params), dict(run.state.params)
+  head = params.pop("classifier")
+  assert head["kernel"].shape[-1] == 12
+  expected.pop("classifier")
+  jax.tree.map(np.testing.assert_array_equal, params, expected)
+  jax.tree.map(np.testing.assert_array_equal, started.state.batch_stats, run.state.batch_stats)
+  assert started.model.num_classes == 12
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_classes_that_the_checkpoint_knows_by_name_keep_their_weights(config, bias):
+  config.model.classifier_bias = bias
+  optimizer, _ = optim.sgd(config.optimizer, 10)
+
+  rng = np.random.default_rng(0)
+
+  def state(num_classes):
+    """Of random numbers throughout: no bias is as it was by being zero."""
+    config.model.num_classes = num_classes
+    model, _ = network.build_for_images(config)
+    shapes = jax.eval_shape(lambda: train_step.init_state(model, optimizer, 32, 0))
+    return jax.tree.map(lambda x: jnp.asarray(rng.normal(size=x.shape), x.dtype), shapes)
+
+  old, new = state(4), state(3)
+  pretrained = types.SimpleNamespace(
+    path="old",
+    class_names=("n01 dog", "n02 cat", "n03 newt", "1"),
+    restore_variables=lambda: {"params": old.params, "batch_stats": old.batch_stats},
+  )
+  started = fine_tune.start_from(pretrained, new, ("n03", "n09", "1"))
+  for name, now in started.params["classifier"].items():
+    before, fresh = old.params["classifier"][name], new.params["classifier"][name]
+    np.testing.assert_array_equal(now[..., 0], before[..., 2])
+    np.testing.assert_array_equal(now[..., 1:], fresh[..., 1:])  # a number is no name
+  jax.tree.map(np.testing.assert_array_equal, started.params["stage2_unit1"], old.params["stage2_unit1"])
+
+
+def test_fine_tuning_goes_on_where_its_source_is_gone(run, config, tmp_path):
+  shutil.copytree(run.workdir, tmp_path / "source")
+  config.init_from = str(tmp_path / "source")
+  train(config, str(tmp_path / "w"), ONE, stop_after_step=1)
+  shutil.rmtree(tmp_path / "source")
+  assert train(config, str(tmp_path / "w"), ONE, stop_after_step=2)[0].step == 2

@@ -1,0 +1,76 @@
+"""Joining other processes, and stopping on request with nothing lost."""
+
+import os
+import signal
+import subprocess
+import types
+
+import jax
+import numpy as np
+import pytest
+
+from shufflenet_jax import checkpoint, hosts, metrics
+from shufflenet_jax.errors import PREEMPTED, Preempted, UserError
+from shufflenet_jax.train import train
+from tests.launcher import ROOT
+
+ONE = jax.devices()[:1]
+
+
+@pytest.mark.parametrize(
+  ("flags", "message"),
+  [
+    (("localhost:1", 2, None), "--coordinator, --num_processes and --process_id go together"),
+    ((None, 2, 0), "--coordinator, --num_processes and --process_id go together"),
+    (("localhost", 2, 0), "--coordinator=localhost is not HOST:PORT"),
+    (("localhost:99999", 2, 0), "--coordinator=localhost:99999 is not HOST:PORT"),
+    (("localhost:1", 2, 2), "--process_id=2 must be from 0 to 1, below --num_processes"),
+  ],
+)
+def test_flags_that_join_nothing(flags, message):
+  given = dict(zip(("coordinator", "num_processes", "process_id"), flags))
+  with pytest.raises(UserError, match=message):
+    hosts.join(types.SimpleNamespace(distributed=True, **given), 10, preemptible=True)
+
+
+@pytest.mark.parametrize(
+  ("arguments", "message"),
+  [
+    ([], "'' is no number of processes"),
+    (["0", "--"], "'0' is no number of processes"),
+    (["two", "--"], "'two' is no number of processes"),
+    (["08", "--"], "'08' is no number of processes"),
+    (["2", "trian", "--"], "trian is no command"),
+    (["2", "--config=x"], "stands behind --"),
+  ],
+)
+def test_local_sh_says_what_is_wrong(arguments, message):
+  done = subprocess.run(["bash", ROOT / "launch/local.sh", *arguments], capture_output=True, text=True, timeout=60)
+  assert done.returncode == 2
+  assert message in done.stderr
+
+
+def test_sigterm_saves_and_the_next_start_makes_the_evaluation_that_was_due(config, tmp_path, monkeypatch):
+  """At step 6 of 12, which is one of evaluation and of a checkpoint."""
+  expected, figures = train(config, str(tmp_path / "whole"), ONE)
+  told, reached = [], hosts.StopRequest.reached
+
+  def reached_after_a_signal(request, step):
+    told.append(step)
+    if step == 6:
+      os.kill(os.getpid(), signal.SIGTERM)
+    return reached(request, step)
+
+  with monkeypatch.context() as patch:
+    patch.setattr(hosts.StopRequest, "reached", reached_after_a_signal)
+    with pytest.raises(Preempted, match="stopped at step 6 of 12, which is saved; the same command goes on") as raised:
+      train(config, str(tmp_path / "w"), ONE)
+  assert raised.value.status == PREEMPTED == 75
+  assert told == [1, 2, 3, 4, 5, 6]
+  assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL  # as it was
+  assert checkpoint.find(tmp_path / "w").step == 6
+  assert not [line for line in metrics.read(tmp_path / "w") if "eval_top1" in line]
+  state, resumed_figures = train(config, str(tmp_path / "w"), ONE)
+  jax.tree.map(np.testing.assert_array_equal, state, expected)
+  assert resumed_figures == figures
+  assert [line["step"] for line in metrics.read(tmp_path / "w") if "eval_top1" in line] == [6, 12]

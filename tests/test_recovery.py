@@ -1,0 +1,230 @@
+"""Damaged checkpoints are named, set aside and never used; the one before is."""
+
+import json
+import os
+import random
+import shutil
+
+import jax
+import numpy as np
+import pytest
+
+from shufflenet_jax import checkpoint, integrity, recovery
+from shufflenet_jax.errors import RunFailed, UserError
+from shufflenet_jax.train import train
+
+ONE = jax.devices()[:1]
+
+
+def state(step):
+  """A small state with as many kinds of leaves as a real one."""
+  rng = np.random.default_rng(step)
+  kernel = rng.normal(size=(40, 30)).astype(np.float32)
+  return {
+    "step": np.int32(step),
+    "params": {"stem": {"kernel": kernel, "bias": np.zeros(30, np.float32)}},
+    "batch_stats": {"stem": {"mean": kernel[0]}},
+    "opt_state": [{}, {"trace": {"stem": {"kernel": -kernel, "bias": kernel[1]}}}],
+  }
+
+
+@pytest.fixture(scope="module")
+def two_checkpoints(tmp_path_factory):
+  """A work directory with checkpoints of steps 1 and 2."""
+  from configs import quickstart
+
+  workdir = tmp_path_factory.mktemp("workdir")
+  with checkpoint.Saver(workdir, keep=3) as saver:
+    for step in (1, 2):
+      saver.save(step, state(step), quickstart.get_config(), ["a", "b"], {"top1": 0.5}, group=8)
+  return workdir
+
+
+def files_of_newest(workdir):
+  return sorted(p.relative_to(workdir) for p in (workdir / "checkpoints/2").rglob("*") if p.is_file())
+
+
+def truncated(path, rng):
+  path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def emptied(path, rng):
+  path.write_bytes(b"")
+
+
+def removed(path, rng):
+  path.unlink()
+
+
+def flipped(path, rng):
+  data = bytearray(path.read_bytes())
+  data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+  path.write_bytes(data)
+
+
+@pytest.mark.parametrize("damage", [truncated, emptied, removed, flipped])
+def test_no_damage_to_any_file_gives_wrong_values(two_checkpoints, tmp_path, damage):
+  """What is read is what was saved, of step 2 or else of step 1; and what is set aside is said."""
+  expected = {step: integrity.arrays_by_name(state(step)) for step in (1, 2)}
+  files = files_of_newest(two_checkpoints)
+  assert len(files) > 8
+  fell_back = set()
+  for i, name in enumerate(files):
+    for attempt in range(6 if damage is flipped else 1):
+      workdir = tmp_path / f"{i}_{attempt}"
+      shutil.copytree(two_checkpoints, workdir)
+      damage(workdir / name, random.Random(attempt))
+      said = []
+      found, arrays = recovery.newest_whole(workdir, said.append)
+      assert found.class_names == ("a", "b")
+      jax.tree.map(np.testing.assert_array_equal, arrays, expected[found.step])
+      aside = [p.name for p in (workdir / "damaged").glob("*")]
+      assert (found.step, aside, len(said)) in ((2, [], 0), (1, ["2.0"], 1)), (name, said)
+      with checkpoint.Saver(workdir, keep=3) as saver:  # which looks at every step there is
+        saver.save(3, state(3), found.config, found.class_names, {"top1": 0.6})
+      if found.step == 1:
+        assert str(workdir / "checkpoints/2") in said[0]
+        fell_back.add(str(name))
+      shutil.rmtree(workdir)
+  assert any("/d/" in name for name in fell_back)
+  assert "checkpoints/2/description/metadata" in fell_back
+
+
+def test_values_that_were_not_saved_are_damage(two_checkpoints):
+  found = checkpoint.read(checkpoint.steps_in(two_checkpoints)[0])
+  arrays = found.read_arrays()
+  arrays["params/stem/bias"][3] = np.float32(1e-30)
+  with pytest.raises(integrity.Damaged, match="their digest differs"):
+    integrity.check_arrays(arrays, found.digest)
+
+
+def test_values_that_are_not_finite_are_damage(tmp_path):
+  from configs import quickstart
+
+  bad = state(2)
+  bad["params"]["stem"]["bias"][0] = np.nan
+  with checkpoint.Saver(tmp_path, keep=3) as saver:
+    saver.save(1, state(1), quickstart.get_config(), ["a"], None)
+    saver.save(2, bad, quickstart.get_config(), ["a"], None)
+  said = []
+  found, _ = recovery.newest_whole(tmp_path, said.append)
+  assert found.step == 1
+  assert "params/stem/bias has values that are not finite" in said[0]
+
+
+def test_half_written_ones_are_set_aside_not_deleted(two_checkpoints, tmp_path):
+  workdir = tmp_path / "w"
+  shutil.copytree(two_checkpoints, workdir)
+  half = workdir / "checkpoints/3.orbax-checkpoint-tmp-17"
+  shutil.copytree(workdir / "checkpoints/2/state", half / "state")
+  said = []
+  assert recovery.newest_whole(workdir, said.append)[0].step == 2
+  assert not half.exists()
+  assert (workdir / "damaged" / f"{half.name}.0" / "state").is_dir()
+  assert "half-written" in said[0]
+
+
+def test_training_goes_on_from_the_one_before(run, config, tmp_path, capsys):
+  """A damaged newest checkpoint costs its steps, and nothing else."""
+  shutil.copytree(run.workdir, tmp_path / "w")
+  newest = tmp_path / "w/checkpoints/12"
+  biggest = max((newest / "state/d").iterdir(), key=lambda p: p.stat().st_size)
+  truncated(biggest, None)
+  capsys.readouterr()
+  resumed, _ = train(config, str(tmp_path / "w"), ONE)
+  said = capsys.readouterr().out
+  assert f"checkpoint {newest} is damaged" in said
+  assert f"resuming from {tmp_path}/w/checkpoints/6" in said
+  jax.tree.map(np.testing.assert_array_equal, resumed, run.state)
+
+
+def test_a_state_of_another_layout_is_refused_by_name(two_checkpoints):
+  found = checkpoint.read(checkpoint.steps_in(two_checkpoints)[0])
+  arrays = found.read_arrays()
+  other = state(2)
+  other["params"]["stem"]["bias"] = np.zeros(31, np.float32)
+  with pytest.raises(UserError, match=r"has params/stem/bias as \(\(30,\), .* have \(\(31,\)"):
+    checkpoint.state_from(arrays, other, found.path)
+  jax.tree.map(np.testing.assert_array_equal, checkpoint.state_from(arrays, state(2), found.path), state(2))
+
+
+def test_torn_lines_of_metrics_are_dropped(tmp_path):
+  from shufflenet_jax import metrics
+
+  lines = [json.dumps({"step": s, "train_loss": 1.0}) for s in (1, 2, 3)]
+  (tmp_path / metrics.FILE).write_text("\n".join(lines)[:-9])
+  writer = metrics.writer(tmp_path, 2, (0, 1))
+  writer.write_scalars(3, {"train_loss": 2.0})
+  writer.close()
+  assert [line["train_loss"] for line in metrics.read(tmp_path)] == [1.0, 1.0, 2.0]
+  assert len((tmp_path / metrics.FILE).read_text().splitlines()) == 3
+
+
+def test_two_runs_in_one_work_directory_are_refused(config, tmp_path):
+  """And what the first is writing is left alone."""
+  import fcntl
+
+  half = tmp_path / "w/checkpoints/3.orbax-checkpoint-tmp-17"
+  half.mkdir(parents=True)
+  descriptor = os.open(tmp_path / "w", os.O_RDONLY)
+  try:
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    with pytest.raises(UserError, match="another process is training in"):
+      train(config, str(tmp_path / "w"), ONE)
+  finally:
+    os.close(descriptor)
+  assert half.exists()
+
+
+def test_training_does_not_begin_anew_where_all_checkpoints_are_damaged(two_checkpoints, tmp_path):
+  workdir = tmp_path / "w"
+  shutil.copytree(two_checkpoints, workdir)
+  for step in (1, 2):
+    emptied(workdir / f"checkpoints/{step}/description/metadata", None)
+  said = []
+  with pytest.raises(UserError, match="none of the checkpoints in .* is whole; they are in .*damaged"):
+    recovery.newest_whole(workdir, said.append)
+  assert len(said) == 2
+
+
+def test_what_cannot_be_read_now_is_no_damage(two_checkpoints, tmp_path, monkeypatch):
+  """A bucket that does not answer: nothing is set aside."""
+  workdir = tmp_path / "w"
+  shutil.copytree(two_checkpoints, workdir)
+
+  def unavailable(*_, **__):
+    raise ValueError("UNAVAILABLE: 503")
+
+  monkeypatch.setattr(checkpoint.ocp.StandardCheckpointHandler, "restore", unavailable)
+  with pytest.raises(RunFailed, match="cannot be read now"):
+    recovery.newest_whole(workdir, print)
+  assert not (workdir / "damaged").exists()
+
+
+def test_a_state_of_another_step_is_damage(tmp_path):
+  from configs import quickstart
+
+  with checkpoint.Saver(tmp_path, keep=3) as saver:
+    for step in (1, 2):
+      saver.save(step, state(1), quickstart.get_config(), ["a"], None)
+  said = []
+  assert recovery.newest_whole(tmp_path, said.append)[0].step == 1
+  assert "its state is of step 1" in said[0]
+
+
+@pytest.mark.parametrize("part", ["state", "description"])
+def test_no_earlier_checkpoint_is_evaluated_in_silence(two_checkpoints, tmp_path, part):
+  workdir = tmp_path / "w"
+  shutil.copytree(two_checkpoints, workdir)
+  shutil.rmtree(workdir / "checkpoints/2" / part)
+  with pytest.raises(UserError, match="checkpoints/2 cannot be read .*; move it away to use an earlier one"):
+    checkpoint.find(str(workdir))
+
+
+def test_a_save_that_is_not_taken_is_an_error(tmp_path):
+  from configs import quickstart
+
+  with pytest.raises(RunFailed, match="there is one of that step or a later one already"):  # noqa: SIM117
+    with checkpoint.Saver(tmp_path, keep=3) as saver:
+      for _ in range(2):
+        saver.save(1, state(1), quickstart.get_config(), ["a"], None)
