@@ -20,10 +20,10 @@ VARIANTS = [
   "scale=0.25,groups=8,shuffle=none",
   "scale=0.25,groups=4,shuffle=release,shortcut_first=False,classifier_bias=False",
   "network=mobilenet_v1,scale=0.25",
-  "network=vgg_like,mflops=38",
-  "network=resnet,mflops=38",
+  "network=vgg_like,mflops=13",
+  "network=resnet,mflops=13",
   "network=xception_like,mflops=13",
-  "network=resnext,mflops=38",
+  "network=resnext,mflops=13",
   "network=googlenet",
   "network=squeezenet",
 ]
