@@ -16,6 +16,7 @@ import ml_collections
 import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
+from flax import traverse_util
 
 from shufflenet_jax import integrity
 from shufflenet_jax.errors import RunFailed, UserError
@@ -224,15 +225,8 @@ class Checkpoint:
       arrays = self.read_arrays()
     except Damaged as error:
       raise UserError(f"checkpoint {self.path} cannot be read ({error}); move it away to use an earlier one") from error
-    variables = {"params": {}, "batch_stats": {}}
-    for name, array in arrays.items():
-      *folders, leaf = name.split("/")
-      if folders and folders[0] in variables:
-        place = variables
-        for folder in folders:
-          place = place.setdefault(folder, {})
-        place[leaf] = array
-    return variables
+    tree = traverse_util.unflatten_dict(arrays, sep="/")
+    return {collection: tree.get(collection, {}) for collection in ("params", "batch_stats")}
 
 
 _PASSING = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED", "UNAUTHENTICATED", "PERMISSION_DENIED")
@@ -263,17 +257,17 @@ def state_from(arrays: dict[str, np.ndarray], like, path):
   Raises:
     UserError: it does not have them; names the checkpoint by `path`.
   """
-  leaves, structure = jax.tree_util.tree_flatten_with_path(like)
-  names = [jax.tree_util.keystr(p, simple=True, separator="/") for p, _ in leaves]
-  wanted = {name: (leaf.shape, leaf.dtype) for name, (_, leaf) in zip(names, leaves)}
-  found = {name: (array.shape, array.dtype) for name, array in arrays.items()}
+  wanted, found = (
+    {name: (array.shape, array.dtype) for name, array in named.items()}
+    for named in (integrity.arrays_by_name(like), arrays)
+  )
   for name in sorted(wanted.keys() | found.keys()):
     if wanted.get(name) != found.get(name):
       raise UserError(
         f"{path} has {name} as {found.get(name)} where this version and config have {wanted.get(name)};"
         " choose another --workdir"
       )
-  return jax.tree_util.tree_unflatten(structure, [arrays[name] for name in names])
+  return jax.tree.unflatten(jax.tree.structure(like), [arrays[name] for name in wanted])  # in the order of its leaves
 
 
 def find(path: str, flag: str = "--checkpoint") -> Checkpoint:

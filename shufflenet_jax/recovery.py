@@ -28,14 +28,13 @@ def newest_whole(workdir: str, say: Callable[[str], None] = print) -> tuple[Chec
   workdir = epath.Path(workdir).absolute()
   directory = workdir / "checkpoints"
   for path in sorted(directory.iterdir()) if directory.is_dir() else []:
-    if ocp.path.step.TMP_DIR_SUFFIX in path.name:
+    # In buckets nothing is renamed: what is being written has its final name from the first.
+    unfinished = path.name.isdigit() and not ocp.utils.is_checkpoint_finalized(path)
+    if unfinished or ocp.path.step.TMP_DIR_SUFFIX in path.name:
       say(f"{path} is half-written; it is set aside as {_set_aside(path, workdir)}")
   whole, damaged = None, 0
   for path in checkpoint.steps_in(workdir):
     try:
-      if not ocp.utils.is_checkpoint_finalized(path):  # in buckets, where nothing is renamed
-        say(f"{path} is half-written; it is set aside as {_set_aside(path, workdir)}")
-        continue
       found = _described(path)
       # Of the older ones the description alone is looked at: they are read if they are needed.
       whole = whole or (found, _arrays(found))

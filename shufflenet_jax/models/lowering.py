@@ -126,7 +126,16 @@ def add_relu(x: jax.Array, y: jax.Array, groups: int, lowering: str = "auto") ->
   return dispatch(_ADD_RELU, lowering, x, y, groups=groups)
 
 
-def dispatch(formulations, lowering, *arrays, **settings):
+def dispatch(formulations, lowering: str, *arrays, **settings):
+  """`formulations[lowering](*arrays, **settings)`; "auto" picks by `FASTEST` where the platform is known: at lowering.
+
+  Args:
+    formulations: name -> function, for each of `LOWERINGS` but "auto".
+    lowering: one of `LOWERINGS`.
+
+  Raises:
+    ValueError: an unknown lowering.
+  """
   formulations = {name: functools.partial(f, **settings) for name, f in formulations.items()}
   if lowering not in LOWERINGS:
     raise ValueError(f"lowering={lowering!r} is not one of {', '.join(LOWERINGS)}")

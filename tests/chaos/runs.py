@@ -59,12 +59,12 @@ class Process:
   """A training, alone or of several processes, its output in a file."""
 
   def __init__(self, workdir, data_dir, count: int = 1, **overrides):
-    self.log = pathlib.Path(tempfile.mkstemp(suffix=".log")[1])
     command = [sys.executable, "-u", "-m", "shufflenet_jax.train"]
     if count > 1:
       command = [str(ROOT / "launch/local.sh"), str(count), "--"]
     self.began = time.monotonic()
-    with self.log.open("w") as f:
+    with tempfile.NamedTemporaryFile(suffix=".log", delete=False) as f:
+      self.log = pathlib.Path(f.name)
       self._process = subprocess.Popen(
         command + arguments(workdir, data_dir, **overrides),
         cwd=ROOT, env=environment(data_dir), stdout=f, stderr=subprocess.STDOUT, start_new_session=True,
