@@ -41,7 +41,11 @@ def test_loss_falls(arguments, data_dir):
   batch = next(pipeline.train_batches(split, config.data, batch_size=32, num_classes=10, seed=0, start_step=0))
   on = mesh.data_mesh(jax.devices()[:1])
   batch = mesh.split_batch({k: batch[k] for k in ("image", "label")}, on)
-  config.optimizer.update({"warmup_steps": 0, "learning_rate": min(config.optimizer.learning_rate, 0.02)})
+  # Without batch norm a lower rate, and longer. SqueezeNet's needs to be lower yet: at 0.01 its loss on this batch
+  # jumps back to ln(10) between the 15th and the 40th step, for each of three seeds.
+  plain = config.model.network in imagenet.WITHOUT_BATCH_NORM
+  rate, steps = (0.005, 30) if config.model.network == "squeezenet" else (0.01, 20) if plain else (0.02, 15)
+  config.optimizer.update({"warmup_steps": 0, "learning_rate": rate})
   optimizer, schedule = optim.sgd(config.optimizer, 1000)
   model = network.build(config.model)
   state = train_step.init_state(model, optimizer, config.data.image_size, 0)
@@ -50,7 +54,7 @@ def test_loss_falls(arguments, data_dir):
     on, model=model, optimizer=optimizer, schedule=schedule, mean=(127.5,) * 3, std=(127.5,) * 3
   )
   losses = []
-  for _ in range(20 if config.model.network in imagenet.WITHOUT_BATCH_NORM else 15):  # at a lower rate: slower
+  for _ in range(steps):
     state, figures = step_fn(state, batch)
     losses.append(float(figures["loss"]))
   assert np.mean(losses[-3:]) < 0.9 * losses[0], losses
