@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from shufflenet_jax import train_step
+from shufflenet_jax import host_memory, train_step
 from shufflenet_jax.mesh import data_mesh, replicate, split_batch
 from shufflenet_jax.models.lowering import LOWERINGS
 from shufflenet_jax.models.shufflenet import STAGE2_CHANNELS, ShuffleNetV1
@@ -103,19 +103,25 @@ def torch_steps(arguments, images, labels):
 
 
 def take_turns(functions: dict, rounds: int, seconds: float) -> dict[str, float]:
-  """Median seconds of one call of each; every round calls each of them for a while."""
+  """Median seconds of one call of each; every round calls each of them for a while, and then for as long timed.
+
+  After another's turn the first seconds are slower: the system hands out other memory than before.
+  """
+
+  def call(function):
+    began, calls = time.perf_counter(), 0
+    while calls == 0 or time.perf_counter() - began < seconds:
+      function()
+      calls += 1
+    return (time.perf_counter() - began) / calls
+
   for function in functions.values():  # compiles
-    function()
     function()
   times = {name: [] for name in functions}
   for done in range(1, rounds + 1):
     for name, function in functions.items():
-      began = time.perf_counter()
-      calls = 0
-      while calls == 0 or time.perf_counter() - began < seconds:
-        function()
-        calls += 1
-      times[name].append((time.perf_counter() - began) / calls)
+      call(function)
+      times[name].append(call(function))
     print(f"  round {done} of {rounds}", end="\r" if done < rounds else "\n", flush=True)
   return {name: statistics.median(values) for name, values in times.items()}
 
@@ -129,9 +135,11 @@ def main():
   parser.add_argument("--dtype", choices=("float32", "bfloat16"), help="default: bfloat16, on a CPU float32")
   parser.add_argument("--lowerings", default="auto,reference", help=f"some of {','.join(LOWERINGS)}")
   parser.add_argument("--rounds", type=int, default=5)
-  parser.add_argument("--seconds", type=float, default=4.0, help="of each network in each round")
+  parser.add_argument("--seconds", type=float, default=4.0, help="of each network in each round, untimed and timed")
   parser.add_argument("--json", help="file for the figures")
   arguments = parser.parse_args()
+  if os.environ.get("JAX_PLATFORMS") == "cpu":
+    host_memory.use_huge_pages()  # as the commands do; PyTorch's network gets them, too
   lowerings = arguments.lowerings.split(",")
   if unknown := [name for name in lowerings if name not in LOWERINGS]:
     parser.error(f"--lowerings: {unknown[0]!r} is not one of {', '.join(LOWERINGS)}")

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from absl import app, flags, logging
 
-from shufflenet_jax import hosts
+from shufflenet_jax import host_memory, hosts
 from shufflenet_jax.errors import FAILED, WRONG, UserError
 
 
@@ -61,6 +61,8 @@ def run(main: Callable[[list[str]], int | None], define_flags: Callable[[], None
     print(sys.modules["__main__"].__doc__)
     print(flags.FLAGS.main_module_help())
     sys.exit(0)
+  if os.environ.get("JAX_PLATFORMS") == "cpu":
+    host_memory.use_huge_pages()
 
   with _one_line(_WRONG_FLAGS):
     define_flags()

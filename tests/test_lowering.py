@@ -10,6 +10,7 @@ from shufflenet_jax.models.batch_norm import BatchNorm, group_moments, normalize
 from shufflenet_jax.models.lowering import (
   FASTEST,
   LOWERINGS,
+  affine_relu_depthwise3x3,
   avg_pool3x3,
   depthwise_conv3x3,
   group_conv1x1,
@@ -96,20 +97,23 @@ def test_auto_is_decided_by_the_platform_compiled_for():
 
 
 @pytest.mark.parametrize("shape", [(6, 8, 11, 5), (8, 7, 6, 5)])
-@pytest.mark.parametrize("window", ["depthwise 1", "depthwise 2", "average", "max"])
+@pytest.mark.parametrize("window", ["depthwise 1", "depthwise 2", "behind relu 1", "behind relu 2", "average", "max"])
 def test_windows_are_the_references(window, shape):
   """Values and gradients, even and odd sides; small whole numbers, so that windows have several largest values."""
   x = jax.random.randint(jax.random.key(0), shape, -2, 3).astype(jnp.float32)
   kernel = jax.random.normal(jax.random.key(1), (3, 3, 1, 5))
+  a, b = jnp.array([1.0, -2, 0.5, 3, -1]), jnp.array([0.25, 0.25, -0.25, 1.25, -1.25])
 
   def values_and_gradients(lowering):
     functions = {
       "depthwise 1": lambda x, kernel: depthwise_conv3x3(x, kernel, 1, lowering),
       "depthwise 2": lambda x, kernel: depthwise_conv3x3(x, kernel, 2, lowering),
+      "behind relu 1": lambda x, kernel, a, b: affine_relu_depthwise3x3(x, a, b, kernel, 1, lowering),
+      "behind relu 2": lambda x, kernel, a, b: affine_relu_depthwise3x3(x, a, b, kernel, 2, lowering),
       "average": lambda x, kernel: avg_pool3x3(x, lowering),
       "max": lambda x, kernel: max_pool3x3(x, lowering),
     }
-    y, back = jax.vjp(functions[window], x, kernel)
+    y, back = jax.vjp(functions[window], x, kernel, *([a, b] if "relu" in window else []))
     return y, back(jax.random.normal(jax.random.key(2), y.shape))
 
   expected = values_and_gradients("reference")

@@ -130,6 +130,7 @@ def _open_tfds(name: str, data_dir: str, split: str, num_classes: int, class_nam
   skip_decoding = {image_key: tfds.decode.SkipDecoding()}
 
   def read(numbers, more_skips, takes, parallel=False):
+    @tf.autograph.experimental.do_not_convert
     def read_chunk(path, offset, skip, take, first_id):
       records = tf.raw_ops.TFRecordDatasetV2(  # the public one cannot begin at an offset
         filenames=[path], compression_type="", buffer_size=_READ_AHEAD_BYTES[is_remote], byte_offsets=[offset]

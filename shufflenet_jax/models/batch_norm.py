@@ -16,14 +16,15 @@ def moments(x: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 @jax.custom_jvp
 def _gram(x):
-  return jnp.einsum("nhwi,nhwj->ij", x, x, preferred_element_type=jnp.float32, precision="highest")
+  """(..., c) -> float32 (c, c): the sums of products of any two channels."""
+  return jnp.einsum("...i,...j->ij", x, x, preferred_element_type=jnp.float32, precision="highest")
 
 
 @_gram.defjvp
 def _gram_jvp(primals, tangents):
   # As a product of two factors its transpose would be two convolutions; so it is one, and runs in x's dtype.
   (x,), (dx,) = primals, tangents
-  half = jnp.einsum("nhwi,nhwj->ij", dx, x, precision="highest").astype(jnp.float32)
+  half = jnp.einsum("...i,...j->ij", dx, x, precision="highest").astype(jnp.float32)
   return _gram(x), half + half.T
 
 
@@ -35,7 +36,7 @@ def _blocks_of_gram(x, groups):
 
 def _gram_of_each_group(x, groups):
   parts = jnp.split(x, groups, -1)
-  return jnp.stack([_gram(p.reshape(1, 1, -1, p.shape[-1])) for p in parts])  # (n, h, w, c/g) -> (1, 1, n*h*w, c/g)
+  return jnp.stack([_gram(p.reshape(-1, p.shape[-1])) for p in parts])  # (n, h, w, c/g) -> (n*h*w, c/g)
 
 
 _GROUP_GRAMS = {"reference": _blocks_of_gram, "dense": _blocks_of_gram, "split": _gram_of_each_group}
@@ -92,9 +93,13 @@ class BatchNorm(nn.Module):
     a = jax.lax.rsqrt(var + self.epsilon) * self.scale
     return a, self.bias - mean * a
 
+  def affine_of(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """`affine` for normalising x: (n, h, w, c)."""
+    return self.affine(*(moments(x) if self.train else (None, None)))
+
   def __call__(self, x: jax.Array) -> jax.Array:
     """Normalises (n, h, w, c); computed in float32, returned in x's dtype."""
-    a, b = self.affine(*(moments(x) if self.train else (None, None)))
+    a, b = self.affine_of(x)
     return (x.astype(jnp.float32) * a + b).astype(x.dtype)
 
 

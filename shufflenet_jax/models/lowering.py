@@ -101,6 +101,22 @@ def depthwise_conv3x3(x: jax.Array, kernel: jax.Array, stride: int, lowering: st
   return dispatch(_DEPTHWISE, lowering, x, kernel.astype(x.dtype), stride=stride)
 
 
+def affine_relu_depthwise3x3(
+  x: jax.Array, a: jax.Array, b: jax.Array, kernel: jax.Array, stride: int, lowering: str = "auto"
+) -> jax.Array:
+  """`depthwise_conv3x3` of relu(a * x + b), the middle of a unit with its norm as an affine map.
+
+  Args:
+    x: (n, h, w, c).
+    a, b: float32 (c,); the map is computed in float32 and rounded to x's dtype.
+    kernel, stride, lowering: see `depthwise_conv3x3`.
+
+  Raises:
+    ValueError: an unknown lowering.
+  """
+  return dispatch(_AFFINE_RELU_DEPTHWISE, lowering, x, a, b, kernel.astype(x.dtype), stride=stride)
+
+
 def avg_pool3x3(x: jax.Array, lowering: str = "auto") -> jax.Array:
   """3x3 average pool of stride 2, padding 1 (zeros, counted in): (n, h, w, c) -> (n, ceil(h/2), ceil(w/2), c)."""
   return dispatch(_AVG_POOL, lowering, x)
@@ -186,7 +202,8 @@ def _group_conv1x1_split(x, kernel, bias=None, *, groups, shuffle_groups):
     return _add(y.reshape(shape), bias)  # (n*h*w, c_out) -> (n, h, w, c_out)
   y = [_pixels(xi) @ ki for xi, ki in zip(jnp.split(x, groups, -1), jnp.split(kernel, groups, -1))]
   if shuffle_groups == groups:
-    return _add(jnp.stack(y, -1).reshape(shape), bias)  # (n*h*w, c_out/g, g) -> (n, h, w, c_out)
+    # Written once: XLA would stack them anew for some readers.  (n*h*w, c_out/g, g) -> (n, h, w, c_out)
+    return _add(taps.apart(lambda *y: jnp.stack(y, -1).reshape(shape[:-1] + kernel.shape[-1:]), *y), bias)
   y = [yi.reshape(shape) for yi in y]  # (n*h*w, c_out/g) -> (n, h, w, c_out/g)
   if shuffle_groups == 1 and bias is not None:  # ahead of the concatenation, which a split by the reader undoes
     y, bias = [_add(yi, bi) for yi, bi in zip(y, jnp.split(bias, groups))], None
@@ -202,9 +219,25 @@ def _relu_split(x, groups):
   return jnp.concatenate(taps.apart(jax.lax.optimization_barrier, [relu(xi) for xi in jnp.split(x, groups, -1)]), -1)
 
 
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _add_relu_split(x, y, groups):
   sums = [relu(xi + yi) for xi, yi in zip(jnp.split(x, groups, -1), jnp.split(y, groups, -1))]
   return jnp.concatenate(taps.apart(jax.lax.optimization_barrier, sums), -1)
+
+
+def _add_relu_split_forward(x, y, groups):
+  out = _add_relu_split(x, y, groups)
+  return out, out
+
+
+def _add_relu_split_backward(groups, out, gradient):
+  # From what was written: from the sums themselves, XLA would add once more.
+  parts = zip(jnp.split(out, groups, -1), jnp.split(gradient, groups, -1))
+  gradient = jnp.concatenate([jax.lax.select(o > 0, g, jnp.zeros_like(g)) for o, g in parts], -1)
+  return gradient, gradient
+
+
+_add_relu_split.defvjp(_add_relu_split_forward, _add_relu_split_backward)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
@@ -240,6 +273,10 @@ def _depthwise_dense_jvp(stride, primals, tangents):
   return _depthwise_dense(x, kernel, stride), _depthwise_dense(dx, kernel, stride) + _depthwise_conv(x, dkernel, stride)
 
 
+def _affine_relu_depthwise(depthwise, x, a, b, kernel, stride):
+  return depthwise(relu((x.astype(jnp.float32) * a + b).astype(x.dtype)), kernel, stride)
+
+
 _WINDOW = {"window_shape": (3, 3), "strides": (2, 2), "padding": ((1, 1), (1, 1))}
 
 
@@ -249,11 +286,16 @@ _GROUP_CONV1X1 = {
   "split": _group_conv1x1_split,
 }
 _DEPTHWISE = {"reference": _depthwise_conv, "dense": _depthwise_dense, "split": taps.depthwise}
+_AFFINE_RELU_DEPTHWISE = {
+  "reference": functools.partial(_affine_relu_depthwise, _depthwise_conv),
+  "dense": functools.partial(_affine_relu_depthwise, _depthwise_dense),
+  "split": taps.affine_relu_depthwise,
+}
 _avg_pool, _max_pool = functools.partial(nn.avg_pool, **_WINDOW), functools.partial(nn.max_pool, **_WINDOW)
 _AVG_POOL = {"reference": _avg_pool, "dense": _avg_pool, "split": taps.avg_pool}
 _MAX_POOL = {"reference": _max_pool, "dense": _max_pool, "split": taps.max_pool}
 _FORK = {"reference": lambda x, groups: (x, x), "split": lambda x, groups: _fork_split(x, groups)}
 _RELU = {"reference": lambda x, groups: relu(x), "split": _relu_split}
-_ADD_RELU = {"reference": lambda x, y, groups: relu(x + y), "split": _add_relu_split}
+_ADD_RELU = {"reference": lambda x, y, groups: relu(x + y), "split": lambda x, y, groups: _add_relu_split(x, y, groups)}
 for plain in (_FORK, _RELU, _ADD_RELU):
   plain["dense"] = plain["reference"]

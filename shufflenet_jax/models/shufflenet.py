@@ -12,9 +12,9 @@ from shufflenet_jax.models.batch_norm import BatchNorm, moments, normalized_conv
 from shufflenet_jax.models.layers import Kernel, SqueezeExcite, relu
 from shufflenet_jax.models.lowering import (
   add_relu,
+  affine_relu_depthwise3x3,
   avg_pool3x3,
   conv,
-  depthwise_conv3x3,
   fork,
   group_conv1x1,
   max_pool3x3,
@@ -119,8 +119,8 @@ class ShuffleUnit(nn.Module):
 
     x, y = fork(x, groups, lowering) if self.stride == 1 else (x, x)
     y = group_conv1x1(y.astype(self.dtype), compress, compress_groups, shuffle_groups, lowering)
-    y = relu(compress_norm(y))
-    y = depthwise_conv3x3(y, depthwise, self.stride, lowering)  # no ReLU behind it (section 3.2)
+    # No ReLU behind the depthwise convolution (section 3.2).
+    y = affine_relu_depthwise3x3(y, *compress_norm.affine_of(y), depthwise, self.stride, lowering)
     if lowering == "reference":
       y = expand_norm(group_conv1x1(depthwise_norm(y), expand, groups, lowering=lowering))
     else:
