@@ -30,9 +30,17 @@ VARIANTS = [
 HEAVY = ["network=vgg16", "network=alexnet"]
 
 
+@pytest.fixture
+def compiled_sooner(arguments):
+  """As the tests that are not slow, but for the heavy ones: small networks take longer to compile than to run."""
+  jax.config.update("jax_disable_most_optimizations", arguments not in HEAVY)
+  yield
+  jax.config.update("jax_disable_most_optimizations", False)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("arguments", VARIANTS + HEAVY)
-def test_loss_falls(arguments, data_dir):
+def test_loss_falls(arguments, data_dir, compiled_sooner):
   config = quickstart.get_config(arguments)
   config.data.data_dir = data_dir
   if "alexnet" in arguments:
