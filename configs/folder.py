@@ -7,7 +7,7 @@ Arguments: as configs/imagenet.py's; with init_from, the checkpoint sets the net
 Hardware: two x86-64 CPU cores. Time: 13 min 8 s, while they did other work as well.
 Result: top-1 94.14 % on Imagenette's 3,925 validation photographs, from the authors' 0.5x g=3 file. Measured,
 2026-11-24. (Its last layer is kept, as it knows the ten classes: untrained, and among these ten only, it gives 92.0 %
-at 160 pixels and 94.0 % at 224.)
+at 160 pixels and 94.0 % at 224.) From scratch, with learning rate 0.1: 35.69 %, in 8 min 28 s. Measured, 2026-11-25.
 """
 
 from configs import imagenet

@@ -14,9 +14,10 @@ def use_huge_pages() -> None:
   XLA:CPU allocates a step's temporaries anew in each step, hundreds of megabytes, which the system clears page by page
   as they are touched: with small pages a quarter of the processor time of training (benchmarks/RESULTS.md). glibc reads
   the wish when a process starts, so it is set by an `exec`: the same process, a twentieth of a second later. Does
-  nothing outside `python -m ...`, elsewhere than on such a Linux, or where the variable is set already.
+  nothing but in this project's `python -m ...`, elsewhere than on such a Linux, or where the variable is set already.
   """
-  if TUNABLES in os.environ or getattr(sys.modules["__main__"], "__spec__", None) is None:
+  spec = getattr(sys.modules["__main__"], "__spec__", None)
+  if TUNABLES in os.environ or spec is None or spec.name.partition(".")[0] not in ("shufflenet_jax", "benchmarks"):
     return
   try:
     with open(_ENABLED) as file:

@@ -10,21 +10,28 @@ from shufflenet_jax import host_memory
 
 
 @pytest.mark.parametrize(
-  ("system", "variable", "spec", "again"),
+  ("system", "variable", "module", "again"),
   [
-    ("always [madvise] never", None, "a module", True),
-    ("[always] madvise never", None, "a module", False),
-    ("always madvise [never]", None, "a module", False),
-    (None, None, "a module", False),  # no Linux
-    ("always [madvise] never", "glibc.malloc.tcache_count=0", "a module", False),  # the user's own, or the second start
-    ("always [madvise] never", None, None, False),  # within another program
+    ("always [madvise] never", None, "shufflenet_jax.train", True),
+    ("[always] madvise never", None, "shufflenet_jax.train", False),
+    ("always madvise [never]", None, "shufflenet_jax.train", False),
+    (None, None, "shufflenet_jax.train", False),  # no Linux
+    (
+      "always [madvise] never",
+      "glibc.malloc.tcache_count=0",
+      "shufflenet_jax.train",
+      False,
+    ),  # the user's own, or the second start
+    ("always [madvise] never", None, "pytest.__main__", False),
+    ("always [madvise] never", None, None, False),  # python FILE
   ],
 )
-def test_starts_again_where_huge_pages_are_for_who_asks(tmp_path, monkeypatch, system, variable, spec, again):
+def test_starts_again_where_huge_pages_are_for_who_asks(tmp_path, monkeypatch, system, variable, module, again):
   file = tmp_path / "enabled"
   if system:
     file.write_text(system + "\n")
   monkeypatch.setattr(host_memory, "_ENABLED", file)
+  spec = module and types.SimpleNamespace(name=module)
   monkeypatch.setitem(sys.modules, "__main__", types.SimpleNamespace(__spec__=spec))
   monkeypatch.setattr(sys, "orig_argv", ["python", "-u", "-m", "shufflenet_jax.train", "--flag=a b"])
   monkeypatch.setattr(os, "environ", {} if variable is None else {"GLIBC_TUNABLES": variable})
