@@ -78,7 +78,7 @@ job() {
   "$venv/bin/python" -u -m shufflenet_jax.train "$@" >>"$run/log.txt" 2>&1 &
   trainer=$!
   echo "$trainer" >"$run/pid"
-  while sleep 60; do copy_log "$logs"; done &
+  while sleep 60 && kill -0 "$trainer" 2>/dev/null; do copy_log "$logs"; done & # ends by itself where this is killed
   copier=$!
   trap 'kill -TERM "$trainer" 2>/dev/null || true' TERM
   # A signal ends `wait` early; only when the process is gone is its status the one to keep.
