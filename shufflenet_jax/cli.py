@@ -3,6 +3,7 @@
 import contextlib
 import glob
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable
@@ -73,6 +74,14 @@ def run(main: Callable[[list[str]], int | None], define_flags: Callable[[], None
     try:
       with _one_line((UserError,)):
         return main(argv[1:])
+    except KeyboardInterrupt:
+      print("interrupted; what was saved before stays", file=sys.stderr)
+      hosts.leave(128 + signal.SIGINT)
+      sys.exit(128 + signal.SIGINT)
+    except BrokenPipeError:  # whoever read the output wants no more of it
+      os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+      hosts.leave(128 + signal.SIGPIPE)
+      sys.exit(128 + signal.SIGPIPE)
     except Exception:
       if not hosts.joined():
         raise

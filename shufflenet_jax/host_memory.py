@@ -26,5 +26,4 @@ def use_huge_pages() -> None:
   except OSError:
     return
   os.environ[TUNABLES] = HUGE_PAGES
-  sys.stdout.flush()
   os.execv(sys.executable, sys.orig_argv)

@@ -140,3 +140,13 @@ def test_imagenet_config_trains_on_a_prepared_imagenet2012(tmp_path):
   state, figures = train(config, str(tmp_path / "w"))
   assert state.step == 2
   assert figures["examples"] == 5
+
+
+@pytest.mark.parametrize(
+  ("error", "status", "said"), [("KeyboardInterrupt", 130, "interrupted;"), ("BrokenPipeError", 141, "")]
+)
+def test_an_interrupt_and_a_reader_who_left_end_without_a_traceback(error, status, said):
+  code = f"from shufflenet_jax import cli\ndef main(_): print('x'); raise {error}\ncli.run(main)"
+  done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+  assert done.returncode == status
+  assert done.stderr.startswith(said) and "Traceback" not in done.stderr and done.stderr.count("\n") == bool(said)
