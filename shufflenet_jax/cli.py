@@ -14,6 +14,11 @@ from shufflenet_jax import host_memory, hosts
 from shufflenet_jax.errors import FAILED, WRONG, UserError
 
 
+def _end(status: int):
+  hosts.leave(status)
+  sys.exit(status)
+
+
 @contextlib.contextmanager
 def _one_line(kinds: tuple[type[Exception], ...]):
   try:
@@ -26,9 +31,7 @@ def _one_line(kinds: tuple[type[Exception], ...]):
       text = text[1:-1].replace("\\n", ": ").replace("\\'", "'")
     text = text.removeprefix("Configuration is not available because of an earlier failure to load: ")
     hosts.tell(error, " ".join(text.split()))
-    status = getattr(error, "status", WRONG)
-    hosts.leave(status)
-    sys.exit(status)
+    _end(getattr(error, "status", WRONG))
 
 
 # What a wrong flag, config file or override can raise: a config file is the user's code.
@@ -76,12 +79,10 @@ def run(main: Callable[[list[str]], int | None], define_flags: Callable[[], None
         return main(argv[1:])
     except KeyboardInterrupt:
       print("interrupted; what was saved before stays", file=sys.stderr)
-      hosts.leave(128 + signal.SIGINT)
-      sys.exit(128 + signal.SIGINT)
+      _end(128 + signal.SIGINT)
     except BrokenPipeError:  # whoever read the output wants no more of it
       os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-      hosts.leave(128 + signal.SIGPIPE)
-      sys.exit(128 + signal.SIGPIPE)
+      _end(128 + signal.SIGPIPE)
     except Exception:
       if not hosts.joined():
         raise

@@ -16,12 +16,8 @@ from shufflenet_jax import host_memory
     ("[always] madvise never", None, "shufflenet_jax.train", False),
     ("always madvise [never]", None, "shufflenet_jax.train", False),
     (None, None, "shufflenet_jax.train", False),  # no Linux
-    (
-      "always [madvise] never",
-      "glibc.malloc.tcache_count=0",
-      "shufflenet_jax.train",
-      False,
-    ),  # the user's own, or the second start
+    # The user's own, or the second start:
+    ("always [madvise] never", "glibc.malloc.tcache_count=0", "shufflenet_jax.train", False),
     ("always [madvise] never", None, "pytest.__main__", False),
     ("always [madvise] never", None, None, False),  # python FILE
   ],

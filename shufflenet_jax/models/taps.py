@@ -88,12 +88,13 @@ def depthwise(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
   return apart(lambda x, kernel: _convolve(x, kernel, stride), x, kernel)
 
 
-def _depthwise_backward(stride, kept, dy):
-  def gradients(x, kernel, dy):
-    dkernel = _towards_kernel(x, dy, stride).reshape(kernel.shape)  # (9, c) -> (3, 3, 1, c)
-    return _towards_input(dy, kernel, stride, x.shape[1:3]), dkernel
+def _gradients(x, kernel, dy, stride):
+  dkernel = _towards_kernel(x, dy, stride).reshape(kernel.shape)  # (9, c) -> (3, 3, 1, c)
+  return _towards_input(dy, kernel, stride, x.shape[1:3]), dkernel
 
-  return apart(gradients, *kept, dy)
+
+def _depthwise_backward(stride, kept, dy):
+  return apart(lambda x, kernel, dy: _gradients(x, kernel, dy, stride), *kept, dy)
 
 
 depthwise.defvjp(lambda x, kernel, stride: (depthwise(x, kernel, stride), (x, kernel)), _depthwise_backward)
@@ -113,8 +114,7 @@ def affine_relu_depthwise(x: jax.Array, a: jax.Array, b: jax.Array, kernel: jax.
 def _affine_relu_depthwise_backward(stride, kept, dy):
   def gradients(x, a, b, kernel, dy):
     y = _affine_relu(x, a, b)
-    dkernel = _towards_kernel(y, dy, stride).reshape(kernel.shape)  # (9, c) -> (3, 3, 1, c)
-    dy = _towards_input(dy, kernel, stride, x.shape[1:3])
+    dy, dkernel = _gradients(y, kernel, dy, stride)
     return jax.lax.select(y > 0, dy, jnp.zeros_like(dy)), dkernel
 
   x, a = kept[:2]
