@@ -93,14 +93,18 @@ def compiler(monkeypatch):
   """A compiler that needs 1 GiB, and 16 MiB an image."""
   calls = []
 
-  def compile_step(model, config, devices, mode):
-    calls.append((len(devices), config.batch_size, mode))
-    used = 2**30 + config.batch_size // len(devices) * 2**24
+  def lower_step(model, config, devices, mode):
+    return len(devices), config.batch_size, mode
+
+  def compile_lowered(step):
+    calls.append(step)
+    used = 2**30 + step[1] // step[0] * 2**24
     if used > 2**34:
       raise OutOfMemory(used, 2**34)
     return program(15_000_000, used)
 
-  monkeypatch.setattr("shufflenet_jax.tpu.compile.compile_step", compile_step)
+  monkeypatch.setattr("shufflenet_jax.tpu.compile.lower_step", lower_step)
+  monkeypatch.setattr("shufflenet_jax.tpu.compile.compile_lowered", compile_lowered)
   monkeypatch.setattr(
     "shufflenet_jax.tpu.topology.devices", lambda name: [None] * plan.slices.from_topology(name).chips
   )

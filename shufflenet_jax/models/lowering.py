@@ -22,9 +22,9 @@ from shufflenet_jax.models import taps
 from shufflenet_jax.models.layers import relu
 
 LOWERINGS = ("auto", "reference", "dense", "split")
-# Platform compiled for -> lowering; any other gets the reference. TPU and CPU are measured; on a GPU the shuffle is as
-# free, but its speed has not been measured.
-FASTEST = {"tpu": "dense", "cpu": "split", "cuda": "dense", "rocm": "dense"}
+# Platform compiled for -> lowering; any other gets the default. TPU and CPU are measured; on a GPU the shuffle is as
+# free, but its speed has not been measured. Each formulation named here is traced: there should be few.
+FASTEST = {"cpu": "split", "default": "dense"}
 SHUFFLE_SCOPE = "channel_shuffle"  # what the shuffle's instructions are called in compiled programs
 # Up to how many channels "dense" computes the depthwise convolution as an ordinary one with a diagonal kernel: by the
 # TPU compiler's estimate a depthwise one takes as long as 128 channels would (benchmarks/RESULTS.md).
@@ -143,7 +143,10 @@ def add_relu(x: jax.Array, y: jax.Array, groups: int, lowering: str = "auto") ->
 
 
 def dispatch(formulations, lowering: str, *arrays, **settings):
-  """`formulations[lowering](*arrays, **settings)`; "auto" picks by `FASTEST` where the platform is known: at lowering.
+  """`formulations[lowering](*arrays, **settings)`; "auto" picks by `FASTEST` where the platform is known.
+
+  That is while tracing inside a `shard_map`, whose mesh says it; when the traced function is lowered, elsewhere, so
+  that all formulations are traced: twice as long.
 
   Args:
     formulations: name -> function, for each of `LOWERINGS` but "auto".
@@ -157,8 +160,9 @@ def dispatch(formulations, lowering: str, *arrays, **settings):
     raise ValueError(f"lowering={lowering!r} is not one of {', '.join(LOWERINGS)}")
   if lowering != "auto":
     return formulations[lowering](*arrays)
-  by_platform = {platform: formulations[name] for platform, name in FASTEST.items()}
-  return jax.lax.platform_dependent(*arrays, default=formulations["reference"], **by_platform)
+  if device := jax.sharding.get_abstract_mesh().abstract_device:
+    return formulations[FASTEST.get(device.platform, FASTEST["default"])](*arrays)
+  return jax.lax.platform_dependent(*arrays, **{platform: formulations[name] for platform, name in FASTEST.items()})
 
 
 def conv(x: jax.Array, kernel: jax.Array, stride: int = 1, groups: int = 1) -> jax.Array:

@@ -12,6 +12,9 @@ from shufflenet_jax.errors import UserError
 from shufflenet_jax.tpu import hlo
 
 MODES = ("train", "infer")
+# Instructions that are alike share their machine code. The optimised HLO is byte for byte the same without, and so are
+# the estimated cycles; compiling takes 10 % less time, and the program itself tens of megabytes less memory.
+CODE_ONCE = {"xla_tpu_enable_deduplicated_calls": True}
 
 
 class OutOfMemory(Exception):
@@ -40,7 +43,21 @@ class Program:
 
 
 def compile_step(model, config, devices, mode: str) -> Program:
-  """The step of `config` with the network `model`, compiled over `devices`.
+  """The step of `config` with the network `model`, compiled over `devices`; arguments and errors as of both parts."""
+  return compile_lowered(lower_step(model, config, devices, mode))
+
+
+@dataclasses.dataclass(frozen=True)
+class Lowered:
+  """A traced step, for `compile_lowered`. Attributes: stage: JAX's; batch: images a device; options: the compiler's."""
+
+  stage: jax.stages.Lowered
+  batch: int
+  options: dict
+
+
+def lower_step(model, config, devices, mode: str) -> Lowered:
+  """The step of `config` with the network `model`, traced for `devices`: a few seconds of Python.
 
   Args:
     model: a Flax module as `network.build` gives.
@@ -50,7 +67,6 @@ def compile_step(model, config, devices, mode: str) -> Program:
 
   Raises:
     UserError: a batch that does not divide over the devices.
-    OutOfMemory: the program does not fit.
   """
   data_mesh = mesh.data_mesh(devices)
   parts = 1
@@ -83,7 +99,8 @@ def compile_step(model, config, devices, mode: str) -> Program:
 
     step = jax.shard_map(infer, mesh=data_mesh, in_specs=(replicated, split), out_specs=split)
     lowered = jax.jit(step).lower(variables, batch["image"])
-  return _compile(lowered, config.batch_size // data_mesh.size // parts)
+  options = CODE_ONCE if devices[0].platform == "tpu" else {}
+  return Lowered(lowered, config.batch_size // data_mesh.size // parts, options)
 
 
 def _on(data_mesh: Mesh, spec: PartitionSpec, tree):
@@ -91,9 +108,15 @@ def _on(data_mesh: Mesh, spec: PartitionSpec, tree):
   return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree)
 
 
-def _compile(lowered, batch: int) -> Program:
+def compile_lowered(lowered: Lowered) -> Program:
+  """Compiles, minutes of all cores' time.
+
+  Raises:
+    UserError: the compiler refuses the step.
+    OutOfMemory: the program does not fit.
+  """
   try:
-    compiled = lowered.compile()
+    compiled = lowered.stage.compile(compiler_options=lowered.options)
   except jax.errors.JaxRuntimeError as error:
     # "Ran out of memory in memory space hbm. Used 33.33G of 15.75G hbm."
     found = re.search(r"Used ([\d.]+)([KMG]) of ([\d.]+)([KMG]) hbm", str(error))
@@ -106,4 +129,4 @@ def _compile(lowered, batch: int) -> Program:
   used = memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes
   used += memory.generated_code_size_in_bytes - memory.alias_size_in_bytes
   text = compiled.as_text()
-  return Program(text, hlo.parse(text), batch, used)
+  return Program(text, hlo.parse(text), lowered.batch, used)

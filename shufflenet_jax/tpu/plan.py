@@ -3,7 +3,7 @@
     python -m shufflenet_jax.tpu.plan --config=configs/imagenet.py:scale=1.0,groups=3,batch=2048 \\
         --topology=v5e:4x4[,v4:2x2x1,...] [--verify] [--json] [--plot=plan.png]
 
-Compiles the real training step for each topology, without a TPU, as many at once as there are cores; minutes each.
+Compiles the real training step for each topology, without a TPU; about a minute each on two cores, v6e two.
 Memory is what the compiler says; times are its estimate, not a measurement.
 """
 
@@ -179,61 +179,60 @@ def largest_batches(plans: list[Plan], accumulate_steps: int) -> None:
 
 
 def make(config, topologies: list[str], images_per_second_per_core: float, verify: bool, say=print) -> list[Plan]:
-  """Plans for a config on several topologies, compiled side by side.
+  """Plans for a config on several topologies.
 
   Raises:
     UserError: an unknown topology, or a config that no step can be made of.
   """
   from shufflenet_jax import network, settings
   from shufflenet_jax.tpu import topology
-  from shufflenet_jax.tpu.compile import OutOfMemory, compile_step
+  from shufflenet_jax.tpu.compile import OutOfMemory, compile_lowered, lower_step
 
   settings.check(config, training=True)
   plans = [blank(config, name, images_per_second_per_core) for name in topologies]
   devices = {name: topology.devices(name) for name in topologies}
   model = network.build(config.model)
 
-  def compiled(plan: Plan, batch_size: int):
+  def lowered(plan: Plan, batch_size: int):
     wanted = config.copy_and_resolve_references()
     wanted.batch_size = batch_size
-    name, began = f"{plan.topology}, batch {batch_size}", time.monotonic()
-    say(f"  {began - start:4.0f} s  {name}: begins")
-    try:
-      return compile_step(model, wanted, devices[plan.topology], "train")
-    finally:
-      now = time.monotonic()
-      say(f"  {now - start:4.0f} s  {name}: done in {now - began:.0f} s")
-
-  def fill_compiled(plan: Plan):
-    try:
-      fill(plan, compiled(plan, plan.batch), config.num_train_steps)
-    except OutOfMemory as error:
-      plan.hbm_bytes = error.used
-      plan.warnings.append(f"does not fit: {error}; more chips, or a larger accumulate_steps")
+    return lower_step(model, wanted, devices[plan.topology], "train")
 
   def verify_largest(plan: Plan):
     unit = LANES * config.accumulate_steps
     while plan.largest_batch_per_chip:
       try:
-        compiled(plan, plan.largest_batch_per_chip * plan.chips)
+        compile_lowered(lowered(plan, plan.largest_batch_per_chip * plan.chips))
         plan.largest_batch_from = "compiled"
         return
       except OutOfMemory as error:
         fits = int(plan.largest_batch_per_chip * error.limit / error.used) // unit * unit
         plan.largest_batch_per_chip = min(fits, plan.largest_batch_per_chip - unit)
 
-  # The largest first, v6e ahead of the others: they take the compiler longest.
   unit = config.batch_norm_group or config.accumulate_steps
   possible = [p for p in plans if p.batch % (p.chips * unit) == 0]
-  possible.sort(key=lambda p: (-p.batch_per_chip, not p.topology.startswith("v6e:")))
   start, start_cpu = time.monotonic(), time.process_time()
-  with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-    say(f"compiling the training step for {', '.join(p.topology for p in possible) or 'none of them'} ...")
-    list(pool.map(fill_compiled, possible))
-    for generation in {p.topology.partition(":")[0] for p in plans}:
-      largest_batches([p for p in plans if p.topology.startswith(f"{generation}:")], config.accumulate_steps)
-    if verify:
-      list(pool.map(verify_largest, plans))
+
+  def progress(what: str, count: int, all_of_them: list[Plan]):
+    name = all_of_them[count - 1].topology
+    say(f"{time.monotonic() - start:5.0f} s  compiling the {what} for {name} ({count} of {len(all_of_them)}) ...")
+
+  # One after the other, each on all cores: side by side they take longer. Meanwhile the next is traced, in one thread.
+  with concurrent.futures.ThreadPoolExecutor(1) as tracer:
+    steps = tracer.map(lambda plan: lowered(plan, plan.batch), possible)
+    for count, (plan, step) in enumerate(zip(possible, steps), start=1):
+      progress("training step", count, possible)
+      try:
+        fill(plan, compile_lowered(step), config.num_train_steps)
+      except OutOfMemory as error:
+        plan.hbm_bytes = error.used
+        plan.warnings.append(f"does not fit: {error}; more chips, or a larger accumulate_steps")
+  for generation in {p.topology.partition(":")[0] for p in plans}:
+    largest_batches([p for p in plans if p.topology.startswith(f"{generation}:")], config.accumulate_steps)
+  if verify:
+    for count, plan in enumerate(plans, start=1):
+      progress(f"largest batch, {plan.largest_batch_per_chip} a chip,", count, plans)
+      verify_largest(plan)
   took, cpu = time.monotonic() - start, time.process_time() - start_cpu
   say(f"compiled in {took:.0f} s ({cpu:.0f} s of processor time, on {os.cpu_count()} cores)")
   return plans
