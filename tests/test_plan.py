@@ -52,8 +52,8 @@ def test_input_bound_slices_take_as_long_as_their_hosts():
   assert made.step_hours < made.hours
   (warning,) = made.warnings
   assert "each host must feed 51,200 images/s and can 11,200" in warning
-  assert "would bring 23,520" in warning
-  (warning,) = filled("v5e:4x4", 2048, images_per_second_per_core=300).warnings
+  assert f"would bring {11_200 * plan.PRE_RESIZED_SPEEDUP:,.0f}" in warning
+  (warning,) = filled("v5e:4x4", 2048, images_per_second_per_core=400).warnings
   assert "resized beforehand" in warning and warning.endswith("would do")
 
 

@@ -22,10 +22,10 @@ from shufflenet_jax.errors import UserError
 from shufflenet_jax.tpu import slices
 
 # What a host's vCPU decodes, crops and resizes of full-size ImageNet JPEGs, and how many times more of pictures resized
-# to a short side of 256 beforehand. To be set from benchmarks/input_pipeline.py once that is measured on a TPU VM: the
-# first is the libjpeg limit of two x86-64 cores (1,958 images/s), the second the ratio of pixels, 500x375 to 341x256.
-IMAGES_PER_SECOND_PER_CORE = 979
-PRE_RESIZED_SPEEDUP = 2.1
+# to a short side of 256 beforehand: benchmarks/input_pipeline.py's figures for two x86-64 cores (benchmarks/RESULTS.md;
+# 1,072 and 1,520 images/s). No TPU VM's vCPUs have been measured; --host_images_per_second_per_core takes their figure.
+IMAGES_PER_SECOND_PER_CORE = 536
+PRE_RESIZED_SPEEDUP = 1.42
 
 if __name__ == "__main__":
   config_flags.DEFINE_config_file("config", None, "Config file, for instance configs/imagenet.py:scale=1.0,groups=3.")
