@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import pathlib
 import re
 import shlex
@@ -20,9 +21,19 @@ class CommandFailed(Exception):
   """A command's exit status was not 0. Attributes: status; text: what it wrote to stderr."""
 
   def __init__(self, command: list[str], status: int, text: str):
-    last = (text.strip().splitlines() or ["no message"])[-1]
-    super().__init__(f"{' '.join(command[:5])} ... exited with {status}: {last}")
+    lines = text.strip().splitlines() or ["no message"]
+    line = next((line for line in lines if line.startswith("ERROR:")), lines[-1])
+    super().__init__(f"{' '.join(command[:5])} ... exited with {status}: {line}")
     self.status, self.text = status, text
+
+
+def tell(text: str, stream=None) -> None:
+  """Prints while there is somebody to read: a closed terminal or pipe must not end what is to delete a slice."""
+  stream = stream or sys.stdout
+  try:
+    print(text, file=stream, flush=True)
+  except OSError:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def quoted(command: list[str]) -> str:
@@ -46,7 +57,7 @@ class Runner:
 
   def say(self, text: str) -> None:
     """Tells of the progress; in a dry run as a comment, so that all of it is a shell script."""
-    print("\n".join(f"# {line}" for line in text.splitlines()) if self.dry_run else text, flush=True)
+    tell("\n".join(f"# {line}" for line in text.splitlines()) if self.dry_run else text)
 
   def run(self, command: list[str], show: bool = True, note: str = "", shielded: bool = False, stdin: str = "") -> str:
     """Runs a command to its end; ends it where the launcher itself is interrupted.
@@ -65,12 +76,12 @@ class Runner:
       CommandFailed: its exit status is not 0, or there is no such program.
     """
     if self.dry_run:
-      print(quoted(command) + (f"  # {note}" if note else ""), flush=True)
+      tell(quoted(command) + (f"  # {note}" if note else ""))
       if stdin:
         self.say(stdin)
       return ""
     lines = []
-    with tempfile.TemporaryFile("w+") as errors, tempfile.TemporaryFile("w+") as given:
+    with tempfile.TemporaryFile("w+", errors="replace") as errors, tempfile.TemporaryFile("w+") as given:
       given.write(stdin)
       given.seek(0)
       try:
@@ -80,6 +91,7 @@ class Runner:
           stdout=subprocess.PIPE,
           stderr=errors,
           text=True,
+          errors="replace",  # of a log line
           start_new_session=shielded,
         )
       except OSError as error:
@@ -88,8 +100,7 @@ class Runner:
         for line in process.stdout:
           lines.append(line)
           if show:
-            sys.stdout.write(line)
-            sys.stdout.flush()
+            tell(line.rstrip("\n"))
         status = process.wait()
       except BaseException:
         process.kill()
@@ -98,16 +109,23 @@ class Runner:
       text = errors.read()
     if status:
       if show:
-        sys.stderr.write(text)
+        tell(text.rstrip("\n"), sys.stderr)
       raise CommandFailed(command, status, text)
     return "".join(lines)
 
   def attach(self, command: list[str]) -> int:
-    """Runs a command with this terminal; returns its exit status."""
+    """Runs a command with this terminal; returns its exit status.
+
+    Raises:
+      CommandFailed: there is no such program.
+    """
     if self.dry_run:
-      print(quoted(command), flush=True)
+      tell(quoted(command))
       return 0
-    return subprocess.run(command).returncode
+    try:
+      return subprocess.run(command).returncode
+    except OSError as error:
+      raise CommandFailed(command, 127, f"{command[0]}: {error.strerror}") from None
 
 
 @dataclasses.dataclass(frozen=True)

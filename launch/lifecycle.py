@@ -17,6 +17,7 @@ from shufflenet_jax.errors import UserError
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 GONE = ("SUSPENDING", "SUSPENDED", "PREEMPTED", "DELETING", "TERMINATED", "STOPPED")
 ATTEMPTS = 3  # of what goes over the network
+OFFLINE_POLLS = 120  # looks at a slice that get no answer from Google Cloud, ahead of giving up: an hour
 
 
 class Preempted(Exception):
@@ -29,6 +30,10 @@ class Unreachable(Exception):
 
 class Stopped(Exception):
   """The launcher gives up: what a retry won't mend, or a limit."""
+
+
+class RequestFailed(Stopped):
+  """There was no slice to be had."""
 
 
 class StillBilled(Exception):
@@ -45,6 +50,7 @@ class Lifecycle:
     ours: whether it was requested by this process, which then answers for it.
     active_since: time it was seen ACTIVE first, s.
     chip_hours: used so far, of slices that are deleted again.
+    requested: whether this process has requested it before.
   """
 
   vm: TpuVm
@@ -53,6 +59,7 @@ class Lifecycle:
   ours: bool = False
   active_since: float | None = None
   chip_hours: float = 0
+  requested: bool = False
 
   # The request.
 
@@ -64,7 +71,10 @@ class Lifecycle:
       if _not_found(error):
         return None
       raise
-    state = json.loads(text or "{}").get("state", {})
+    try:
+      state = json.loads(text or "{}").get("state", {})
+    except ValueError:
+      raise CommandFailed(self.vm.describe(), 0, f"no JSON: {text.strip()!r}") from None
     return state.get("state", "UNKNOWN"), state.get("failedData", {}).get("error", {}).get("message", "")
 
   def refuse_existing(self) -> None:
@@ -75,24 +85,43 @@ class Lifecycle:
       raise UserError(f"--name={self.vm.name} exists already ({found[0]}); choose another, or {self.remedy()}")
 
   def create(self, capacity: str, wait_minutes: int, extra: list[str]) -> None:
-    """Requests the slice."""
-    s = self.vm.slice
+    """Requests the slice; an interrupt waits until the request has been answered.
+
+    Raises:
+      CommandFailed: refused.
+      StillBilled: there is a slice of that name which was not there before.
+    """
+    s, again = self.vm.slice, self.requested
     self.runner.say(
       f"requesting {s.accelerator_type} ({capacity}): {s.chips} chips on {s.hosts} hosts, {s.machine_type}"
     )
-    try:
-      self.ours = True  # from here on: a request may have been taken though its answer was lost
-      self.runner.run(self.vm.create(capacity, wait_minutes, extra))
-    except CommandFailed as error:
-      self.ours = "ALREADY_EXISTS" not in error.text
-      raise
+    self.ours = self.requested = True  # from here on: a request may have been taken though its answer was lost
+    for _ in range(ATTEMPTS):
+      try:
+        with _interrupts_held():
+          self.runner.run(self.vm.create(capacity, wait_minutes, extra), shielded=True)
+        return
+      except CommandFailed as error:
+        if "ALREADY_EXISTS" not in error.text:
+          raise
+      if not again:
+        self.ours = False
+        raise StillBilled(
+          f"{self.vm.name} was not there a moment ago: if it is nobody else's, this request was taken; {self.remedy()}"
+        )
+      # The one that this process deleted is not quite gone, or the answer to this request was lost.
+      self.delete()
+      self.ours = True
+      time.sleep(self.poll_seconds)
+    raise RequestFailed(f"{self.vm.name} exists again and again")
 
   def wait_active(self, wait_minutes: int) -> None:
     """Waits for ACTIVE.
 
     Raises:
       Preempted: it was taken away at once.
-      Stopped: the request failed, or the time is up.
+      RequestFailed: no slice.
+      Stopped: the time is up, or there is no answer.
     """
     if self.runner.dry_run:
       self.runner.run(
@@ -105,7 +134,7 @@ class Lifecycle:
         found, errors = self.state(), 0
       except CommandFailed as error:
         errors += 1
-        if errors == ATTEMPTS:
+        if errors == OFFLINE_POLLS:
           raise Stopped(f"the state of {self.vm.name} cannot be read: {error}") from None
         found = ("UNKNOWN", "")
       state, reason = found or ("FAILED", "the request is gone")
@@ -119,7 +148,7 @@ class Lifecycle:
       if state in GONE:
         raise Preempted
       if state == "FAILED":
-        raise Stopped(f"the request for {self.vm.name} failed: {reason or 'no reason given'}")
+        raise RequestFailed(f"the request for {self.vm.name} failed: {reason or 'no reason given'}")
       if minutes >= wait_minutes:
         raise Stopped(f"{self.vm.name} is not ACTIVE after --wait_minutes={wait_minutes}")
       time.sleep(self.poll_seconds)
@@ -130,13 +159,15 @@ class Lifecycle:
     Raises:
       StillBilled: it may still be there.
     """
-    with _uninterrupted():
+    done = "deleted"
+    with _interrupts_held(forget=True):
       for attempt in range(ATTEMPTS):
         try:
           self.runner.run(self.vm.delete(), show=False, shielded=True)
           break
         except CommandFailed as error:
           if _not_found(error):
+            done = "there is no"
             break
           self.runner.say(f"deleting {self.vm.name} did not work: {error}")
           if attempt + 1 == ATTEMPTS:
@@ -147,7 +178,7 @@ class Lifecycle:
         self.chip_hours += self.vm.slice.chips * (time.monotonic() - self.active_since) / 3600
         self.active_since = None
       if not self.runner.dry_run:
-        self.runner.say(f"deleted {self.vm.name}")
+        self.runner.say(f"{done} {self.vm.name}")
 
   def remedy(self) -> str:
     """The command that deletes the slice, for a message."""
@@ -175,19 +206,26 @@ class Lifecycle:
 
     Raises:
       Preempted: the slice is gone.
+      UserError: there is no slice of that name: it was deleted.
       Unreachable: a worker does not answer, which is named.
+      Stopped: Google Cloud does not answer: for an hour, where this process answers for the slice.
       CommandFailed: the command itself fails.
     """
-    for attempt in range(ATTEMPTS):
+    attempts = silences = 0
+    while attempts < ATTEMPTS:
       try:
         return self.runner.run(command, show)
       except CommandFailed as error:
         failed = error
-        if self.is_gone():
-          raise Preempted from None
-        if attempt + 1 < ATTEMPTS:
-          self.runner.say(f"{_line(error)}; once more")
-          time.sleep(self.poll_seconds)
+      gone = self.is_gone()
+      if gone:
+        raise Preempted
+      attempts, silences = (attempts + 1, 0) if gone is False else (attempts, silences + 1)
+      if silences == (OFFLINE_POLLS if self.ours else ATTEMPTS):
+        raise Stopped(f"no answer from Google Cloud: {_line(failed)}")
+      if attempts < ATTEMPTS:
+        self.runner.say(f"{_line(failed)}; once more" + ("" if gone is False else ", when Google Cloud answers"))
+        time.sleep(self.poll_seconds)
     hosts = self.vm.slice.hosts
     silent = [str(i) for i in range(hosts) if not self._answers(i)]
     if silent:
@@ -201,12 +239,23 @@ class Lifecycle:
       return False
     return True
 
-  def is_gone(self) -> bool:
-    """Whether the slice has been taken away, by what the request says or, sooner, the VM."""
+  def is_gone(self) -> bool | None:
+    """Whether the slice has been taken away, by what the request says or, sooner, the VM; None for no answer.
+
+    Raises:
+      UserError: there is no request of that name. One that is taken away stays: somebody has deleted this.
+    """
     try:
       found = self.state()
-      if found is None or found[0] in GONE:
-        return True
+    except CommandFailed as error:
+      if error.status == 127:
+        raise
+      return None
+    if found is None:
+      raise UserError(f"there is no slice named {self.vm.name} in {self.vm.zone}")
+    if found[0] in GONE:
+      return True
+    try:
       return self.runner.run(self.vm.describe_node(), show=False).strip() in GONE
     except CommandFailed as error:
       return _not_found(error)
@@ -227,6 +276,13 @@ class Lifecycle:
   def start(self, arguments: list[str], logs: str) -> None:
     """Starts training on all workers, detached."""
     self.on_all(self.vm.worker("start", logs, *arguments))
+
+  def show_failure(self, states: list[str]) -> None:
+    """The end of the log of a worker that failed, which goes with the slice."""
+    worker = next((i for i, s in enumerate(states) if outcomes.of_workers([s]) in outcomes.BAD), 0)
+    with contextlib.suppress(CommandFailed):
+      self.runner.say(f"the log of worker {worker} ends with:")
+      self.runner.run(self.vm.worker("log", "30", worker=str(worker)))
 
   def worker_states(self) -> tuple[list[str], str]:
     """What each worker says (see `outcomes.of_workers`), and the newest line of one's log."""
@@ -259,6 +315,8 @@ class Lifecycle:
         self.runner.say(f"{self.vm.name}: {counts}; {line}")
         shown = counts, line
       outcome = outcomes.of_workers(states)
+      if outcome in outcomes.BAD:
+        self.show_failure(states)
       if outcome != outcomes.RUNNING:
         return outcome
       if time.monotonic() - began >= max_hours * 3600:
@@ -280,11 +338,18 @@ def _line(error: BaseException) -> str:
 
 
 @contextlib.contextmanager
-def _uninterrupted():
-  """Holds interrupts off: a deletion that is broken off leaves a slice that is billed."""
-  kept = {s: signal.signal(s, signal.SIG_IGN) for s in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+def _interrupts_held(forget: bool = False):
+  """Holds interrupts back until the end, or for good: what is broken off here leaves a slice that is billed."""
+  held = []
+  kept = {
+    s: signal.signal(s, lambda number, frame: held.append(number))
+    for s in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    if signal.getsignal(s) != signal.SIG_IGN  # as under nohup
+  }
   try:
     yield
   finally:
     for number, handler in kept.items():
       signal.signal(number, handler)
+    if held and not forget:
+      raise KeyboardInterrupt

@@ -28,6 +28,25 @@ def check(flag: str, value: str | None) -> None:
     raise UserError(f"--{flag}={value!r} must be {words}")
 
 
+def check_gcloud_flags(flags: list[str]) -> None:
+  """Raises a UserError for a flag that the launcher sets itself: the slice would not be where it is looked for."""
+  own = "zone project node-id node-count node-prefix accelerator-type topology type runtime-version async spot reserved"
+  own = [
+    *own.split(),
+    "best-effort",
+    "guaranteed",
+    "valid-until-duration",
+    "valid-until-time",
+    "format",
+    "quiet",
+    "flags-file",
+  ]
+  for flag in flags:
+    name = flag[2:].partition("=")[0]
+    if not re.fullmatch(r"--[a-z][a-z0-9-]*(=.*)?", flag, re.DOTALL) or any(o.startswith(name) for o in own):
+      raise UserError(f"--gcloud_flag={flag} must be a flag that the launcher does not set, as =--network=NAME")
+
+
 def flag_value(arguments: list[str], name: str) -> str | None:
   """The value of `--name=value` or `--name value` in a training command line; the last one counts."""
   value = None

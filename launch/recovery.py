@@ -5,7 +5,8 @@ from __future__ import annotations
 import pathlib
 
 from launch import outcomes
-from launch.lifecycle import Lifecycle, Preempted, Unreachable
+from launch.gcloud import CommandFailed
+from launch.lifecycle import Lifecycle, Preempted, RequestFailed, Unreachable
 
 
 def bring_up(
@@ -32,11 +33,12 @@ def bring_up(
     The outcome.
 
   Raises:
-    UserError: there is a slice of that name already.
-    Stopped, CommandFailed, StillBilled: see `lifecycle`.
+    UserError: there is a slice of that name already, or somebody has deleted it.
+    Stopped, CommandFailed, StillBilled: see `lifecycle`; the first two only until training has started once, for what
+      fails later has worked before, and counts as a failure.
   """
   life.refuse_existing()
-  fresh, recoveries = True, 0
+  fresh, recoveries, started = True, 0, False
   with life.deleted_on_error(keep):
     while True:
       try:
@@ -47,16 +49,19 @@ def bring_up(
         else:
           life.on_all(life.vm.worker("stop", "60"))  # workers that wait for the one that failed
         life.start(arguments, logs)
+        started = True
         outcome, fresh = life.watch(max_hours), False
       except Preempted:
         outcome, fresh = outcomes.PREEMPTED, True
-      except Unreachable as error:
+      except (Unreachable, CommandFailed, RequestFailed) as error:
+        if not (started or isinstance(error, Unreachable)):
+          raise
         life.runner.say(str(error))
         outcome, fresh = outcomes.FAILED, True
       # Training that ended by itself for a preemption: its slice is about to go.
       fresh = fresh or outcome == outcomes.PREEMPTED
       life.runner.say(f"{life.vm.name}: {outcomes.WORDS[outcome]}")
-      if outcome in (outcomes.DONE, outcomes.WRONG) or recoveries == retry:
+      if outcome in (outcomes.DONE, outcomes.WRONG, outcomes.STOPPED) or recoveries == retry:
         break
       recoveries += 1
       life.runner.say(f"recovery {recoveries} of {retry}: " + ("a new slice" if fresh else "the same slice"))

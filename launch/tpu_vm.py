@@ -7,7 +7,7 @@
 What stands behind -- goes to `python -m shufflenet_jax.train` as it is. `up` is create, setup and run, waits for the
 end, and deletes the slice whatever happens; with --retry it brings a preempted slice back. --dry_run prints each
 command and runs none. Exit status: 0 done; 75 preempted; 2 wrong input, a retry won't mend it; 1 failed otherwise;
-3 still running (status only); 4 a slice could not be deleted and may still be billed.
+3 still running (status only); 4 a slice could not be deleted and may still be billed; 5 stopped by `stop`.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ import argparse
 import pathlib
 import signal
 import sys
+import tempfile
 
 from launch import names, outcomes
-from launch.gcloud import CommandFailed, Runner, TpuVm
+from launch.gcloud import CommandFailed, Runner, TpuVm, tell
 from launch.lifecycle import ROOT, Lifecycle, Preempted, StillBilled, Stopped, Unreachable
 from launch.recovery import bring_up
 from shufflenet_jax.errors import UserError
@@ -88,8 +89,9 @@ def checked(argv: list[str]) -> tuple[argparse.Namespace, list[str], Lifecycle]:
   for name in ("name", "zone", "project", "bucket"):
     names.check(name, getattr(flags, name, None))
   for name in ("poll_seconds", "retry", "wait_minutes", "max_hours", "lines", "worker"):
-    if getattr(flags, name, 0) < 0:
+    if not getattr(flags, name, 0) >= 0:  # nor not-a-number
       raise UserError(f"--{name}={getattr(flags, name)} must be 0 or more")
+  names.check_gcloud_flags(getattr(flags, "gcloud_flag", []))
   vm = TpuVm(flags.name, flags.zone, flags.project, slices.from_accelerator_type(flags.type))
   if flags.command in TRAINING:
     training = names.check_training(training, distributed=vm.slice.hosts > 1)
@@ -106,8 +108,8 @@ def checked(argv: list[str]) -> tuple[argparse.Namespace, list[str], Lifecycle]:
   return flags, training, Lifecycle(vm, Runner(flags.dry_run), flags.poll_seconds)
 
 
-def pack(flags: argparse.Namespace, runner: Runner) -> pathlib.Path:
-  """Packs what is to be run, ahead of everything that costs.
+def pack(flags: argparse.Namespace, runner: Runner, folder: str) -> pathlib.Path:
+  """Packs what is to be run into a folder, ahead of everything that costs.
 
   Raises:
     UserError: uncommitted changes, or no such commit.
@@ -116,7 +118,9 @@ def pack(flags: argparse.Namespace, runner: Runner) -> pathlib.Path:
   commit = flags.commit or "HEAD"
   try:
     runner.run([*git, "rev-parse", "--verify", "--end-of-options", f"{commit}^{{commit}}"], show=False)
-  except CommandFailed:
+  except CommandFailed as error:
+    if error.status == 127:
+      raise
     raise UserError(f"--commit={commit} is no commit of {ROOT}") from None
   if not flags.commit:
     if flags.allow_dirty:
@@ -125,9 +129,7 @@ def pack(flags: argparse.Namespace, runner: Runner) -> pathlib.Path:
     elif changes := runner.run([*git, "status", "--porcelain"], show=False, note="must print nothing"):
       n = len(changes.splitlines())
       raise UserError(f"{n} uncommitted changes would not be run: commit them, or give --allow_dirty or --commit")
-  archive = ROOT / "build" / f"{flags.name}.tar.gz"
-  if not runner.dry_run:
-    archive.parent.mkdir(exist_ok=True)
+  archive = pathlib.Path(folder, f"{flags.name}.tar.gz")
   runner.run([*git, "archive", "--format=tar.gz", f"--output={archive}", commit])
   return archive
 
@@ -139,7 +141,7 @@ def _status(life: Lifecycle) -> int:
     return outcomes.DONE
   found = life.state()
   if found is None:
-    raise UserError(f"there is no slice named {life.vm.name}")
+    raise UserError(f"there is no slice named {life.vm.name} in {life.vm.zone}")
   life.runner.say(f"{life.vm.name}: {found[0]}" + (f" ({found[1]})" if found[1] else ""))
   if found[0] != "ACTIVE":
     return outcomes.FAILED if found[0] == "FAILED" else outcomes.PREEMPTED if life.is_gone() else outcomes.RUNNING
@@ -154,6 +156,8 @@ def _delete(flags: argparse.Namespace, life: Lifecycle) -> int:
     print(f"Delete {flags.name}, and whatever lies on its disks? [y/N] ", end="", flush=True)
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
       raise UserError(f"{flags.name} is left as it is, and billed if it is ACTIVE (--yes does not ask)")
+  if not flags.dry_run and life.state() is None:
+    raise UserError(f"there is no slice named {flags.name} in {flags.zone}")
   life.delete()
   return outcomes.DONE
 
@@ -171,7 +175,13 @@ def dispatch(flags: argparse.Namespace, training: list[str], life: Lifecycle) ->
     life.stop()
     life.runner.say(f"{flags.name} is still there, and billed; {life.remedy()}")
     return outcomes.DONE
-  archive = pack(flags, life.runner) if flags.command in SHIPPING else None
+  if flags.command in SHIPPING and not flags.dry_run:
+    with tempfile.TemporaryDirectory(prefix="shufflenet_jax_") as folder:
+      return _with_archive(flags, training, life, pack(flags, life.runner, folder))
+  return _with_archive(flags, training, life, pack(flags, life.runner, "/tmp") if flags.command in SHIPPING else None)
+
+
+def _with_archive(flags: argparse.Namespace, training: list[str], life: Lifecycle, archive: pathlib.Path | None) -> int:
   logs = f"{flags.bucket.rstrip('/')}/{flags.name}" if getattr(flags, "bucket", None) else ""
   if flags.command == "up":
     try:
@@ -207,25 +217,26 @@ def main(argv: list[str]) -> int:
 
   # A closed terminal or a stopped service must not leave a slice behind either.
   for number in (signal.SIGTERM, signal.SIGHUP):
-    signal.signal(number, interrupt)
+    if signal.getsignal(number) != signal.SIG_IGN:  # as under nohup
+      signal.signal(number, interrupt)
   try:
     flags, training, life = checked(argv)
     return dispatch(flags, training, life)
   except UserError as error:
     status = outcomes.WRONG
-    print(f"error: {error}", file=sys.stderr)
+    tell(f"error: {error}", sys.stderr)
   except StillBilled as error:
     status = outcomes.STILL_BILLED
-    print(f"error: {error}", file=sys.stderr)
+    tell(f"error: {error}", sys.stderr)
   except Preempted:
     status = outcomes.PREEMPTED
-    print(f"error: {life.vm.name} has been taken away (preempted); {life.remedy()}", file=sys.stderr)
+    tell(f"error: {life.vm.name} has been taken away (preempted); {life.remedy()}", sys.stderr)
   except (CommandFailed, Stopped, Unreachable) as error:
     status = outcomes.FAILED
-    print(f"error: {error}", file=sys.stderr)
+    tell(f"error: {error}", sys.stderr)
   except KeyboardInterrupt:
     status = 130
-    print("interrupted", file=sys.stderr)
+    tell("interrupted", sys.stderr)
   if life and status not in (outcomes.STILL_BILLED, outcomes.WRONG) and flags.command in ("setup", "run", "stop"):
-    print(f"{life.vm.name} is still billed; {life.remedy()}", file=sys.stderr)
+    tell(f"{life.vm.name} is still billed; {life.remedy()}", sys.stderr)
   return status

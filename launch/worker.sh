@@ -4,8 +4,8 @@
 #   worker.sh setup               a virtual environment with the pinned requirements
 #   worker.sh check CHIPS HOSTS   JAX sees all chips of the slice
 #   worker.sh start LOGS ARG...   python -m shufflenet_jax.train ARG... in the background; LOGS: gs://... or ""
-#   worker.sh report              "state: S | newest line of the log"; S: running, exited STATUS, lost (gone without a
-#                                 status) or idle
+#   worker.sh report              "state: S | newest line of the log"; S: running, exited STATUS, stopped (on request),
+#                                 lost (gone without a status) or idle
 #   worker.sh log LINES [follow]
 #   worker.sh stop SECONDS        SIGTERM, which leads to a checkpoint; SIGKILL after that many seconds
 #
@@ -55,7 +55,9 @@ alive() {
 
 state() {
   local what=idle
-  if [ -f "$run/status" ]; then
+  if [ -f "$run/status" ] && [ -f "$run/stopped" ]; then
+    what=stopped
+  elif [ -f "$run/status" ]; then
     what="exited $(cat "$run/status")"
   elif [ -f "$run/pid" ]; then
     if alive "$(cat "$run/pid")"; then what=running; else what=lost; fi
@@ -87,10 +89,10 @@ job() {
     wait "$trainer" || status=$?
     kill -0 "$trainer" 2>/dev/null
   do :; done
+  kill "$copier" 2>/dev/null || true
+  copy_log "$logs" # ahead of the status: whoever reads that may delete the slice
   echo "$status" >"$run/status.part"
   mv "$run/status.part" "$run/status"
-  kill "$copier" 2>/dev/null || true
-  copy_log "$logs"
 }
 
 start() {
@@ -99,7 +101,7 @@ start() {
     echo "already running"
     return
   fi
-  rm -f "$run/status" "$run/pid"
+  rm -f "$run/status" "$run/pid" "$run/stopped"
   printf '== %s\n' "$(date -u +%FT%TZ)" >>"$run/log.txt"
   setsid nohup "$BASH" launch/worker.sh job "$@" </dev/null >/dev/null 2>>"$run/log.txt" &
   for _ in $(seq 300); do
@@ -114,6 +116,7 @@ stop() {
     state
     return
   fi
+  touch "$run/stopped"
   kill -TERM "$(cat "$run/pid")"
   for _ in $(seq "$1"); do
     [ "$(state)" = running ] || break

@@ -27,8 +27,9 @@ class Script:
   Attributes:
     workers: of the slice.
     states: of the queued resource, one a look; ACTIVE after the last, unless that is an end.
-    reports: of worker.sh, one a look: a state for each worker, or "PREEMPTED"; done after the last.
+    reports: of worker.sh, one a look: a state for each worker, or "PREEMPTED", or "DELETED"; done after the last.
     fail: (pattern of the call, exit status, stderr, how many times).
+    fail_after: how many slices must have been created before anything fails.
     prints: (pattern of a call of kubectl, what it prints).
     on_workers: run what is sent to the workers here, in folders of their own, as a rehearsal at a desk; of `reports`
       only "PREEMPTED" counts then, which sends SIGTERM to what runs there first.
@@ -39,6 +40,7 @@ class Script:
   states: tuple[str, ...] = ()
   reports: tuple = ()
   fail: tuple[tuple[str, int, str, int], ...] = ()
+  fail_after: int = 0
   prints: tuple[tuple[str, str], ...] = ()
   on_workers: bool = False
   preempt_at: str = ""
@@ -82,7 +84,8 @@ def fail(text: str, status: int = 1):
 
 def gcloud(folder: pathlib.Path, arguments: list[str], script: dict, now: dict):
   for i, (pattern, status, text, times) in enumerate(script["fail"]):
-    if re.search(pattern, " ".join(arguments)) and now.setdefault(f"failed{i}", 0) < times:
+    due = now["created"] >= script["fail_after"]
+    if due and re.search(pattern, " ".join(arguments)) and now.setdefault(f"failed{i}", 0) < times:
       now[f"failed{i}"] += 1
       fail(text, status)
   flags = dict(a[2:].partition("=")[::2] for a in arguments if a.startswith("--"))
@@ -123,6 +126,11 @@ def gcloud(folder: pathlib.Path, arguments: list[str], script: dict, now: dict):
       for pid in folder.glob("worker*/shufflenet_jax_run/pid"):  # the notice that VMs get
         os.kill(int(pid.read_text()), signal.SIGTERM)
       fail("[1] Connection closed by remote host", 255)
+    if report == "DELETED":
+      now["exists"] = False
+      fail("[1] Connection closed by remote host", 255)
+    if verb == "scp":
+      shutil.copy(arguments[4], folder / "uploaded.tar.gz")
     if script["on_workers"]:
       on_workers(folder, verb, arguments, flags, script["workers"])
     elif "worker.sh report" in flags.get("command", ""):

@@ -117,8 +117,8 @@ def test_detached_stopped_and_looked_at(slice_of_two):
   )
   assert told.stdout == "already running\n"
   assert (home / "starts").read_text() == "1\n"
-  assert launch(slice_of_two, "stop").stdout.count("exited 75") == 2
-  assert launch(slice_of_two, "status").returncode == outcomes.PREEMPTED
+  assert launch(slice_of_two, "stop").stdout.count("stopped\n") == 2
+  assert launch(slice_of_two, "status").returncode == outcomes.STOPPED
   assert "training, start 1: wait" in launch(slice_of_two, "logs", "--worker=1").stdout
 
   assert launch(slice_of_two, "run").returncode == 0
