@@ -13,6 +13,7 @@ import importlib.metadata
 import itertools
 import json
 import pathlib
+import sys
 import time
 
 from configs import imagenet
@@ -64,8 +65,17 @@ def main():
       if value not in known:
         parser.error(f"--{name}: {value!r} is not one of {', '.join(known)}")
   path = pathlib.Path(arguments.json)
-  rows = json.loads(path.read_text()) if path.exists() else []
-  libtpu = importlib.metadata.version("libtpu")
+  try:
+    scales = [float(scale) for scale in arguments.scales.split(",")]
+    for name in arguments.topologies.split(","):
+      topology.devices(name)
+    rows = json.loads(path.read_text()) if path.exists() else []
+    path.write_text(json.dumps(rows, indent=1))
+  except (OSError, ValueError, UserError) as error:
+    parser.error(
+      f"--scales={arguments.scales} --json={path}: {error}" if not isinstance(error, UserError) else str(error)
+    )
+  libtpu, failed = importlib.metadata.version("libtpu"), 0
 
   def find(*key):
     names = ("topology", "groups", "scale", "mode", "lowering")
@@ -75,7 +85,7 @@ def main():
   settings = itertools.product(
     arguments.topologies.split(","),
     map(int, arguments.groups.split(",")),
-    map(float, arguments.scales.split(",")),
+    scales,
     arguments.modes.split(","),
     arguments.lowerings.split(","),
   )
@@ -86,6 +96,7 @@ def main():
         row = measure(*key)
       except (UserError, OutOfMemory) as error:
         print(f"{key}: {error}", flush=True)
+        failed = 1
         continue
       rows.append(row)
       path.write_text(json.dumps(rows, indent=1))
@@ -93,7 +104,8 @@ def main():
     ratio = f"{row['cycles'] / reference['cycles']:13.2f}" if reference else ""
     name, groups, scale, mode, lowering = key
     print(f"{name:10} {groups:2} {scale:5} {mode:6} {lowering:10} {row['cycles'] / 1e6:9.2f} {ratio}", flush=True)
+  return failed
 
 
 if __name__ == "__main__":
-  main()
+  sys.exit(main())

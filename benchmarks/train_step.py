@@ -145,8 +145,14 @@ def main():
     parser.error(f"--lowerings: {unknown[0]!r} is not one of {', '.join(LOWERINGS)}")
   if arguments.groups not in STAGE2_CHANNELS:
     parser.error(f"--groups={arguments.groups} is not one of {', '.join(map(str, STAGE2_CHANNELS))}")
-  if min(arguments.rounds, arguments.batch) < 1:
-    parser.error("--rounds and --batch must be 1 or more")
+  for name, least in {"rounds": 1, "batch": 1, "image_size": 1, "scale": 0.05, "seconds": 0}.items():
+    if not getattr(arguments, name) >= least:
+      parser.error(f"--{name}={getattr(arguments, name)} must be {least} or more")
+  if arguments.json:
+    try:
+      open(arguments.json, "a").close()
+    except OSError as error:
+      parser.error(f"--json={arguments.json} cannot be written: {error.strerror}")
   device = jax.devices()[0]
   arguments.dtype = arguments.dtype or ("float32" if device.platform == "cpu" else "bfloat16")
 
@@ -156,7 +162,12 @@ def main():
   labels = rng.integers(0, 1000, arguments.batch, dtype=np.int32)
   steps = {f"jax {name}": jax_steps(arguments, images, labels, name) for name in lowerings}
   peer = all(importlib.util.find_spec(name) for name in ("torch", "pytorchcv"))
-  if peer:
+  if peer and -(-arguments.image_size // 32) != 7:
+    print(
+      f"no peer to compare with: pytorchcv's network takes no pictures of {arguments.image_size}, but of 193 to 224"
+    )
+    peer = False
+  elif peer:
     steps["pytorch"] = torch_steps(arguments, images, labels)
   else:
     print("torch or pytorchcv is not installed: no peer to compare with")

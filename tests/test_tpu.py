@@ -155,6 +155,37 @@ def test_a_batch_that_does_not_fit_is_told_by_how_much_and_what_fits(monkeypatch
   assert 4 * 960 * 0.93 <= fits <= 4 * 960
 
 
+@needs_libtpu
+def test_the_compilers_own_words_for_a_batch_that_does_not_fit():
+  config = small_config()
+  config.model.repeats = (1, 1, 1)
+  config.batch_size = 2**20
+  with pytest.raises(UserError, match=r"batch_size=1048576 needs [\d.]+ GiB more .* batch_size=\d+ fits"):
+    check.check(config, TOPOLOGY, "infer", say=lambda text: None)
+
+
+def test_a_loops_body_runs_as_often_as_its_condition_says():
+  text = """HloModule m
+%body (p: (s32[], bf16[8])) -> (s32[], bf16[8]) {
+  %r = bf16[8]{0} all-reduce(%x), to_apply=%add, "estimated_cycles":"7"
+}
+
+%condition (p: (s32[], bf16[8])) -> pred[] {
+  %c = s32[]{:T(128)} constant(5), metadata={op_name="x"}
+  ROOT %lt = pred[]{:T(512)} compare(%i, %c), direction=LT
+}
+
+ENTRY %main (p: bf16[8]) -> bf16[8] {
+  %c = s32[]{:T(128)} constant(9)
+  %w = (s32[], bf16[8]) while(%t), condition=%condition, body=%body
+  ROOT %a = bf16[8]{0} add(%g, %g), backend_config={"estimated_cycles":"3"}
+}
+"""
+  instructions = hlo.parse(text)
+  assert hlo.cycles(instructions) == 5 * 7 + 3
+  assert len(hlo.all_reduces(instructions)) == 5
+
+
 def test_other_networks_have_no_shuffle():
   with pytest.raises(UserError, match="vgg16 has no channel shuffle"):
     check.check(imagenet.get_config("network=vgg16"), TOPOLOGY, "train")

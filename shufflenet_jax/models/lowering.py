@@ -9,6 +9,7 @@
 - "split": one matrix product for each group, stacked in shuffled order; 3x3 windows as nine shifted slices
   (`models/taps.py`). Units hand each other their groups: what stands in one array between them is a concatenation that
   the next unit's split undoes, so XLA leaves both out.
+  Gradients are written by hand (`jax.custom_vjp`): no forward-mode differentiation, also not under "auto".
 - "auto": the fastest for the platform that is compiled for; `FASTEST` is the rule, benchmarks/RESULTS.md the evidence.
 """
 
@@ -145,8 +146,8 @@ def add_relu(x: jax.Array, y: jax.Array, groups: int, lowering: str = "auto") ->
 def dispatch(formulations, lowering: str, *arrays, **settings):
   """`formulations[lowering](*arrays, **settings)`; "auto" picks by `FASTEST` where the platform is known.
 
-  That is while tracing inside a `shard_map`, whose mesh says it; when the traced function is lowered, elsewhere, so
-  that all formulations are traced: twice as long.
+  That is while tracing under a mesh of devices, as inside a `shard_map`: theirs, also where the result is exported for
+  another platform. Elsewhere it is when the traced function is lowered, so that all are traced: twice as long.
 
   Args:
     formulations: name -> function, for each of `LOWERINGS` but "auto".

@@ -139,7 +139,7 @@ def check(config, topology_name: str, mode: str, dump_hlo: str | None = None, sa
   Raises:
     UserError: an unknown topology, another network, a batch that does not divide or does not fit.
   """
-  from shufflenet_jax import network, settings
+  from shufflenet_jax import mesh, network, settings
   from shufflenet_jax.tpu import topology
   from shufflenet_jax.tpu.compile import OutOfMemory, compile_step
 
@@ -147,17 +147,19 @@ def check(config, topology_name: str, mode: str, dump_hlo: str | None = None, sa
     raise UserError(f"config.model.network={config.model.network} has no channel shuffle; choose shufflenet_v1")
   settings.check(config, training=True)
   devices = topology.devices(topology_name)
-  if config.batch_size < SMALLEST_BATCH * len(devices):
+  at_once = len(devices) * (mesh.micro_batches(config, len(devices)) if mode == "train" else 1)
+  if config.batch_size < SMALLEST_BATCH * at_once:
     raise UserError(
       f"config.batch_size={config.batch_size} is too small to tell activations from kernels: "
-      f"{SMALLEST_BATCH * len(devices)} or more on {topology_name}"
+      f"{SMALLEST_BATCH * at_once} or more on {topology_name}"
     )
   folder = pathlib.Path(dump_hlo) if dump_hlo else None
   if folder:
     try:
       folder.mkdir(parents=True, exist_ok=True)
+      (folder / "own.hlo.txt").write_text("")
     except OSError as error:
-      raise UserError(f"--dump_hlo={dump_hlo} cannot be made: {error.strerror}") from None
+      raise UserError(f"--dump_hlo={dump_hlo} cannot be written: {error.strerror}") from None
   model = network.build(config.model)
   wanted = {
     "own": model,

@@ -118,12 +118,15 @@ def compile_lowered(lowered: Lowered) -> Program:
   try:
     compiled = lowered.stage.compile(compiler_options=lowered.options)
   except jax.errors.JaxRuntimeError as error:
-    # "Ran out of memory in memory space hbm. Used 33.33G of 15.75G hbm."
-    found = re.search(r"Used ([\d.]+)([KMG]) of ([\d.]+)([KMG]) hbm", str(error))
+    # "Ran out of memory in memory space hbm. Used 33.33G of 15.75G hbm."; where the temporaries alone are too much,
+    # "the total memory required for HLO temporaries (16.86G) exceeds available HBM (15.75G)."
+    number = r"([\d.]+)([KMG])"
+    found = re.search(rf"Used {number} of {number} hbm|\({number}\) exceeds available HBM \({number}\)", str(error))
     if not found:
       raise UserError(f"the compiler refuses the step: {str(error).splitlines()[0]}") from None
     unit = {"K": 2**10, "M": 2**20, "G": 2**30}
-    used, limit = (int(float(found[i]) * unit[found[i + 1]]) for i in (1, 3))
+    parts = [group for group in found.groups() if group]
+    used, limit = (int(float(parts[i]) * unit[parts[i + 1]]) for i in (0, 2))
     raise OutOfMemory(used, limit) from None
   memory = compiled.memory_analysis()
   used = memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes

@@ -1,5 +1,6 @@
 """Reads compiled HLO text: what runs, at what estimated cost, and which instructions move activations about."""
 
+import collections
 import dataclasses
 import math
 import re
@@ -9,6 +10,8 @@ _INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%(?P<name>\S+) = (?P<shape>.*?) (?P<op
 _ARRAY = re.compile(r"\b([a-z]+[0-9]*[a-z0-9]*)\[([0-9,]*)\]")
 _OP_NAME = re.compile(r'op_name="([^"]*)"')
 _CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
+_CALLED = re.compile(r"\b(body|condition|calls|to_apply|true_computation|false_computation)=%([^\s,]+)")
+_CONSTANT = re.compile(r"\bs32\[\]\S* constant\((\d+)\)")
 _UNIT = re.compile(r"\b(stage\d_unit\d+|stem|classifier)\b")
 # What changes no value, only where it lies; copy-start and copy-done move between memories in the background.
 MOVING = ("copy", "transpose", "reshape")
@@ -24,6 +27,8 @@ class Instruction:
     op_name: scope and operation in the JAX program; "" for what the compiler added.
     cycles: the compiler's estimate for one device; 0 where it gives none.
     in_fusion: whether it is inside a fusion.
+    runs: how often it runs in one run of the program: in a loop's body, as often as the loop's condition says, if that
+      compares with a constant, as a `scan`'s does; otherwise once.
   """
 
   name: str
@@ -32,6 +37,7 @@ class Instruction:
   op_name: str
   cycles: int
   in_fusion: bool
+  runs: int = 1
 
   @property
   def layer(self) -> str:
@@ -44,11 +50,18 @@ def parse(text: str) -> list[Instruction]:
   """All instructions of an optimised HLO module, in order."""
   fused = set(re.findall(r"\bfusion\(.*?calls=%([^\s,]+)", text))
   instructions, computation = [], ""
+  computations, callers, limits = [], {}, collections.defaultdict(list)
   for line in text.splitlines():
     if opening := _COMPUTATION.match(line):
       computation = opening["name"]
     elif found := _INSTRUCTION.match(line):
       arrays = tuple((d, tuple(map(int, n.split(","))) if n else ()) for d, n in _ARRAY.findall(found["shape"]))
+      called = dict(_CALLED.findall(found["rest"]))
+      callers |= {
+        name: (computation, called.get("condition") if how == "body" else None) for how, name in called.items()
+      }
+      limits[computation] += map(int, _CONSTANT.findall(line))
+      computations.append(computation)
       op_name, cycles = _OP_NAME.search(found["rest"]), _CYCLES.search(found["rest"])
       instructions.append(
         Instruction(
@@ -60,22 +73,31 @@ def parse(text: str) -> list[Instruction]:
           computation in fused,
         )
       )
-  return instructions
+
+  def runs(computation: str) -> int:
+    caller, condition = callers.get(computation, (None, None))
+    if caller is None:
+      return 1
+    return runs(caller) * (limits[condition][0] if len(limits[condition]) == 1 else 1)
+
+  return [dataclasses.replace(i, runs=runs(c)) if c in callers else i for i, c in zip(instructions, computations)]
 
 
 def cycles(instructions: list[Instruction]) -> int:
   """The compiler's estimate for one run of the program on one device; custom and collective operations count 0."""
-  return sum(i.cycles for i in instructions if not i.in_fusion)
+  return sum(i.cycles * i.runs for i in instructions if not i.in_fusion)
 
 
 def all_reduces(instructions: list[Instruction]) -> list[Instruction]:
-  """The all-reduces, an asynchronous one counted where it starts."""
-  return [i for i in instructions if i.opcode in ("all-reduce", "all-reduce-start")]
+  """The all-reduces, an asynchronous one counted where it starts, one in a loop as often as it runs."""
+  return [i for i in instructions if i.opcode in ("all-reduce", "all-reduce-start") for _ in range(i.runs)]
 
 
 def is_activation(instruction: Instruction, batch: int, smallest: int) -> bool:
-  """Whether a result has a dimension of the device's `batch` and at least batch * `smallest` elements."""
-  return any(batch in dims and math.prod(dims) >= batch * smallest for _, dims in instruction.arrays)
+  """Whether a result has the device's `batch`, or a multiple, as a dimension, and batch * `smallest` elements."""
+  return any(
+    math.prod(dims) >= batch * smallest and any(d % batch == 0 for d in dims) for _, dims in instruction.arrays
+  )
 
 
 def moves(instructions: list[Instruction], batch: int, smallest: int) -> list[Instruction]:
