@@ -25,6 +25,7 @@ from shufflenet_jax.models.layers import relu
 LOWERINGS = ("auto", "reference", "dense", "split")
 # Platform compiled for -> lowering; any other gets the default. TPU and CPU are measured; on a GPU the shuffle is as
 # free, but its speed has not been measured. Each formulation named here is traced: there should be few.
+# None of them can be "reference", whose units keep their norms apart (`models/shufflenet.py`).
 FASTEST = {"cpu": "split", "default": "dense"}
 SHUFFLE_SCOPE = "channel_shuffle"  # what the shuffle's instructions are called in compiled programs
 # Up to how many channels "dense" computes the depthwise convolution as an ordinary one with a diagonal kernel: by the

@@ -31,7 +31,7 @@ if __name__ == "__main__":
   config_flags.DEFINE_config_file("config", None, "Config file, for instance configs/imagenet.py:scale=1.0,groups=3.")
   flags.DEFINE_list("topology", ["v5e:4x4"], "One or more, separated by commas, as v5e:4x4,v4:2x2x1.")
   flags.DEFINE_bool("verify", False, "Compile the largest batch as well, in place of extrapolating to it.")
-  flags.DEFINE_float("host_images_per_second_per_core", IMAGES_PER_SECOND_PER_CORE, "What a host's vCPU can feed.", 0)
+  flags.DEFINE_float("host_images_per_second_per_core", IMAGES_PER_SECOND_PER_CORE, "What a host's vCPU can feed.", 1)
   flags.DEFINE_bool("json", False, "Print one JSON object in place of the report.")
   flags.DEFINE_string("plot", None, "PNG to draw hours against chips into.")
   flags.mark_flag_as_required("config")
@@ -244,7 +244,7 @@ def main(arguments: list[str]):
   if arguments:
     raise UserError(f"unexpected argument {arguments[0]!r}; flags begin with --")
   values = flags.FLAGS
-  topologies = [name.strip() for name in values.topology]
+  topologies = [name.strip() for name in values.topology] or [""]
   if len(set(topologies)) < len(topologies) or not all(topologies):
     raise UserError(f"--topology={','.join(topologies)} must name each topology once")
   if values.plot:

@@ -26,7 +26,8 @@ def _block(p, num_train_steps: int) -> str:
   rows.append(("batch", f"{p.batch}, {p.batch_per_chip:g} a chip"))
   if p.hbm_bytes:
     free = (p.hbm_limit - p.hbm_bytes) / gib
-    rows.append(("memory", f"{p.hbm_bytes / gib:.2f} of {p.hbm_limit / gib:g} GiB a chip, {free:.2f} free (compiler)"))
+    left = f"{free:.2f} free" if free >= 0 else f"{-free:.2f} too much"
+    rows.append(("memory", f"{p.hbm_bytes / gib:.2f} of {p.hbm_limit / gib:g} GiB a chip, {left} (compiler)"))
   if p.largest_batch_per_chip:
     largest = p.largest_batch_per_chip
     rows.append(("largest batch", f"{largest * p.chips}, {largest} a chip ({p.largest_batch_from})"))

@@ -8,9 +8,9 @@ from shufflenet_jax.errors import UserError
 
 # Some that libtpu 0.0.42 takes; other sizes of these generations work as well.
 EXAMPLES = ("v4:2x2x1", "v5e:2x2", "v5e:2x4", "v5e:4x4", "v5e:16x16", "v5p:2x2x1", "v6e:2x2", "v6e:2x4", "tpu7x:2x2x1")
-# High-bandwidth memory of one JAX device, GiB: a chip, or one of the two cores of v2, v3 and tpu7x
-# (cloud.google.com/tpu/docs/system-architecture-tpu-vm).
-HBM_GIB = {"v2": 8, "v3": 16, "v4": 32, "v5e": 16, "v5p": 95, "v6e": 32, "tpu7x": 96}
+# High-bandwidth memory that a program can have of one JAX device, GiB, as libtpu 0.0.42.1 says when one is too large: a
+# little less than a chip has, or one of the two cores of v2, v3 and tpu7x.
+HBM_GIB = {"v2": 7.48, "v3": 15.48, "v4": 30.75, "v5e": 15.75, "v5p": 95.74, "v6e": 31.25, "tpu7x": 94.75}
 
 
 def devices(name: str) -> list:
@@ -41,5 +41,5 @@ def devices(name: str) -> list:
 
 
 def hbm_bytes(name: str) -> int:
-  """Memory of one device of a topology, bytes."""
-  return HBM_GIB[name.partition(":")[0]] * 2**30
+  """Memory that a program can have of one device of a topology, bytes."""
+  return int(HBM_GIB[name.partition(":")[0]] * 2**30)
