@@ -62,6 +62,9 @@ def checked(argv: list[str]) -> tuple[argparse.Namespace, dict | None]:
   flags, training = parser().parse_args(argv[:split]), argv[split + 1 :]
   for name in ("name", "namespace", "image", "service_account"):
     names.check(name, getattr(flags, name, None))
+  for name in ("worker", "lines"):
+    if getattr(flags, name, 0) < 0:
+      raise UserError(f"--{name}={getattr(flags, name)} must be 0 or more")
   if flags.command not in MAKING:
     if training:
       raise UserError(f"{flags.command} takes nothing behind --")
@@ -87,6 +90,8 @@ def _status(flags: argparse.Namespace, runner: Runner) -> int:
   pods = [*kubectl, "pods", f"--selector=jobset.sigs.k8s.io/jobset-name={flags.name}"]
   text = runner.run([*kubectl, "jobset", flags.name, "--output=json"], show=False)
   runner.run(pods)
+  if runner.dry_run:
+    return outcomes.DONE
   status = json.loads(text or "{}").get("status", {})
   outcome, reason = outcomes.RUNNING, ""
   for condition in status.get("conditions", []):

@@ -16,7 +16,7 @@ _PATTERNS = {
   "project": (r"([a-z0-9.-]+:)?[a-z][-a-z0-9]{4,28}[a-z0-9]", "a project's ID, as my-project-123"),
   "bucket": (r"gs://[a-z0-9][-a-z0-9._]{1,220}[a-z0-9](/[-A-Za-z0-9._=]+)*/?", "gs://BUCKET or gs://BUCKET/FOLDER"),
   "namespace": (r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", "lower-case letters, digits and dashes"),
-  "service_account": (r"[-a-z0-9@.]+", "a service account's name"),
+  "service_account": (r"[a-z0-9][-a-z0-9@.]*", "a service account's name"),
   "image": (r"[a-z0-9][-a-z0-9._:/@]+", "an image, as us-docker.pkg.dev/PROJECT/REPOSITORY/shufflenet_jax:TAG"),
 }
 
