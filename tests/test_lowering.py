@@ -97,7 +97,7 @@ def test_auto_is_decided_by_the_platform_compiled_for():
   traced = str(jax.make_jaxpr(jax.shard_map(function, mesh=mesh, in_specs=(spec, spec), out_specs=spec))(x, kernel))
   assert traced.count("dot_general") == 3 and "conv_general_dilated" not in traced and "cond" not in traced
 
-  assert FASTEST == {"cpu": "split", "default": "dense"}
+  assert FASTEST == {"tpu": "dense", "cpu": "split", "cuda": "dense", "rocm": "dense"}
   for platform in ("tpu", "cuda"):
     assert "feature_group_count = 1 " in text(platform) and "feature_group_count = 3 " not in text(platform)
   assert "convolution" not in text("cpu") and text("cpu").count("dot_general") == 3

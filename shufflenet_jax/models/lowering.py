@@ -23,10 +23,9 @@ from shufflenet_jax.models import taps
 from shufflenet_jax.models.layers import relu
 
 LOWERINGS = ("auto", "reference", "dense", "split")
-# Platform compiled for -> lowering; any other gets the default. TPU and CPU are measured; on a GPU the shuffle is as
-# free, but its speed has not been measured. Each formulation named here is traced: there should be few.
-# None of them can be "reference", whose units keep their norms apart (`models/shufflenet.py`).
-FASTEST = {"cpu": "split", "default": "dense"}
+# Platform compiled for -> lowering; any other gets the reference, whose products `complexity` counts. TPU and CPU are
+# measured; on a GPU the shuffle is as free, but its speed has not been measured.
+FASTEST = {"tpu": "dense", "cpu": "split", "cuda": "dense", "rocm": "dense"}
 SHUFFLE_SCOPE = "channel_shuffle"  # what the shuffle's instructions are called in compiled programs
 # Up to how many channels "dense" computes the depthwise convolution as an ordinary one with a diagonal kernel: by the
 # TPU compiler's estimate a depthwise one takes as long as 128 channels would (benchmarks/RESULTS.md).
@@ -163,8 +162,10 @@ def dispatch(formulations, lowering: str, *arrays, **settings):
   if lowering != "auto":
     return formulations[lowering](*arrays)
   if device := jax.sharding.get_abstract_mesh().abstract_device:
-    return formulations[FASTEST.get(device.platform, FASTEST["default"])](*arrays)
-  return jax.lax.platform_dependent(*arrays, **{platform: formulations[name] for platform, name in FASTEST.items()})
+    platform = "cuda" if device.platform == "gpu" else device.platform
+    return formulations[FASTEST.get(platform, "reference")](*arrays)
+  by_platform = {platform: formulations[name] for platform, name in FASTEST.items()}
+  return jax.lax.platform_dependent(*arrays, default=formulations["reference"], **by_platform)
 
 
 def conv(x: jax.Array, kernel: jax.Array, stride: int = 1, groups: int = 1) -> jax.Array:
