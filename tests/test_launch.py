@@ -184,7 +184,7 @@ def test_an_interrupt_deletes_the_slice(tmp_path, number, read):
   line += ["--type=v5litepod-16", "--commit=HEAD", "--poll_seconds=0.05", "--", *TRAINING]
   pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
   # As from a terminal: behind nohup, as these tests may be, signals are ignored, and stay so.
-  pipes["preexec_fn"] = lambda: [signal.signal(s, signal.SIG_DFL) for s in (signal.SIGINT, signal.SIGHUP)]
+  line = ["env", "--default-signal=INT,HUP", *line]
   with subprocess.Popen(line, env=stand_in.environment(tmp_path), text=True, **pipes) as process:
     for _ in range(1200):
       if any("worker.sh report" in a for call in stand_in.calls(tmp_path) for a in call):
