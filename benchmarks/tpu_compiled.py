@@ -71,10 +71,10 @@ def main():
       topology.devices(name)
     rows = json.loads(path.read_text()) if path.exists() else []
     path.write_text(json.dumps(rows, indent=1))
-  except (OSError, ValueError, UserError) as error:
-    parser.error(
-      f"--scales={arguments.scales} --json={path}: {error}" if not isinstance(error, UserError) else str(error)
-    )
+  except UserError as error:
+    parser.error(str(error))
+  except (OSError, ValueError) as error:
+    parser.error(f"--scales={arguments.scales} --json={path}: {error}")
   libtpu, failed = importlib.metadata.version("libtpu"), 0
 
   def find(*key):

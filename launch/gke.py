@@ -62,9 +62,7 @@ def checked(argv: list[str]) -> tuple[argparse.Namespace, dict | None]:
   flags, training = parser().parse_args(argv[:split]), argv[split + 1 :]
   for name in ("name", "namespace", "image", "service_account"):
     names.check(name, getattr(flags, name, None))
-  for name in ("worker", "lines"):
-    if getattr(flags, name, 0) < 0:
-      raise UserError(f"--{name}={getattr(flags, name)} must be 0 or more")
+  names.check_numbers(flags, "worker", "lines")
   if flags.command not in MAKING:
     if training:
       raise UserError(f"{flags.command} takes nothing behind --")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import re
 
 from shufflenet_jax.errors import UserError
@@ -26,6 +27,13 @@ def check(flag: str, value: str | None) -> None:
   pattern, words = _PATTERNS[flag]
   if value is not None and not re.fullmatch(pattern, value):
     raise UserError(f"--{flag}={value!r} must be {words}")
+
+
+def check_numbers(flags: argparse.Namespace, *wanted: str) -> None:
+  """Raises a UserError where one of these flags, if the command has it, is below 0 or not a number."""
+  for name in wanted:
+    if not getattr(flags, name, 0) >= 0:
+      raise UserError(f"--{name}={getattr(flags, name)} must be 0 or more")
 
 
 def check_gcloud_flags(flags: list[str]) -> None:

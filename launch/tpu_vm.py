@@ -88,9 +88,7 @@ def checked(argv: list[str]) -> tuple[argparse.Namespace, list[str], Lifecycle]:
   flags, training = parser().parse_args(argv[:split]), argv[split + 1 :]
   for name in ("name", "zone", "project", "bucket"):
     names.check(name, getattr(flags, name, None))
-  for name in ("poll_seconds", "retry", "wait_minutes", "max_hours", "lines", "worker"):
-    if not getattr(flags, name, 0) >= 0:  # nor not-a-number
-      raise UserError(f"--{name}={getattr(flags, name)} must be 0 or more")
+  names.check_numbers(flags, "poll_seconds", "retry", "wait_minutes", "max_hours", "lines", "worker")
   names.check_gcloud_flags(getattr(flags, "gcloud_flag", []))
   vm = TpuVm(flags.name, flags.zone, flags.project, slices.from_accelerator_type(flags.type))
   if flags.command in TRAINING:
