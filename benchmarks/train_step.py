@@ -126,6 +126,21 @@ def take_turns(functions: dict, rounds: int, seconds: float) -> dict[str, float]
   return {name: statistics.median(values) for name, values in times.items()}
 
 
+def cpu_name() -> str:
+  """Model, family and widest vectors, where the system says them: virtual machines often hide the model's number."""
+  try:
+    with open("/proc/cpuinfo") as file:
+      first = file.read().split("\n\n")[0]
+  except OSError:
+    return platform.machine()
+  said = dict(line.split(":", 1) for line in first.splitlines() if ":" in line)
+  said = {key.strip(): value.strip() for key, value in said.items()}
+  flags = said.get("flags", "").split()
+  vectors = next((name for flag, name in (("avx512f", "AVX-512"), ("avx2", "AVX2")) if flag in flags), "")
+  parts = (said.get("model name", platform.machine()), f"family {said['cpu family']}" if "cpu family" in said else "")
+  return ", ".join(part for part in (*parts, vectors) if part)
+
+
 def main():
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument("--scale", type=float, default=1.0)
@@ -174,11 +189,11 @@ def main():
 
   packages = ("jax", "flax", "optax") + (("torch", "pytorchcv") if peer else ())
   versions = {name: importlib.metadata.version(name) for name in packages}
-  print(f"{device.device_kind}, {platform.machine()}; {versions}")
+  print(f"{device.device_kind}; {os.cpu_count()} cores of {cpu_name()}; {versions}")
   print(
     f"{arguments.scale}x g={arguments.groups}, batch {arguments.batch}, {arguments.image_size}px, {arguments.dtype}"
   )
-  hardware = {"device": device.device_kind, "machine": platform.machine(), "cores": os.cpu_count()}
+  hardware = {"device": device.device_kind, "cpu": cpu_name(), "cores": os.cpu_count()}
   hardware["date"] = datetime.date.today().isoformat()
   results = {**hardware, "versions": versions, "settings": vars(arguments), "images_per_second": {}}
   for index, mode in enumerate(("train", "infer")):

@@ -15,6 +15,7 @@ from shufflenet_jax.models.lowering import (
   depthwise_conv3x3,
   group_conv1x1,
   max_pool3x3,
+  stem_conv3x3,
 )
 from shufflenet_jax.models.shufflenet import ShuffleNetV1
 
@@ -104,7 +105,9 @@ def test_auto_is_decided_by_the_platform_compiled_for():
 
 
 @pytest.mark.parametrize("shape", [(6, 8, 11, 5), (8, 7, 6, 5)])
-@pytest.mark.parametrize("window", ["depthwise 1", "depthwise 2", "behind relu 1", "behind relu 2", "average", "max"])
+@pytest.mark.parametrize(
+  "window", ["depthwise 1", "depthwise 2", "behind relu 1", "behind relu 2", "average", "max", "stem"]
+)
 def test_windows_are_the_references(window, shape):
   """Values and gradients, even and odd sides; small whole numbers, so that windows have several largest values."""
   x = jax.random.randint(jax.random.key(0), shape, -2, 3).astype(jnp.float32)
@@ -119,6 +122,7 @@ def test_windows_are_the_references(window, shape):
       "behind relu 2": lambda x, kernel, a, b: affine_relu_depthwise3x3(x, a, b, kernel, 2, lowering),
       "average": lambda x, kernel: avg_pool3x3(x, lowering),
       "max": lambda x, kernel: max_pool3x3(x, lowering),
+      "stem": lambda x, kernel: stem_conv3x3(x, kernel * kernel[..., ::-1].swapaxes(2, 3), lowering),  # (3, 3, 5, 5)
     }
     y, back = jax.vjp(functions[window], x, kernel, *([a, b] if "relu" in window else []))
     return y, back(jax.random.normal(jax.random.key(2), y.shape))

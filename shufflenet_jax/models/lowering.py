@@ -102,6 +102,11 @@ def depthwise_conv3x3(x: jax.Array, kernel: jax.Array, stride: int, lowering: st
   return dispatch(_DEPTHWISE, lowering, x, kernel.astype(x.dtype), stride=stride)
 
 
+def stem_conv3x3(x: jax.Array, kernel: jax.Array, lowering: str = "auto") -> jax.Array:
+  """3x3 convolution of stride 2, padding 1: (n, h, w, c) and HWIO (3, 3, c, f) -> (n, ceil(h/2), ceil(w/2), f)."""
+  return dispatch(_STEM_CONV, lowering, x, kernel.astype(x.dtype))
+
+
 def affine_relu_depthwise3x3(
   x: jax.Array, a: jax.Array, b: jax.Array, kernel: jax.Array, stride: int, lowering: str = "auto"
 ) -> jax.Array:
@@ -292,6 +297,8 @@ _GROUP_CONV1X1 = {
   "dense": _group_conv1x1_dense,
   "split": _group_conv1x1_split,
 }
+_conv_stride2 = functools.partial(conv, stride=2)
+_STEM_CONV = {"reference": _conv_stride2, "dense": _conv_stride2, "split": taps.conv_stride2}
 _DEPTHWISE = {"reference": _depthwise_conv, "dense": _depthwise_dense, "split": taps.depthwise}
 _AFFINE_RELU_DEPTHWISE = {
   "reference": functools.partial(_affine_relu_depthwise, _depthwise_conv),

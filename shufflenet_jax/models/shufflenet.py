@@ -19,6 +19,7 @@ from shufflenet_jax.models.lowering import (
   group_conv1x1,
   max_pool3x3,
   relu_groups,
+  stem_conv3x3,
 )
 
 # Stage 2 output channels at 1x (Table 1). Every later stage doubles them.
@@ -208,7 +209,7 @@ class ShuffleNetV1(nn.Module):
     # Norm and ReLU grow with their input where the norm's scale is positive, so they may stand behind the pool, which
     # leaves them a quarter of the positions. A negative scale is made positive by turning the kernel's sign.
     sign = jnp.where(norm.scale < 0, -1.0, 1.0)
-    x = conv(images, kernel * sign, stride=2)
+    x = stem_conv3x3(images, kernel * sign, self.lowering)
     mean, var = moments(x) if norm.train else (None, None)
     a, b = norm.affine(mean if mean is None else mean * sign, var)
     return relu(pool(x).astype(jnp.float32) * (a * sign) + b).astype(self.dtype)

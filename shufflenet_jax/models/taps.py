@@ -25,20 +25,20 @@ def apart(function, *arrays):
     return jax.jit(function)(*arrays)
 
 
-def _pad(x, value=0.0):
-  return jax.lax.pad(x, jnp.asarray(value, x.dtype), ((0, 0, 0), (1, 1, 0), (1, 1, 0), (0, 0, 0)))
+def _pad(x):
+  return jax.lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), (1, 1, 0), (1, 1, 0), (0, 0, 0)))
 
 
-def _windows(x, stride, value=0.0):
-  """(n, h, w, c) -> nine of (n, o, o, c): what a window's taps see at each of its places, `value` outside."""
+def _windows(x, stride):
+  """(n, h, w, c) -> nine of (n, o, o, c): what a window's taps see at each of its places, 0 outside."""
   if stride == 1:  # the padded image is written once, and read nine times
-    padded, (h, w) = _pad(x, value), x.shape[1:3]
+    padded, (h, w) = _pad(x), x.shape[1:3]
     return [padded[:, i : i + h, j : j + w] for i, j in TAPS]
   # Of nine smaller slices each is padded where it is read: a third of the time, where stride 1 takes thrice as long.
-  return [_tap(_tap(x, i, stride, 1, value), j, stride, 2, value) for i, j in TAPS]
+  return [_tap(_tap(x, i, stride, 1), j, stride, 2) for i, j in TAPS]
 
 
-def _tap(x, i, stride, axis, value):
+def _tap(x, i, stride, axis, value=0.0):
   side = x.shape[axis]
   low = int(i == 0)
   first = stride * low + i - 1
@@ -129,6 +129,25 @@ affine_relu_depthwise.defvjp(
 )
 
 
+def conv_stride2(x: jax.Array, kernel: jax.Array) -> jax.Array:
+  """3x3 convolution of stride 2 of a few channels, as a product of patches: HWIO (3, 3, c, f) -> (n, o, o, f).
+
+  As a convolution, XLA:CPU hands it to YNNPACK, which takes up to six times as long.
+  """
+  n, h, w, c = x.shape
+  rows, columns = -(-h // 2), -(-w // 2)
+  x = jax.lax.pad(
+    x, jnp.zeros((), x.dtype), ((0, 0, 0), (1, 2 * rows + 1 - h, 0), (1, 2 * columns + 1 - w, 0), (0, 0, 0))
+  )
+  x = x.reshape(n, rows + 1, 2, columns + 1, 2 * c)  # (n, 2*rows + 2, 2*columns + 2, c): pairs of rows, of pixels
+  runs = []  # of a patch's rows, as they lie in memory: a pair of pixels, and the first of the next
+  for i in range(3):
+    row = x[:, i // 2 : i // 2 + rows, i % 2]
+    runs += [row[:, :, :-1], row[:, :, 1:, :c]]
+  patches = jnp.concatenate(runs, -1).reshape(-1, 9 * c)  # (n, rows, columns, 9c) -> (n*rows*columns, 9c)
+  return (patches @ kernel.reshape(9 * c, -1)).reshape(n, rows, columns, -1)  # and back
+
+
 def _ninth(x):
   return jnp.full((3, 3, 1, x.shape[-1]), 1 / 9, x.dtype)
 
@@ -148,19 +167,27 @@ avg_pool.defvjp(
 @jax.custom_vjp
 def max_pool(x: jax.Array) -> jax.Array:
   """3x3 max pool of stride 2: (n, h, w, c) -> (n, o, o, c). The gradient goes to a window's first largest value."""
-  return apart(lambda x: functools.reduce(jax.lax.max, _windows(x, 2, -jnp.inf)), x)
+  return apart(lambda x: _largest(_largest(x, 2), 1), x)
+
+
+def _largest(x, axis):
+  return functools.reduce(jax.lax.max, [_tap(x, i, 2, axis, -jnp.inf) for i in range(3)])
+
+
+def _towards_largest(x, y, dy, axis):
+  """Gradient for x of y = `_largest(x, axis)`."""
+  first, second, third = [_tap(x, i, 2, axis, -jnp.inf) == y for i in range(3)]
+  places = (first, second & ~first, third & ~second & ~first)
+  of_tap = [jax.lax.select(place, dy, jnp.zeros_like(dy)) for place in places]
+  return jax.lax.slice_in_dim(_interleave(*of_tap, axis), 0, x.shape[axis], axis=axis)
 
 
 def _max_pool_backward(kept, dy):
-  def gradient(x, y, dy):
-    first = jnp.full(y.shape, 9)
-    for tap, pixels in reversed(list(enumerate(_windows(x, 2, -jnp.inf)))):
-      first = jax.lax.select(pixels == y, jnp.full_like(first, tap), first)
-    of_tap = [jax.lax.select(first == tap, dy, jnp.zeros_like(dy)) for tap in range(9)]
-    rows = [_interleave(*of_tap[3 * i : 3 * i + 3], 2) for i in range(3)]
-    return _interleave(*rows, 1)[:, : x.shape[1], : x.shape[2]]
-
-  return (apart(gradient, *kept, dy),)
+  x, y = kept
+  # The first row that has the largest value, and in it the first position.
+  rows = apart(lambda x: _largest(x, 2), x)
+  drows = apart(lambda *arrays: _towards_largest(*arrays, 1), rows, y, dy)
+  return (_towards_largest(x, rows, drows, 2),)
 
 
 def _max_pool_forward(x):
