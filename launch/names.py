@@ -70,13 +70,18 @@ def check_training(arguments: list[str], distributed: bool) -> list[str]:
   """The arguments of `python -m shufflenet_jax.train`: --config and --workdir are there, --distributed where needed.
 
   Raises:
-    UserError: one is missing.
+    UserError: one is missing, or can't be what it has to be.
   """
   for name in ("config", "workdir"):
     if not flag_value(arguments, name):
       raise UserError(
         f"--{name} is missing behind --; for instance -- --config=configs/imagenet.py --workdir=gs://B/run"
       )
+  config, workdir = flag_value(arguments, "config"), flag_value(arguments, "workdir")
+  if not config.partition(":")[0].endswith(".py"):
+    raise UserError(f"--config={config} must be a Python file, as configs/imagenet.py:scale=1.0,groups=3")
+  if workdir.startswith("gs:") and not re.fullmatch(_PATTERNS["bucket"][0], workdir):
+    raise UserError(f"--workdir={workdir} must be gs://BUCKET/FOLDER")
   if distributed and "--distributed" not in arguments:
     return ["--distributed", *arguments]
   return arguments

@@ -55,6 +55,8 @@ def test_wrong_flags_are_one_line_and_nothing_is_called(tmp_path, flags, words):
   [
     ([], ["--workdir=gs://b/r"], "--config is missing"),
     ([], ["--config=c.py"], "--workdir is missing"),
+    ([], ["--config=x", "--workdir=gs://bucket/r"], "--config=x must be a Python file"),
+    ([], ["--config=c.py", "--workdir=gs://"], "--workdir=gs:// must be gs://BUCKET/FOLDER"),
     ([], ["--config=c.py", "--workdir=runs/x"], "would be deleted with the slice"),
     (["--retry=1", "--keep"], ["--config=c.py", "--workdir", "runs/x"], "--retry needs gs://"),
   ],

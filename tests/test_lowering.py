@@ -17,7 +17,7 @@ from shufflenet_jax.models.lowering import (
   max_pool3x3,
   stem_conv3x3,
 )
-from shufflenet_jax.models.shufflenet import ShuffleNetV1
+from shufflenet_jax.models.shufflenet import ShuffleNetV1, ShuffleUnit
 
 # Between them: every g, shuffle, concatenation order, squeeze-and-excitation, stages narrower and wider than 80.
 NETWORKS = {
@@ -131,6 +131,15 @@ def test_windows_are_the_references(window, shape):
   for lowering in ("dense", "split"):
     found = jax.jit(values_and_gradients, static_argnums=0)(lowering)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), found, expected)
+
+
+@pytest.mark.parametrize("lowering", LOWERINGS)
+def test_other_strides_are_refused(lowering):
+  """The gradient of "split" is of strides 1 and 2 only."""
+  with pytest.raises(ValueError, match="stride=3 is neither 1 nor 2"):
+    ShuffleUnit(24, 3, stride=3, lowering=lowering).init(jax.random.key(0), jnp.zeros((1, 8, 8, 24)))
+  with pytest.raises(ValueError, match="stride=3 is neither 1 nor 2"):
+    depthwise_conv3x3(jnp.zeros((1, 8, 8, 4)), jnp.zeros((3, 3, 1, 4)), 3, lowering)
 
 
 def test_only_cpus_compile_pieces_apart():

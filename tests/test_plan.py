@@ -65,6 +65,7 @@ def test_input_bound_slices_take_as_long_as_their_hosts():
     ("v5e:16x16", 128, 1, "more chips than the batch of 128 can use: 128 at most"),
     ("v5e:4x4", 1000, 1, "batch_size=1000 does not divide over 16: 992 or 1008 would"),
     ("v5e:16x16", 32768, 1, "beyond 8192"),
+    ("v5e:1x2", 256, 1, "no accelerator type of this shape; v5e:1x1 is near"),
   ],
 )
 def test_warnings_name_a_remedy(topology, batch, accumulate, words):

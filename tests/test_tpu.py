@@ -61,7 +61,8 @@ modes = pytest.mark.parametrize("mode", ["infer", pytest.param("train", marks=py
 def test_the_shuffle_is_free(mode):
   found = report(mode, programs(mode)["own"], programs(mode)["no_shuffle"])
   assert found.holds, found
-  assert found.copies_extra == 0 and not found.shuffled_activations
+  assert found.copies_extra == 0 and not found.shuffled_activations and not found.work_extra
+  assert found.exchanges == 0
   assert found.all_reduces == (1 if mode == "train" else 0)
   assert found.cycles < 0.9 * found.cycles_reference
   assert "/channel_shuffle/" in programs(mode)["own"].text  # on kernels
@@ -93,6 +94,27 @@ def test_an_activation_transpose_that_hides_its_name_fails(monkeypatch):
   found = report("infer", own, programs("infer")["no_shuffle"])
   assert not found.shuffled_activations
   assert found.copies_extra > 0
+  assert not found.holds
+
+
+@needs_libtpu
+def test_a_shuffle_that_is_computed_fails(monkeypatch):
+  """By a product with a permutation: no moves, no scope, and few cycles more where the matrix unit has room."""
+
+  def shuffled_by_product(x, kernel, bias=None, *, groups, shuffle_groups):
+    y = dense(x, kernel, bias, groups=groups, shuffle_groups=1)
+    if shuffle_groups == 1:
+      return y
+    order = lowering.channel_shuffle(jnp.arange(y.shape[-1]), shuffle_groups)
+    return lowering.conv(y, jnp.eye(y.shape[-1])[:, order][None, None])
+
+  dense = lowering._GROUP_CONV1X1["dense"]
+  monkeypatch.setitem(lowering._GROUP_CONV1X1, "dense", shuffled_by_product)
+  config = small_config()
+  own = compile_step(network.build(config.model), config, topology.devices(TOPOLOGY), "infer")
+  found = report("infer", own, programs("infer")["no_shuffle"])
+  assert found.copies_extra == 0 and not found.shuffled_activations
+  assert found.work_extra["convolution"] == 4  # one in each of its units; two are in another's pass
   assert not found.holds
 
 
@@ -193,7 +215,18 @@ def test_other_networks_have_no_shuffle():
 
 
 HLO = """HloModule m
+%inner (p: bf16[8,4,4,6]) -> bf16[8,4,4,6] {
+  %p = bf16[8,4,4,6]{3,2,1,0} parameter(0)
+  ROOT %m = bf16[8,4,4,6]{3,2,1,0} convolution(%p, %p)
+}
+
 %fused_a (p: bf16[8,4,4,6]) -> bf16[8,4,4,6] {
+  %p = bf16[8,4,4,6]{3,2,1,0} parameter(0)
+  %i = bf16[8,4,4,6]{3,2,1,0} fusion(%p), kind=kLoop, calls=%inner
+  ROOT %t = bf16[8,4,4,6]{3,2,1,0} transpose(%i), dimensions={0,1,2,3}, metadata={op_name="jit(f)/stage2_unit1/x"}
+}
+
+%fused_b (p: bf16[8,4,4,6]) -> bf16[8,4,4,6] {
   %p = bf16[8,4,4,6]{3,2,1,0} parameter(0)
   ROOT %t = bf16[8,4,4,6]{3,2,1,0} transpose(%p), dimensions={0,1,2,3}, metadata={op_name="jit(f)/stage2_unit1/x"}
 }
@@ -202,9 +235,16 @@ ENTRY %main (p: bf16[8,4,4,6]) -> (bf16[8,4,4,6], f32[]) {
   %p = bf16[8,4,4,6]{0,3,2,1:T(8,128)(2,1)} parameter(0)
   %f = bf16[8,4,4,6]{3,2,1,0} fusion(%p), kind=kLoop, calls=%fused_a, backend_config={"estimated_cycles":"70"}
   %c = bf16[8,4,4,6]{3,2,1,0} copy(%f), metadata={op_name="transpose(jvp(N))/stage2_unit1/a"}, "estimated_cycles":"5"
+  %merged = bf16[32,4,6]{2,1,0} copy(%c)
+  %g = bf16[8,4,4,6]{3,2,1,0} fusion(%c), kind=kLoop, calls=%fused_b
+  %near = (bf16[8,4,4,6]{3,2,1,0:S(1)}, bf16[8,4,4,6]{3,2,1,0}, u32[]) copy-start(%g)
+  %turned = (bf16[8,4,4,6]{0,2,1,3:S(1)}, bf16[8,4,4,6]{3,2,1,0}, u32[]) copy-start(%g)
   %k = f32[1,1,8,6]{3,2,1,0} copy(%q), metadata={op_name="stage2_unit1/b"}
   %b = bf16[8,4,24]{2,1,0} bitcast(%c)
+  %named = bf16[8,4,4,6]{3,2,1,0} custom-call(%g), custom_call_target="ConcatBitcast"
+  %kernel = bf16[8,4,4,6]{3,2,1,0} custom-call(%g), custom_call_target="tpu_custom_call"
   %r = (f32[], f32[6]) all-reduce(%s, %u), replica_groups={}
+  %e = f32[8]{0} all-gather(%s), replica_groups={}
   ROOT %o = (bf16[8,4,4,6], f32[]) tuple(%c, %r)
 }
 """
@@ -212,17 +252,18 @@ ENTRY %main (p: bf16[8,4,4,6]) -> (bf16[8,4,4,6], f32[]) {
 
 def test_parser_reads_opcodes_shapes_cycles_and_layers():
   instructions = hlo.parse(HLO)
-  assert [i.opcode for i in instructions if not i.in_fusion] == [
-    "parameter",
-    "fusion",
-    "copy",
-    "copy",
-    "bitcast",
-    "all-reduce",
-    "tuple",
-  ]
+  assert [i.opcode for i in instructions if not i.in_fusion][:4] == ["parameter", "fusion", "copy", "copy"]
   assert hlo.cycles(instructions) == 75
   assert [i.name for i in hlo.all_reduces(instructions)] == ["r"]
-  (moved,) = hlo.moves(instructions, batch=8, smallest=96)  # not the fused transpose, the kernel or the bitcast
-  assert (moved.name, moved.arrays, moved.layer) == ("c", (("bf16", (8, 4, 4, 6)),), "stage2_unit1 backward")
+  assert [i.name for i in hlo.exchanges(instructions)] == ["e"]
+
+
+def test_moves_and_work_of_activations():
+  """Moved, also with the batch in another dimension: not what a fusion does by the way, kernels, or names."""
+  instructions = hlo.parse(HLO)
+  moved = hlo.moves(instructions, batch=8, smallest=96)
+  assert [i.name for i in moved] == ["c", "merged", "g", "turned"]
+  assert (moved[0].arrays, moved[0].layer) == ((("bf16", (8, 4, 4, 6)),), "stage2_unit1 backward")
   assert not hlo.moves(instructions, batch=8, smallest=97)
+  # f, c, merged, g and kernel; with the convolution inside f.
+  assert hlo.work(instructions, batch=8, smallest=96) == {"passes": 5, "convolution": 1, "custom-call": 1}

@@ -93,12 +93,13 @@ def depthwise_conv3x3(x: jax.Array, kernel: jax.Array, stride: int, lowering: st
   Args:
     x: (n, h, w, c).
     kernel: HWIO (3, 3, 1, c), in any dtype; computed in x's.
-    stride: s.
+    stride: s, 1 or 2.
     lowering: one of `LOWERINGS`.
 
   Raises:
-    ValueError: an unknown lowering.
+    ValueError: another stride, or an unknown lowering.
   """
+  _check_stride(stride)
   return dispatch(_DEPTHWISE, lowering, x, kernel.astype(x.dtype), stride=stride)
 
 
@@ -115,11 +116,9 @@ def affine_relu_depthwise3x3(
   Args:
     x: (n, h, w, c).
     a, b: float32 (c,); the map is computed in float32 and rounded to x's dtype.
-    kernel, stride, lowering: see `depthwise_conv3x3`.
-
-  Raises:
-    ValueError: an unknown lowering.
+    kernel, stride, lowering, errors: see `depthwise_conv3x3`.
   """
+  _check_stride(stride)
   return dispatch(_AFFINE_RELU_DEPTHWISE, lowering, x, a, b, kernel.astype(x.dtype), stride=stride)
 
 
@@ -188,6 +187,11 @@ def conv(x: jax.Array, kernel: jax.Array, stride: int = 1, groups: int = 1) -> j
     dimension_numbers=("NHWC", "HWIO", "NHWC"),
     feature_group_count=groups,
   )
+
+
+def _check_stride(stride):
+  if stride not in (1, 2):
+    raise ValueError(f"stride={stride!r} is neither 1 nor 2, the strides of the paper's units")
 
 
 def _add(y, bias):

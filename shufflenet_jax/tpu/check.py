@@ -13,6 +13,7 @@ import dataclasses
 import json
 import pathlib
 import sys
+import tempfile
 import time
 
 from absl import flags
@@ -41,7 +42,9 @@ class Report:
     copies_extra: copies, transposes and reshapes of activations beyond those without shuffle, summed over layers.
     offenders: layer -> (moves with shuffle, moves without), where there are more with it.
     shuffled_activations: names of activation-sized instructions that carry the shuffle's scope.
+    work_extra: passes over activations and products of them beyond those without shuffle.
     all_reduces, all_reduces_wanted: in the step.
+    exchanges: whatever else devices send each other in it.
     cycles, cycles_reference, cycles_no_shuffle: estimated, a device and step.
     hbm_bytes, hbm_limit: of a device.
   """
@@ -49,8 +52,10 @@ class Report:
   copies_extra: int
   offenders: dict[str, tuple[int, int]]
   shuffled_activations: list[str]
+  work_extra: dict[str, int]
   all_reduces: int
   all_reduces_wanted: int
+  exchanges: int
   cycles: int
   cycles_reference: int
   cycles_no_shuffle: int
@@ -61,13 +66,16 @@ class Report:
     """(whether it holds, in words) of each condition."""
     reference = f"{self.cycles / self.cycles_reference:.2f} x reference ({self.cycles_reference / 1e6:.2f}M)"
     without = f"{self.cycles / self.cycles_no_shuffle:.2f} x without shuffle ({self.cycles_no_shuffle / 1e6:.2f}M)"
+    extra = ", ".join(f"{n} {what}" for what, n in self.work_extra.items()) or "0 passes, products or gathers"
     gib = 2**30
     return [
       (self.copies_extra == 0, f"{self.copies_extra} copies, transposes or reshapes of activations for the shuffle"),
       (not self.shuffled_activations, f"{len(self.shuffled_activations)} activation-sized instructions in its scope"),
+      # A shuffle that moves nothing could still be computed, by a matrix product for one.
+      (not self.work_extra, f"{extra} of activations more than without shuffle"),
       (
-        self.all_reduces == self.all_reduces_wanted,
-        f"{self.all_reduces} all-reduces, {self.all_reduces_wanted} wanted",
+        self.all_reduces == self.all_reduces_wanted and not self.exchanges,
+        f"{self.all_reduces} all-reduces, {self.all_reduces_wanted} wanted; {self.exchanges} other exchanges, 0 wanted",
       ),
       (self._no_slower, f"{self.cycles / 1e6:.2f}M estimated cycles: {reference}, {without}"),
       (
@@ -78,7 +86,7 @@ class Report:
 
   @property
   def _no_slower(self) -> bool:
-    # A shuffle that moves nothing could still be computed, by a matrix product for one; shuffling kernels takes 1-5 %.
+    # Shuffling kernels takes 1-5 %.
     return self.cycles <= min(self.cycles_reference, FREE * self.cycles_no_shuffle)
 
   @property
@@ -101,6 +109,7 @@ def compare(own, no_shuffle, reference, smallest: int, all_reduces_wanted: int, 
   moves, without = (
     collections.Counter(i.layer for i in hlo.moves(p.instructions, p.batch, smallest)) for p in (own, no_shuffle)
   )
+  work, work_without = (hlo.work(p.instructions, p.batch, smallest) for p in (own, no_shuffle))
   offenders = {layer: (n, without[layer]) for layer, n in moves.items() if n > without[layer]}
   return Report(
     copies_extra=sum(n - before for n, before in offenders.values()),
@@ -108,8 +117,10 @@ def compare(own, no_shuffle, reference, smallest: int, all_reduces_wanted: int, 
     shuffled_activations=[
       i.name for i in own.instructions if SHUFFLE_SCOPE in i.op_name and hlo.is_activation(i, own.batch, smallest)
     ],
+    work_extra=dict(work - work_without),  # of a Counter: what is above 0
     all_reduces=len(hlo.all_reduces(own.instructions)),
     all_reduces_wanted=all_reduces_wanted,
+    exchanges=len(hlo.exchanges(own.instructions)),
     cycles=hlo.cycles(own.instructions),
     cycles_reference=hlo.cycles(reference.instructions),
     cycles_no_shuffle=hlo.cycles(no_shuffle.instructions),
@@ -145,6 +156,8 @@ def check(config, topology_name: str, mode: str, dump_hlo: str | None = None, sa
 
   if config.model.network != "shufflenet_v1":
     raise UserError(f"config.model.network={config.model.network} has no channel shuffle; choose shufflenet_v1")
+  if config.model.shuffle == "none":
+    raise UserError("config.model.shuffle=none leaves no shuffle to check; choose paper or release")
   settings.check(config, training=True)
   devices = topology.devices(topology_name)
   at_once = len(devices) * (mesh.micro_batches(config, len(devices)) if mode == "train" else 1)
@@ -157,7 +170,7 @@ def check(config, topology_name: str, mode: str, dump_hlo: str | None = None, sa
   if folder:
     try:
       folder.mkdir(parents=True, exist_ok=True)
-      (folder / "own.hlo.txt").write_text("")
+      tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
       raise UserError(f"--dump_hlo={dump_hlo} cannot be written: {error.strerror}") from None
   model = network.build(config.model)
@@ -168,22 +181,21 @@ def check(config, topology_name: str, mode: str, dump_hlo: str | None = None, sa
   }
   programs = {}
   for name, variant in wanted.items():
-    same = next((done for done in programs if wanted[done] == variant), None)
-    if same:
+    if same := next((done for done in programs if wanted[done] == variant), None):
       programs[name] = programs[same]
-      continue
-    say(f"compiling {mode} step for {topology_name}: {name} ...")
-    began = time.monotonic()
-    try:
-      programs[name] = compile_step(variant, config, devices, mode)
-    except OutOfMemory as error:
-      if name != "own":
-        raise UserError(f"the step under {name} does not fit {topology_name}: {error}") from None
-      raise UserError(_remedy(config, devices, topology_name, mode, model, error, say)) from None
-    say(f"  {time.monotonic() - began:.0f} s")
+    else:
+      say(f"compiling {mode} step for {topology_name}: {name} ...")
+      began = time.monotonic()
+      try:
+        programs[name] = compile_step(variant, config, devices, mode)
+      except OutOfMemory as error:
+        if name != "own":
+          raise UserError(f"the step under {name} does not fit {topology_name}: {error}") from None
+        raise UserError(_remedy(config, devices, topology_name, mode, model, error, say)) from None
+      say(f"  {time.monotonic() - began:.0f} s")
+    if folder:
+      (folder / f"{name}.hlo.txt").write_text(programs[name].text)
   if folder:
-    for name, program in programs.items():
-      (folder / f"{name}.hlo.txt").write_text(program.text)
     say(f"HLO of each program in {folder}/")
   return compare(
     **programs,

@@ -112,6 +112,9 @@ def blank(config, topology_name: str, images_per_second_per_core: float = IMAGES
     topology_name, s.accelerator_type, s.chips, s.hosts, config.batch_size, config.batch_size / s.chips,
     topology.hbm_bytes(topology_name), s.generation.clock_ghz, fed, fed * PRE_RESIZED_SPEEDUP,
   )  # fmt: skip
+  if s.shape not in s.generation.topologies.values():
+    near = min(s.generation.topologies.items(), key=lambda known: abs(known[0] - s.chips))[1]
+    plan.warnings.append(f"there is no accelerator type of this shape; {s.generation.name}:{near} is near")
   unit = s.chips * (config.batch_norm_group or config.accumulate_steps)
   per_step = config.batch_norm_group or plan.batch_per_chip / config.accumulate_steps
   if plan.batch < unit:
