@@ -128,7 +128,8 @@ def pack(flags: argparse.Namespace, runner: Runner, folder: str) -> pathlib.Path
       n = len(changes.splitlines())
       raise UserError(f"{n} uncommitted changes would not be run: commit them, or give --allow_dirty or --commit")
   archive = pathlib.Path(folder, f"{flags.name}.tar.gz")
-  runner.run([*git, "archive", "--format=tar.gz", f"--output={archive}", commit])
+  note = "of the commit that `stash create` printed, if it did" if flags.allow_dirty and not flags.commit else ""
+  runner.run([*git, "archive", "--format=tar.gz", f"--output={archive}", commit], note=note)
   return archive
 
 

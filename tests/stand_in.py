@@ -27,9 +27,12 @@ class Script:
   Attributes:
     workers: of the slice.
     states: of the queued resource, one a look; ACTIVE after the last, unless that is an end.
-    reports: of worker.sh, one a look: a state for each worker, or "PREEMPTED", or "DELETED"; done after the last.
+    reports: of worker.sh, one a look: a state for each worker, or "PREEMPTED", or "DELETED", or "OFFLINE", after which
+      the next `offline` calls get no answer; done after the last.
     fail: (pattern of the call, exit status, stderr, how many times).
     fail_after: how many slices must have been created before anything fails.
+    offline: see `reports`.
+    create_seconds: what a request takes, whether or not its caller waits for it.
     prints: (pattern of a call of kubectl, what it prints).
     on_workers: run what is sent to the workers here, in folders of their own, as a rehearsal at a desk; of `reports`
       only "PREEMPTED" counts then, which sends SIGTERM to what runs there first.
@@ -41,6 +44,8 @@ class Script:
   reports: tuple = ()
   fail: tuple[tuple[str, int, str, int], ...] = ()
   fail_after: int = 0
+  offline: int = 10
+  create_seconds: float = 0
   prints: tuple[tuple[str, str], ...] = ()
   on_workers: bool = False
   preempt_at: str = ""
@@ -88,12 +93,21 @@ def gcloud(folder: pathlib.Path, arguments: list[str], script: dict, now: dict):
     if due and re.search(pattern, " ".join(arguments)) and now.setdefault(f"failed{i}", 0) < times:
       now[f"failed{i}"] += 1
       fail(text, status)
+  if now.get("offline"):
+    now["offline"] -= 1
+    fail("UNAVAILABLE: no route to host")
   flags = dict(a[2:].partition("=")[::2] for a in arguments if a.startswith("--"))
   kind, verb = arguments[2:4]
   if (kind, verb) == ("queued-resources", "create"):
     if now["exists"]:
       fail("ALREADY_EXISTS: Resource already exists")
     now |= {"exists": True, "created": now["created"] + 1, "gone": False}
+    if script["create_seconds"] and (requested := os.fork()):
+      os.waitpid(requested, 0)
+    elif script["create_seconds"]:
+      time.sleep(script["create_seconds"])
+      (folder / "cloud.json").write_text(json.dumps(now))
+      os._exit(0)
   elif not now["exists"]:
     fail(f"({verb}) NOT_FOUND: Resource '{arguments[4]}' was not found")
   elif (kind, verb) == ("queued-resources", "delete"):
@@ -129,11 +143,15 @@ def gcloud(folder: pathlib.Path, arguments: list[str], script: dict, now: dict):
     if report == "DELETED":
       now["exists"] = False
       fail("[1] Connection closed by remote host", 255)
+    if report == "OFFLINE":
+      now["offline"] = script["offline"]
+      fail("[1] Connection timed out", 255)
     if verb == "scp":
       shutil.copy(arguments[4], folder / "uploaded.tar.gz")
     if script["on_workers"]:
       on_workers(folder, verb, arguments, flags, script["workers"])
     elif "worker.sh report" in flags.get("command", ""):
+      sys.stdout.reconfigure(errors="surrogateescape")
       for state in report or ["exited 0"] * script["workers"]:
         print(f"state: {state} | step {now['reports']}")
 

@@ -1,5 +1,6 @@
 """launch/tpu_vm against a stand-in gcloud: which commands, in which order, and that no slice is left running."""
 
+import pathlib
 import shlex
 import signal
 import subprocess
@@ -153,6 +154,32 @@ def test_a_run_that_somebody_stops_or_deletes_is_not_brought_back(tmp_path, repo
   assert done.cloud == done.cloud | {"exists": False, "created": 1}
 
 
+def test_google_cloud_may_be_silent_for_a_while(tmp_path):
+  """An hour for the slice that is trained on; whoever looks from elsewhere is told after three attempts."""
+  done = tpu_vm(tmp_path / "up", *AWAY, script=Script(reports=(["running"] * 4, "OFFLINE", ["running"] * 4)))
+  assert done.returncode == outcomes.DONE, done.stderr
+  assert done.cloud == done.cloud | {"exists": False, "created": 1}
+  assert done.stdout.count("once more, when Google Cloud answers") == 5
+  script = Script(fail=(("resources describe", 1, "503 UNAVAILABLE", 5),), fail_after=1)
+  assert tpu_vm(tmp_path / "wait", "up", script=script).returncode == outcomes.DONE
+  tpu_vm(tmp_path / "status", "create", script=Script(reports=("OFFLINE",)))
+  done = tpu_vm(tmp_path / "status", "status")
+  assert (done.returncode, done.stderr.count("no answer from Google Cloud")) == (outcomes.FAILED, 1)
+
+
+def test_a_log_line_may_be_any_bytes(tmp_path):
+  done = tpu_vm(tmp_path, "up", script=Script(reports=(["running | \udcff\udcfe"] * 4,)))
+  assert done.returncode == outcomes.DONE, done.stderr
+  assert "4 running; \N{REPLACEMENT CHARACTER}" in done.stdout
+
+
+def test_two_launchers_of_one_name_pack_apart(tmp_path):
+  runs = [tpu_vm(tmp_path / name, "up", script=Script()) for name in ("a", "b")]
+  archives = [{call[5] for call in done.calls if call[4] == "scp"} for done in runs]
+  assert len(archives[0] | archives[1]) == 2
+  assert not any(pathlib.Path(path).exists() for path in archives[0] | archives[1])
+
+
 def test_deleting_what_is_not_there_is_no_success(tmp_path):
   done = tpu_vm(tmp_path, "delete", "--yes", script=Script())
   assert done.returncode == outcomes.WRONG
@@ -176,18 +203,16 @@ def test_a_worker_that_never_answers_is_named_and_the_slice_replaced(tmp_path):
   assert done.cloud == done.cloud | {"exists": False, "created": 2}
 
 
-@pytest.mark.parametrize(("number", "read"), [(signal.SIGTERM, True), (signal.SIGINT, False), (signal.SIGHUP, False)])
-def test_an_interrupt_deletes_the_slice(tmp_path, number, read):
-  """Also where nobody reads any more what it says, as behind `| tee` and in a closed terminal."""
-  stand_in.install(tmp_path, Script(reports=(["running"] * 4,) * 10_000))
+def interrupted(folder, at, number, read=True):
+  """`up` that gets a signal once a call has `at` in it; the process, which has ended."""
   line = [sys.executable, "-S", str(ROOT / "launch/tpu_vm"), "up", "--name=sn-1", "--zone=us-central1-a"]
   line += ["--type=v5litepod-16", "--commit=HEAD", "--poll_seconds=0.05", "--", *TRAINING]
   pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
   # As from a terminal: behind nohup, as these tests may be, signals are ignored, and stay so.
   line = ["env", "--default-signal=INT,HUP", *line]
-  with subprocess.Popen(line, env=stand_in.environment(tmp_path), text=True, **pipes) as process:
+  with subprocess.Popen(line, env=stand_in.environment(folder), text=True, **pipes) as process:
     for _ in range(1200):
-      if any("worker.sh report" in a for call in stand_in.calls(tmp_path) for a in call):
+      if any(at in a for call in stand_in.calls(folder) for a in call):
         break
       time.sleep(0.05)
     if not read:
@@ -195,6 +220,23 @@ def test_an_interrupt_deletes_the_slice(tmp_path, number, read):
       process.stderr.close()
     process.send_signal(number)
     process.wait(timeout=60)
+  return process
+
+
+def test_an_interrupt_waits_for_the_answer_to_a_request(tmp_path):
+  """A request goes on without its caller: deleted ahead of its answer, the slice would come all the same."""
+  stand_in.install(tmp_path, Script(create_seconds=1.5))
+  process = interrupted(tmp_path, "create", signal.SIGINT)
+  time.sleep(1.5)
+  assert process.returncode == 130
+  assert stand_in.cloud(tmp_path) == stand_in.cloud(tmp_path) | {"created": 1, "exists": False}
+
+
+@pytest.mark.parametrize(("number", "read"), [(signal.SIGTERM, True), (signal.SIGINT, False), (signal.SIGHUP, False)])
+def test_an_interrupt_deletes_the_slice(tmp_path, number, read):
+  """Also where nobody reads any more what it says, as behind `| tee` and in a closed terminal."""
+  stand_in.install(tmp_path, Script(reports=(["running"] * 4,) * 10_000))
+  process = interrupted(tmp_path, "worker.sh report", number, read)
   assert process.returncode == 130
   assert not stand_in.cloud(tmp_path)["exists"]
 
