@@ -9,12 +9,14 @@ import re
 _COMPUTATION = re.compile(r"^(?:ENTRY )?%(?P<name>\S+) \(.*\{$")
 _INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%(?P<name>\S+) = (?P<shape>.*?) (?P<opcode>[a-z][a-z0-9-]*)\((?P<rest>.*)$")
 _ARRAY = re.compile(r"\b([a-z]+[0-9]*[a-z0-9]*)\[([0-9,]*)\](?:\{([0-9,]*))?")
+_OPERAND = re.compile(r"%([^\s,)]+)")
 _OP_NAME = re.compile(r'op_name="([^"]*)"')
 _CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
 _TARGET = re.compile(r'custom_call_target="([^"]*)"')
 _CALLED = re.compile(r"\b(body|condition|calls|to_apply|true_computation|false_computation)=%([^\s,]+)")
 _CONSTANT = re.compile(r"\bs32\[\]\S* constant\((\d+)\)")
 _UNIT = re.compile(r"\b(stage\d_unit\d+|stem|classifier)\b")
+FLOATS = ("bf16", "f16", "f32")
 # What changes no value, only where it lies.
 MOVING = ("copy", "transpose", "reshape")
 # What takes no pass of its own over its values: it names them, or is awaited in the background.
@@ -34,6 +36,7 @@ class Instruction:
     name, opcode: as printed.
     arrays: (dtype, dimensions) of each array of its result.
     layouts: of each of them, the order of its dimensions in memory, as printed.
+    operands: names of the instructions whose results it takes.
     op_name: scope and operation in the JAX program; "" for what the compiler added.
     cycles: the compiler's estimate for one device; 0 where it gives none.
     in_fusion: whether it is inside a fusion.
@@ -50,6 +53,7 @@ class Instruction:
   cycles: int
   in_fusion: bool
   layouts: tuple[str, ...] = ()
+  operands: tuple[str, ...] = ()
   fused: frozenset[str] = frozenset()
   target: str = ""
   runs: int = 1
@@ -83,6 +87,7 @@ def parse(text: str) -> list[Instruction]:
         int(cycles[1]) if cycles else 0,
         in_fusion=computation in fused,
         layouts=tuple(layout for *_, layout in arrays),
+        operands=tuple(_OPERAND.findall(found["rest"].partition(")")[0])),
         fused=fused[called["calls"]] if found["opcode"] == "fusion" else frozenset(),
         target=target[1] if target else "",
         runs=runs(computation),
@@ -122,9 +127,35 @@ def _fused(lines) -> dict[str, frozenset[str]]:
   return {called["calls"]: opcodes(called["calls"]) for _, found, called in lines if found["opcode"] == "fusion"}
 
 
-def cycles(instructions: list[Instruction]) -> int:
-  """The compiler's estimate for one run of the program on one device; custom and collective operations count 0."""
-  return sum(i.cycles * i.runs for i in instructions if not i.in_fusion)
+@dataclasses.dataclass(frozen=True)
+class Activations:
+  """Tells activations from what else a program computes with: they are larger, and of no parameter's size.
+
+  By size and not by shape: compilers split batches, merge dimensions and reorder them.
+
+  Attributes:
+    least: elements that each has at the least.
+    parameters: numbers of elements that parameters have, also with the zeros between groups filled in.
+  """
+
+  least: int
+  parameters: frozenset[int] = frozenset()
+
+  def __contains__(self, instruction: Instruction) -> bool:
+    """Whether its result, or one of them, is an activation."""
+    sizes = (math.prod(dims) for dtype, dims in instruction.arrays if dtype in FLOATS)
+    return any(size >= self.least and size not in self.parameters for size in sizes)
+
+
+def cycles(instructions: list[Instruction], of: Activations | None = None) -> int:
+  """The compiler's estimate for one run of the program on one device; custom and collective operations count 0.
+
+  With `of`, for those instructions alone that take or make such.
+  """
+  touching = {i.name for i in instructions if of is None or i in of}
+  return sum(
+    i.cycles * i.runs for i in instructions if not i.in_fusion and (i.name in touching or touching & set(i.operands))
+  )
 
 
 def all_reduces(instructions: list[Instruction]) -> list[Instruction]:
@@ -137,20 +168,13 @@ def exchanges(instructions: list[Instruction]) -> list[Instruction]:
   return [i for i in instructions if i.opcode.removesuffix("-start") in EXCHANGING for _ in range(i.runs)]
 
 
-def is_activation(instruction: Instruction, batch: int, smallest: int) -> bool:
-  """Whether a result has the device's `batch`, or a multiple, as a dimension, and batch * `smallest` elements."""
-  return any(
-    math.prod(dims) >= batch * smallest and any(d % batch == 0 for d in dims) for _, dims in instruction.arrays
-  )
-
-
-def moves(instructions: list[Instruction], batch: int, smallest: int) -> list[Instruction]:
+def moves(instructions: list[Instruction], of: Activations) -> list[Instruction]:
   """Copies, transposes and reshapes of activations that run on their own, or are all that a fusion does.
 
   Bitcasts, which cost nothing, are none; nor are copies to another memory in
   the background (copy-start), unless they change the layout on the way.
   """
-  return [i for i in instructions if not i.in_fusion and is_activation(i, batch, smallest) and _is_move(i)]
+  return [i for i in instructions if not i.in_fusion and i in of and _is_move(i)]
 
 
 def _is_move(i: Instruction) -> bool:
@@ -161,7 +185,7 @@ def _is_move(i: Instruction) -> bool:
   return i.opcode in MOVING
 
 
-def work(instructions: list[Instruction], batch: int, smallest: int) -> collections.Counter:
+def work(instructions: list[Instruction], of: Activations) -> collections.Counter:
   """How often activations are computed, in one run of the program.
 
   Returns:
@@ -170,7 +194,7 @@ def work(instructions: list[Instruction], batch: int, smallest: int) -> collecti
   """
   counts = collections.Counter()
   for i in instructions:
-    if is_activation(i, batch, smallest) and i.target not in NAMING_TARGETS:
+    if i in of and i.target not in NAMING_TARGETS:
       if i.opcode in PRODUCTS:
         counts[i.opcode] += i.runs
       if not (i.in_fusion or i.opcode in NAMING or i.opcode.endswith(("-start", "-done"))):
