@@ -15,7 +15,7 @@ import json
 import sys
 
 from launch import jobset, names, outcomes
-from launch.gcloud import CommandFailed, Runner
+from launch.gcloud import CommandFailed, Runner, tell
 from launch.tpu_vm import OneLineParser
 from shufflenet_jax.errors import UserError
 from shufflenet_jax.tpu import slices
@@ -106,7 +106,7 @@ def dispatch(flags: argparse.Namespace, manifest: dict | None) -> int:
   runner = Runner(flags.dry_run)
   where = f"--namespace={flags.namespace}"
   if flags.command == "manifest":
-    print(jobset.to_yaml(manifest), end="")
+    tell(jobset.to_yaml(manifest).rstrip("\n"))
   elif flags.command == "apply":
     runner.run(["kubectl", "apply", where, "--filename=-"], stdin=jobset.to_yaml(manifest))
   elif flags.command == "status":
@@ -130,10 +130,10 @@ def main(argv: list[str]) -> int:
     return dispatch(*checked(argv))
   except UserError as error:
     status = outcomes.WRONG
-    print(f"error: {error}", file=sys.stderr)
+    tell(f"error: {error}", sys.stderr)
   except CommandFailed as error:
     status = outcomes.FAILED
-    print(f"error: {error}", file=sys.stderr)
+    tell(f"error: {error}", sys.stderr)
   except KeyboardInterrupt:
     status = 130
   return status

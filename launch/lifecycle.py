@@ -172,7 +172,7 @@ class Lifecycle:
           self.runner.say(f"deleting {self.vm.name} did not work: {error}")
           if attempt + 1 == ATTEMPTS:
             raise StillBilled(f"{self.vm.name} may still be running, and billed; {self.remedy()}") from None
-          time.sleep(self.poll_seconds)
+          time.sleep(min(self.poll_seconds, 30))
       self.ours = False
       if self.active_since is not None:
         self.chip_hours += self.vm.slice.chips * (time.monotonic() - self.active_since) / 3600
@@ -321,7 +321,7 @@ class Lifecycle:
         return outcome
       if time.monotonic() - began >= max_hours * 3600:
         self.stop()
-        raise Stopped(f"not done after --max_hours={max_hours:g}; the checkpoint stands")
+        raise Stopped(f"not done after --max_hours={max_hours:g}; the newest checkpoint stands")
       time.sleep(self.poll_seconds)
 
   def stop(self, grace_seconds: int = 120) -> None:

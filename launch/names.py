@@ -30,10 +30,10 @@ def check(flag: str, value: str | None) -> None:
 
 
 def check_numbers(flags: argparse.Namespace, *wanted: str) -> None:
-  """Raises a UserError where one of these flags, if the command has it, is below 0 or not a number."""
+  """Raises a UserError where one of these flags, if the command has it, is below 0, above a million, or no number."""
   for name in wanted:
-    if not getattr(flags, name, 0) >= 0:
-      raise UserError(f"--{name}={getattr(flags, name)} must be 0 or more")
+    if not 0 <= getattr(flags, name, 0) <= 1_000_000:
+      raise UserError(f"--{name}={getattr(flags, name)} must be 0 or more, and a million at most")
 
 
 def check_gcloud_flags(flags: list[str]) -> None:
@@ -82,6 +82,9 @@ def check_training(arguments: list[str], distributed: bool) -> list[str]:
     raise UserError(f"--config={config} must be a Python file, as configs/imagenet.py:scale=1.0,groups=3")
   if workdir.startswith("gs:") and not re.fullmatch(_PATTERNS["bucket"][0], workdir):
     raise UserError(f"--workdir={workdir} must be gs://BUCKET/FOLDER")
+  alone = [a for a in arguments if re.fullmatch(r"--no_?distributed|--distributed=(false|f|0|no|n)", a, re.IGNORECASE)]
+  if distributed and alone:
+    raise UserError(f"{alone[0]} behind --: the hosts of a slice train together; leave it out")
   if distributed and "--distributed" not in arguments:
     return ["--distributed", *arguments]
   return arguments

@@ -8,7 +8,7 @@ from shufflenet_jax.errors import FAILED, PREEMPTED, WRONG
 
 DONE = 0
 RUNNING = 3  # `tpu_vm status` only: not ended yet
-STOPPED = 5  # by `tpu_vm stop`, with a checkpoint
+STOPPED = 5  # by `tpu_vm stop`
 BAD = (FAILED, WRONG)
 STILL_BILLED = 4  # the launcher could not delete a slice: somebody has to
 
@@ -19,7 +19,7 @@ WORDS = {
   RUNNING: "running",
   STILL_BILLED: "a slice may still be running, and billed",
   PREEMPTED: "preempted",
-  STOPPED: "stopped, with a checkpoint",
+  STOPPED: "stopped",
 }
 
 
@@ -33,7 +33,7 @@ def of_workers(states: list[str]) -> int:
 
   Args:
     states: "running"; "exited N" with an exit status; "lost", a process that is gone without one (the VM restarted);
-      "idle", no run was ever started; "stopped", on request.
+      "idle", no run was ever started; "stopped", on request, perhaps with more words behind.
   """
   ended = {of_status(int(s.split()[1])) for s in states if s.startswith("exited ")}
   if "lost" in states or "idle" in states:
@@ -41,8 +41,9 @@ def of_workers(states: list[str]) -> int:
   for outcome in (WRONG, FAILED):  # one of them decides: the others only stop because of it
     if outcome in ended:
       return outcome
-  if "running" in states or not (ended or "stopped" in states):
+  stopped = any(s.startswith("stopped") for s in states)
+  if "running" in states or not (ended or stopped):
     return RUNNING
-  if "stopped" in states:
+  if stopped:
     return STOPPED
   return PREEMPTED if PREEMPTED in ended else DONE

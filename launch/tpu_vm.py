@@ -106,11 +106,11 @@ def checked(argv: list[str]) -> tuple[argparse.Namespace, list[str], Lifecycle]:
   return flags, training, Lifecycle(vm, Runner(flags.dry_run), flags.poll_seconds)
 
 
-def pack(flags: argparse.Namespace, runner: Runner, folder: str) -> pathlib.Path:
+def pack(flags: argparse.Namespace, training: list[str], runner: Runner, folder: str) -> pathlib.Path:
   """Packs what is to be run into a folder, ahead of everything that costs.
 
   Raises:
-    UserError: uncommitted changes, or no such commit.
+    UserError: uncommitted changes, no such commit, or one without the config's file.
   """
   git = ["git", "-C", str(ROOT)]
   commit = flags.commit or "HEAD"
@@ -127,6 +127,11 @@ def pack(flags: argparse.Namespace, runner: Runner, folder: str) -> pathlib.Path
     elif changes := runner.run([*git, "status", "--porcelain"], show=False, note="must print nothing"):
       n = len(changes.splitlines())
       raise UserError(f"{n} uncommitted changes would not be run: commit them, or give --allow_dirty or --commit")
+  if (config := (names.flag_value(training, "config") or "/").partition(":")[0]) and not config.startswith("/"):
+    try:
+      runner.run([*git, "cat-file", "-e", f"{commit}:./{config}"], show=False)
+    except CommandFailed:
+      raise UserError(f"--config={config} is no file of what would be run ({commit}): commit it") from None
   archive = pathlib.Path(folder, f"{flags.name}.tar.gz")
   note = "of the commit that `stash create` printed, if it did" if flags.allow_dirty and not flags.commit else ""
   runner.run([*git, "archive", "--format=tar.gz", f"--output={archive}", commit], note=note)
@@ -176,8 +181,9 @@ def dispatch(flags: argparse.Namespace, training: list[str], life: Lifecycle) ->
     return outcomes.DONE
   if flags.command in SHIPPING and not flags.dry_run:
     with tempfile.TemporaryDirectory(prefix="shufflenet_jax_") as folder:
-      return _with_archive(flags, training, life, pack(flags, life.runner, folder))
-  return _with_archive(flags, training, life, pack(flags, life.runner, "/tmp") if flags.command in SHIPPING else None)
+      return _with_archive(flags, training, life, pack(flags, training, life.runner, folder))
+  archive = pack(flags, training, life.runner, "/tmp") if flags.command in SHIPPING else None  # a dry run's, or none
+  return _with_archive(flags, training, life, archive)
 
 
 def _with_archive(flags: argparse.Namespace, training: list[str], life: Lifecycle, archive: pathlib.Path | None) -> int:

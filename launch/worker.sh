@@ -57,6 +57,7 @@ state() {
   local what=idle
   if [ -f "$run/status" ] && [ -f "$run/stopped" ]; then
     what=stopped
+    case $(cat "$run/status") in 0 | 75) ;; *) what="stopped without a checkpoint (status $(cat "$run/status"))" ;; esac
   elif [ -f "$run/status" ]; then
     what="exited $(cat "$run/status")"
   elif [ -f "$run/pid" ]; then

@@ -142,6 +142,15 @@ def test_other_strides_are_refused(lowering):
     depthwise_conv3x3(jnp.zeros((1, 8, 8, 4)), jnp.zeros((3, 3, 1, 4)), 3, lowering)
 
 
+@pytest.mark.parametrize("lowering", LOWERINGS)
+def test_a_stem_kernel_of_another_shape_is_refused(lowering):
+  """As a product of patches, one of as many elements would do."""
+  for shape in ((3, 3, 1, 24), (1, 1, 27, 8), (5, 5, 3, 8)):
+    with pytest.raises(ValueError, match="is not .3, 3, 3, f."):
+      stem_conv3x3(jnp.zeros((1, 8, 8, 3)), jnp.zeros(shape), lowering)
+  assert stem_conv3x3(jnp.zeros((0, 8, 8, 3)), jnp.zeros((3, 3, 3, 8)), lowering).shape == (0, 4, 4, 8)
+
+
 def test_only_cpus_compile_pieces_apart():
   """And there each unit's output is written, not computed again in every later unit."""
   model = ShuffleNetV1(num_classes=7, scale=0.25, repeats=(2, 1, 1))

@@ -75,6 +75,15 @@ def test_warnings_name_a_remedy(topology, batch, accumulate, words):
   assert words in warning
 
 
+@needs_libtpu
+def test_a_batch_that_no_slice_takes_is_an_error():
+  command = [sys.executable, "-m", "shufflenet_jax.tpu.plan", "--config=configs/imagenet.py:batch=1020"]
+  done = subprocess.run([*command, "--topology=v5e:2x4"], capture_output=True, text=True, cwd=ROOT)
+  assert done.returncode == 2
+  assert "batch_size=1020 does not divide over 8: 1016 or 1024 would" in done.stdout
+  assert "compiled" not in done.stderr
+
+
 def test_largest_batch_is_extrapolated_through_one_or_two_points():
   gib = 2**30
   two = [filled("v5e:2x2", 1024), filled("v5e:4x4", 1024)]

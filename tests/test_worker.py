@@ -16,7 +16,8 @@ from tests.stand_in import Script
 
 pytestmark = pytest.mark.skipif(not os.path.exists("/proc/self/cmdline"), reason="the workers are Linux machines")
 
-# In place of a worker's Python: says how it was called, and ends as `ends` has it; "wait": at SIGTERM, with 75.
+# In place of a worker's Python: says how it was called, and ends as `ends` has it; "wait": at SIGTERM, with 75; "deaf":
+# not even then.
 PYTHON = """#!/bin/bash
 if [ "$1" = - ]; then cat >/dev/null; echo "jax: $2 chips on $3 hosts"; exit; fi
 printf '%s\\n' "$@" >"$HOME/arguments"
@@ -24,6 +25,10 @@ n=$(cat "$HOME/starts" 2>/dev/null || echo 0)
 echo $((n + 1)) >"$HOME/starts"
 how=$(sed -n "$((n + 1))p" "$HOME/ends")
 echo "training, start $((n + 1)): $how"
+if [ "$how" = deaf ]; then
+  trap "" TERM
+  while :; do sleep 0.05; done
+fi
 if [ "$how" = wait ]; then
   trap 'echo TERM >>"$HOME/told"; exit 75' TERM
   while :; do sleep 0.05; done
@@ -96,6 +101,22 @@ def test_a_slice_taken_away_mid_run_has_had_its_sigterm(slice_of_two):
   assert done.cloud == done.cloud | {"exists": False, "created": 2}
   assert [(slice_of_two / f"worker{i}/starts").read_text() for i in range(2)] == ["2\n", "2\n"]
   assert [(slice_of_two / f"worker{i}/told").read_text() for i in range(2)] == ["TERM\n", "TERM\n"]
+
+
+def test_a_stop_that_had_no_time_for_a_checkpoint_says_so(slice_of_two):
+  ends(slice_of_two, "wait", "deaf")
+  for command in ("create", "setup", "run"):
+    assert launch(slice_of_two, command).returncode == 0
+  for i, said in enumerate(["stopped", "stopped without a checkpoint (status 137)"]):
+    home = slice_of_two / f"worker{i}"
+    stop = ["bash", "launch/worker.sh", "stop", "1"]
+    told = subprocess.run(
+      stop, env=os.environ | {"HOME": str(home)}, cwd=home / CHECKOUT, capture_output=True, text=True
+    )
+    assert told.stdout == f"{said}\n"
+  done = launch(slice_of_two, "status")
+  assert done.returncode == outcomes.STOPPED  # somebody wanted it: not to be brought back
+  assert "without a checkpoint" in done.stdout
 
 
 def test_detached_stopped_and_looked_at(slice_of_two):

@@ -104,7 +104,13 @@ def depthwise_conv3x3(x: jax.Array, kernel: jax.Array, stride: int, lowering: st
 
 
 def stem_conv3x3(x: jax.Array, kernel: jax.Array, lowering: str = "auto") -> jax.Array:
-  """3x3 convolution of stride 2, padding 1: (n, h, w, c) and HWIO (3, 3, c, f) -> (n, ceil(h/2), ceil(w/2), f)."""
+  """3x3 convolution of stride 2, padding 1: (n, h, w, c) and HWIO (3, 3, c, f) -> (n, ceil(h/2), ceil(w/2), f).
+
+  Raises:
+    ValueError: a kernel of another shape, or an unknown lowering.
+  """
+  if kernel.shape[:-1] != (3, 3, x.shape[-1]):
+    raise ValueError(f"a kernel of shape {kernel.shape} is not (3, 3, {x.shape[-1]}, f)")
   return dispatch(_STEM_CONV, lowering, x, kernel.astype(x.dtype))
 
 

@@ -144,8 +144,10 @@ def conv_stride2(x: jax.Array, kernel: jax.Array) -> jax.Array:
   for i in range(3):
     row = x[:, i // 2 : i // 2 + rows, i % 2]
     runs += [row[:, :, :-1], row[:, :, 1:, :c]]
-  patches = jnp.concatenate(runs, -1).reshape(-1, 9 * c)  # (n, rows, columns, 9c) -> (n*rows*columns, 9c)
-  return (patches @ kernel.reshape(9 * c, -1)).reshape(n, rows, columns, -1)  # and back
+  # (n, rows, columns, 9c) -> (n*rows*columns, 9c)
+  patches = jnp.concatenate(runs, -1).reshape(n * rows * columns, 9 * c)
+  # (n*rows*columns, f) -> (n, rows, columns, f)
+  return (patches @ kernel.reshape(9 * c, -1)).reshape(n, rows, columns, kernel.shape[-1])
 
 
 def _ninth(x):
@@ -166,7 +168,10 @@ avg_pool.defvjp(
 
 @jax.custom_vjp
 def max_pool(x: jax.Array) -> jax.Array:
-  """3x3 max pool of stride 2: (n, h, w, c) -> (n, o, o, c). The gradient goes to a window's first largest value."""
+  """3x3 max pool of stride 2: (n, h, w, c) -> (n, o, o, c).
+
+  The gradient goes to a window's first largest value, and nowhere where that is NaN.
+  """
   return apart(lambda x: _largest(_largest(x, 2), 1), x)
 
 

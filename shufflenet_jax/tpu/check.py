@@ -198,8 +198,8 @@ def check(config, topology_name: str, mode: str, dump_hlo: str | None = None, sa
     raise UserError("config.model.shuffle=none leaves no shuffle to check; choose paper or release")
   settings.check(config, training=True)
   devices = topology.devices(topology_name)
-  at_once = len(devices) * (mesh.micro_batches(config, len(devices)) if mode == "train" else 1)
   mesh.check_batch_size("config.batch_size", config.batch_size, len(devices))
+  at_once = len(devices) * (mesh.micro_batches(config, len(devices)) if mode == "train" else 1)
   if config.batch_size < SMALLEST_BATCH * at_once:
     raise UserError(
       f"config.batch_size={config.batch_size} is too small to tell activations from kernels: "

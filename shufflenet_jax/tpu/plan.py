@@ -18,7 +18,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from shufflenet_jax import cli
-from shufflenet_jax.errors import UserError
+from shufflenet_jax.errors import WRONG, UserError
 from shufflenet_jax.tpu import slices
 
 # What a host's vCPU decodes, crops and resizes of full-size ImageNet JPEGs, and how many times more of pictures resized
@@ -39,7 +39,7 @@ if __name__ == "__main__":
 LANES = 128  # a batch that is no multiple of it leaves lanes empty
 LARGEST_SCALED_BATCH = 8192  # to which the linear scaling rule was shown to hold (Goyal et al., 2017)
 BYTES = {"f32": 4, "s32": 4, "u32": 4, "bf16": 2, "f16": 2, "pred": 1, "u8": 1, "s8": 1}
-_VCPUS_PER_CHIP = [f"{g.name} has {g.machine_types[4][1] // 4}" for g in slices.GENERATIONS.values()]
+_VCPUS_PER_CHIP = {name: g.machine_types[4][1] // 4 for name, g in slices.GENERATIONS.items()}
 
 
 @dataclasses.dataclass
@@ -148,12 +148,13 @@ def fill(plan: Plan, program, num_train_steps: int) -> None:
   plan.hours = plan.step_hours
   if plan.input_bound:
     plan.hours *= plan.images_per_second_per_host / plan.host_images_per_second
+    own = _VCPUS_PER_CHIP[plan.topology.partition(":")[0]]
+    more = ", ".join(f"{name} has {n}" for name, n in _VCPUS_PER_CHIP.items() if n > own) or "none has"
     resized = plan.images_per_second_per_host <= plan.host_images_per_second_resized
     remedy = "pictures resized beforehand (data.prepare --short_side=256) " + (
       "would do"
       if resized
-      else f"would bring {plan.host_images_per_second_resized:,.0f}; or more vCPUs a chip: "
-      + ", ".join(_VCPUS_PER_CHIP)
+      else f"would bring {plan.host_images_per_second_resized:,.0f}; or more vCPUs a chip than {own}: {more}"
     )
     plan.warnings.append(
       f"input-bound: each host must feed {plan.images_per_second_per_host:,.0f} images/s and can"
@@ -236,8 +237,9 @@ def make(config, topologies: list[str], images_per_second_per_core: float, verif
     for count, plan in enumerate(plans, start=1):
       progress(f"largest batch, {plan.largest_batch_per_chip} a chip,", count, plans)
       verify_largest(plan)
-  took, cpu = time.monotonic() - start, time.process_time() - start_cpu
-  say(f"compiled in {took:.0f} s ({cpu:.0f} s of processor time, on {os.cpu_count()} cores)")
+  if possible:
+    took, cpu = time.monotonic() - start, time.process_time() - start_cpu
+    say(f"compiled in {took:.0f} s ({cpu:.0f} s of processor time, on {os.cpu_count()} cores)")
   return plans
 
 
@@ -264,6 +266,8 @@ def main(arguments: list[str]):
   if values.plot:
     plan_report.draw(plans, values.config, values.plot)
     print(f"plot: {values.plot}", file=sys.stderr)
+  if not any(plan.hbm_bytes for plan in plans):
+    sys.exit(WRONG)  # no topology can have a step of this batch: the warnings say which could
 
 
 if __name__ == "__main__":
