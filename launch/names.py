@@ -82,7 +82,7 @@ def check_training(arguments: list[str], distributed: bool) -> list[str]:
     raise UserError(f"--config={config} must be a Python file, as configs/imagenet.py:scale=1.0,groups=3")
   if workdir.startswith("gs:") and not re.fullmatch(_PATTERNS["bucket"][0], workdir):
     raise UserError(f"--workdir={workdir} must be gs://BUCKET/FOLDER")
-  alone = [a for a in arguments if re.fullmatch(r"--no_?distributed|--distributed=(false|f|0|no|n)", a, re.IGNORECASE)]
+  alone = [a for a in arguments if re.fullmatch(r"--?nodistributed|--?distributed=(false|f|0)", a, re.IGNORECASE)]
   if distributed and alone:
     raise UserError(f"{alone[0]} behind --: the hosts of a slice train together; leave it out")
   if distributed and "--distributed" not in arguments:

@@ -127,7 +127,8 @@ def pack(flags: argparse.Namespace, training: list[str], runner: Runner, folder:
     elif changes := runner.run([*git, "status", "--porcelain"], show=False, note="must print nothing"):
       n = len(changes.splitlines())
       raise UserError(f"{n} uncommitted changes would not be run: commit them, or give --allow_dirty or --commit")
-  if (config := (names.flag_value(training, "config") or "/").partition(":")[0]) and not config.startswith("/"):
+  config = (names.flag_value(training, "config") or "").partition(":")[0]
+  if config and not config.startswith("/"):
     try:
       runner.run([*git, "cat-file", "-e", f"{commit}:./{config}"], show=False)
     except CommandFailed:
