@@ -255,14 +255,9 @@ ENTRY %main (p: bf16[8,4,4,6]) -> (bf16[8,4,4,6], f32[]) {
 
 def test_parser_reads_opcodes_shapes_cycles_and_layers():
   instructions = hlo.parse(HLO)
-  assert [i.opcode for i in instructions if not i.in_fusion][:6] == [
-    "parameter",
-    "fusion",
-    "copy",
-    "copy",
-    "copy",
-    "reduce",
-  ]
+  opcodes = "parameter fusion copy copy copy reduce copy fusion copy-start copy-start copy bitcast"
+  opcodes += " custom-call custom-call all-reduce all-gather tuple"
+  assert [i.opcode for i in instructions if not i.in_fusion] == opcodes.split()
   assert hlo.cycles(instructions) == 86
   assert [i.name for i in hlo.all_reduces(instructions)] == ["r"]
   assert [i.name for i in hlo.exchanges(instructions)] == ["e"]
