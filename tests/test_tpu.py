@@ -52,6 +52,15 @@ def report(mode, own, no_shuffle):
   return check.compare(own, no_shuffle, reference, found, 4, int(mode == "train"), topology.hbm_bytes(TOPOLOGY))
 
 
+def report_with(formulation, monkeypatch):
+  """On inference, with another formulation in place of "dense"."""
+  no_shuffle = programs("infer")["no_shuffle"]  # all of them compiled before
+  monkeypatch.setitem(lowering._GROUP_CONV1X1, "dense", formulation)
+  config = small_config()
+  own = compile_step(network.build(config.model), config, topology.devices(TOPOLOGY), "infer")
+  return report("infer", own, no_shuffle)
+
+
 # A train step takes the TPU compiler most of a minute, however small.
 modes = pytest.mark.parametrize("mode", ["infer", pytest.param("train", marks=pytest.mark.slow)])
 
@@ -88,10 +97,7 @@ def test_an_activation_transpose_that_hides_its_name_fails(monkeypatch):
     return jnp.swapaxes(y, -1, -2).reshape(*x.shape[:-1], -1)
 
   dense = lowering._GROUP_CONV1X1["dense"]
-  monkeypatch.setitem(lowering._GROUP_CONV1X1, "dense", shuffled_activations)
-  config = small_config()
-  own = compile_step(network.build(config.model), config, topology.devices(TOPOLOGY), "infer")
-  found = report("infer", own, programs("infer")["no_shuffle"])
+  found = report_with(shuffled_activations, monkeypatch)
   assert not found.shuffled_activations
   assert found.copies_extra > 0
   assert not found.holds
@@ -109,10 +115,7 @@ def test_a_shuffle_that_is_computed_fails(monkeypatch):
     return lowering.conv(y, jnp.eye(y.shape[-1])[:, order][None, None])
 
   dense = lowering._GROUP_CONV1X1["dense"]
-  monkeypatch.setitem(lowering._GROUP_CONV1X1, "dense", shuffled_by_product)
-  config = small_config()
-  own = compile_step(network.build(config.model), config, topology.devices(TOPOLOGY), "infer")
-  found = report("infer", own, programs("infer")["no_shuffle"])
+  found = report_with(shuffled_by_product, monkeypatch)
   assert found.copies_extra == 0 and not found.shuffled_activations
   assert found.work_extra["convolution"] == 4  # one in each of its units; two are in another's pass
   assert not found.holds
