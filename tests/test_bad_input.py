@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from ml_collections import config_flags
 
 from configs import imagenet, quickstart
-from shufflenet_jax import checkpoint, cli, mesh, network, optim, predict, train_step
+from shufflenet_jax import cli, mesh, network, optim, predict, saver, train_step
 from shufflenet_jax import settings as config_settings
 from shufflenet_jax.errors import UserError
 
@@ -74,7 +74,7 @@ def workdir(tmp_path_factory):
   state = train_step.init_state(model, optimizer, 32, 0)
   folder = tmp_path_factory.mktemp("bad_input") / "w"
   variables = {"params": state.params, "batch_stats": state.batch_stats}
-  checkpoint.write_variables(folder, variables, config, list("0123456789"))
+  saver.write_variables(folder, variables, config, list("0123456789"))
   return folder
 
 

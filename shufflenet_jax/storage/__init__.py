@@ -22,8 +22,8 @@ from shufflenet_jax.storage.paths import join, name, normalize, parent
 from shufflenet_jax.storage.trouble import Refused, Unavailable, explain, explained
 
 __all__ = [
-  "PATIENCE_SECONDS", "LogFolder", "Refused", "Unavailable", "check_writable", "configure_tensorflow", "explain",
-  "explained", "glob", "is_file", "is_folder", "is_whole", "join", "list_folder", "local_copy", "make_folder",
+  "PATIENCE_SECONDS", "LogFolder", "Refused", "Unavailable", "check_writable", "explain",
+  "explained", "glob", "is_file", "is_folder", "join", "list_folder", "local_copy", "make_folder",
   "move_folder", "name", "new_folder", "normalize", "parent", "read_bytes", "read_head", "read_text", "remove_file",
   "remove_folder", "seeks_cheaply", "walk", "write_bytes", "write_text",
 ]  # fmt: skip
@@ -109,32 +109,33 @@ def remove_file(path: str) -> None:
     _of(path).remove_file(path)
 
 
-def remove_folder(folder: str) -> None:
-  """Removes a folder with all that it holds, if it is there."""
+def remove_folder(folder: str, marker: str = "") -> None:
+  """Removes a folder with all that it holds, if it is there; the marker, if named, first (see `new_folder`)."""
   with explained(folder, "removed"):
-    _of(folder).remove_folder(folder)
+    _of(folder).remove_folder(folder, marker)
 
 
-def move_folder(folder: str, to: str) -> None:
-  """Moves a folder to a path where nothing is. In a bucket, what a move that fails leaves is not whole."""
+def move_folder(folder: str, to: str, marker: str = "") -> None:
+  """Moves a folder to a path where nothing is.
+
+  In a bucket that is a copy and a removal of each file. The marker is the last to be copied and the first to be
+  removed (see `new_folder`).
+  """
   with explained(folder, "moved"):
-    _of(folder).move_folder(folder, to)
+    _of(folder).move_folder(folder, to, marker)
 
 
 @contextlib.contextmanager
-def new_folder(folder: str) -> Iterator[str]:
-  """Yields the path of a local folder to make; when the block ends, it is at `folder`, whole.
+def new_folder(folder: str, marker: str) -> Iterator[str]:
+  """Yields the path of a local folder to make; when the block ends, it is at `folder`.
 
-  Until then `is_whole` says no of what there is of `folder`.
+  Args:
+    folder: where nothing is yet.
+    marker: the file in it whose presence shows that the folder is whole: in a bucket, where nothing can be renamed, it
+      is written last.
   """
-  with explained(folder, "written"), _of(folder).new_folder(folder) as inside:
+  with explained(folder, "written"), _of(folder).new_folder(folder, marker) as inside:
     yield inside
-
-
-def is_whole(folder: str) -> bool:
-  """Whether a folder that `new_folder` wrote is finished."""
-  with explained(folder):
-    return _of(folder).is_whole(folder)
 
 
 @contextlib.contextmanager
@@ -151,11 +152,14 @@ def seeks_cheaply(path: str) -> bool:
   return not paths.is_remote(path)
 
 
-def configure_tensorflow() -> None:
-  """Sets what TensorFlow's own client of buckets, which reads datasets, takes from the environment; call it first.
+def _configure_tensorflow() -> None:
+  """Before TensorFlow is imported: it reads datasets in buckets, by a client of its own.
 
-  It would fetch 64 MB for each file that it opens. Its patience with a bucket that does not answer becomes about
+  That would fetch 64 MB for each file that it opens; and its patience with a bucket that does not answer becomes about
   `PATIENCE_SECONDS`.
   """
   os.environ.setdefault("GCS_READAHEAD_BUFFER_SIZE_BYTES", str(8 << 20))
   os.environ.setdefault("GCS_RETRY_CONFIG_MAX_RETRIES", "8")  # after 1, 2, 4, 8, 16, 32, 32 and 32 seconds
+
+
+_configure_tensorflow()

@@ -1,8 +1,7 @@
 """Google Cloud Storage, by its own client. `shufflenet_jax.storage` documents these functions.
 
 Each request is repeated while its failure is a passing one, for up to `PATIENCE_SECONDS`; then the error is as the
-client raises it. A folder is what object names have in common up to a `/`. A folder that is written as a whole ends
-with the object `COMMITTED`, which Orbax looks for in buckets as well: there is no rename.
+client raises it. A folder is what object names have in common up to a `/`.
 """
 
 import contextlib
@@ -22,7 +21,6 @@ from shufflenet_jax.storage import trouble
 PATIENCE_SECONDS = 120  # of answers like 503 or 429, and of no answers
 EXPIRED_PATIENCE_SECONDS = 15  # of credentials that worked before: new ones come within seconds or not at all
 FIRST_WORD_SECONDS = 10  # of waiting, before the user is told; then every half minute
-COMMITTED = "commit_success.txt"
 _TIMEOUT = (10, 30)  # seconds to connect, and between two parts of an answer
 THREADS = 8
 
@@ -102,11 +100,11 @@ def remove_file(path: str) -> None:
     _blob(path).delete(retry=_retry(path), timeout=_TIMEOUT)
 
 
-def remove_folder(folder: str) -> None:
+def remove_folder(folder: str, marker: str) -> None:
   names = [name for name, _ in _walk_or_nothing(folder)]
-  if COMMITTED in names:  # first: what is left of a folder whose removal fails is no whole one
-    remove_file(f"{folder}/{COMMITTED}")
-  _for_each(lambda name: remove_file(f"{folder}/{name}"), [name for name in names if name != COMMITTED])
+  if marker in names:
+    remove_file(f"{folder}/{marker}")
+  _for_each(lambda name: remove_file(f"{folder}/{name}"), [name for name in names if name != marker])
 
 
 def _walk_or_nothing(folder: str) -> list[tuple[str, int]]:
@@ -116,13 +114,13 @@ def _walk_or_nothing(folder: str) -> list[tuple[str, int]]:
     return []
 
 
-def move_folder(folder: str, to: str) -> None:
+def move_folder(folder: str, to: str, marker: str) -> None:
   names = [name for name, _ in walk(folder)]
-  if COMMITTED in names:  # first, and not moved: neither half of a move that fails is a whole folder
-    remove_file(f"{folder}/{COMMITTED}")
-    names.remove(COMMITTED)
-  _for_each(lambda name: _copy(f"{folder}/{name}", f"{to}/{name}"), names)
-  _for_each(lambda name: remove_file(f"{folder}/{name}"), names)
+  others = [name for name in names if name != marker]
+  _for_each(lambda name: _copy(f"{folder}/{name}", f"{to}/{name}"), others)
+  if marker in names:
+    _copy(f"{folder}/{marker}", f"{to}/{marker}")
+  remove_folder(folder, marker)
 
 
 def _copy(path: str, to: str) -> None:
@@ -134,25 +132,22 @@ def _copy(path: str, to: str) -> None:
 
 
 @contextlib.contextmanager
-def new_folder(folder: str) -> Iterator[str]:
+def new_folder(folder: str, marker: str) -> Iterator[str]:
   with tempfile.TemporaryDirectory(prefix="shufflenet_jax_") as temporary:
     inside = os.path.join(temporary, "folder")
     yield inside
     names = [
       os.path.relpath(os.path.join(parent, name), inside) for parent, _, files in os.walk(inside) for name in files
     ]
-    _for_each(lambda name: _upload(os.path.join(inside, name), f"{folder}/{name}"), sorted(names))
-    write_bytes(f"{folder}/{COMMITTED}", f"Checkpoint commit was successful to {folder}".encode())
+    others = sorted(name for name in names if name != marker)
+    _for_each(lambda name: _upload(os.path.join(inside, name), f"{folder}/{name}"), others)
+    _upload(os.path.join(inside, marker), f"{folder}/{marker}")
 
 
 def _upload(local: str, path: str) -> None:
   _blob(path).upload_from_filename(
     local, "application/octet-stream", checksum="crc32c", retry=_retry(path), timeout=_TIMEOUT
   )
-
-
-def is_whole(folder: str) -> bool:
-  return is_file(f"{folder}/{COMMITTED}")
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ import contextlib
 import glob as globbing
 import os
 import shutil
+import time
 from collections.abc import Iterator
 
 PARTIAL = ".partial"
@@ -96,18 +97,18 @@ def remove_file(path: str) -> None:
     os.remove(path)
 
 
-def remove_folder(folder: str) -> None:
+def remove_folder(folder: str, marker: str = "") -> None:
   with contextlib.suppress(FileNotFoundError):
     shutil.rmtree(folder)
 
 
-def move_folder(folder: str, to: str) -> None:
+def move_folder(folder: str, to: str, marker: str) -> None:
   os.makedirs(os.path.dirname(to), exist_ok=True)
   os.rename(folder, to)
 
 
 @contextlib.contextmanager
-def new_folder(folder: str) -> Iterator[str]:
+def new_folder(folder: str, marker: str) -> Iterator[str]:
   partial = f"{folder}{PARTIAL}"
   remove_folder(partial)  # of a process that was killed
   os.makedirs(partial)
@@ -117,12 +118,12 @@ def new_folder(folder: str) -> Iterator[str]:
     os.rename(inside, folder)
     os.rmdir(partial)
   except BaseException:
-    shutil.rmtree(partial, ignore_errors=True)
+    for _ in range(10):  # the threads of what failed may write on for a moment
+      shutil.rmtree(partial, ignore_errors=True)
+      time.sleep(0.1)
+      if not os.path.exists(partial):
+        break
     raise
-
-
-def is_whole(folder: str) -> bool:
-  return not folder.endswith(PARTIAL)
 
 
 @contextlib.contextmanager

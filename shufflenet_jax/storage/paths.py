@@ -3,7 +3,7 @@
 import os
 import re
 
-from shufflenet_jax.storage.trouble import Refused
+from shufflenet_jax.errors import UserError
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/")  # two letters or more: C:/ is a folder of another system
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]")
@@ -17,7 +17,7 @@ def normalize(path: str | os.PathLike, what: str = "") -> str:
     what: what stands before the path in an error, for instance `--workdir=`.
 
   Raises:
-    Refused: another scheme, or no such user or bucket name.
+    UserError: another scheme, or no such user or bucket name.
   """
   text = os.fspath(path)
   scheme = _SCHEME.match(text)
@@ -25,15 +25,15 @@ def normalize(path: str | os.PathLike, what: str = "") -> str:
     return os.path.abspath(text.removeprefix("file://"))
   if scheme and not text.startswith("gs://"):
     near = f"; did you mean gs://{text.split(':', 1)[1].lstrip('/')}?" if scheme[1].lower() == "gs" else ""
-    raise Refused(f"{what}{text}: {scheme[1]}: is not supported; give a local path or gs://BUCKET/PATH{near}")
+    raise UserError(f"{what}{text}: {scheme[1]}: is not supported; give a local path or gs://BUCKET/PATH{near}")
   if scheme:
     bucket = text.removeprefix("gs://").partition("/")[0]
     if not _BUCKET.fullmatch(bucket):
-      raise Refused(f"{what}{text}: {bucket!r} is no name of a bucket; give gs://BUCKET/PATH")
+      raise UserError(f"{what}{text}: {bucket!r} is no name of a bucket; give gs://BUCKET/PATH")
     return text.rstrip("/")
   expanded = os.path.expanduser(text)
   if expanded.startswith("~"):
-    raise Refused(
+    raise UserError(
       f"{what}{text}: there is no user {expanded.split('/')[0][1:]!r}; write ./{text} for a folder of that name"
     )
   return os.path.abspath(expanded)

@@ -15,6 +15,7 @@ import sys
 from collections.abc import Iterator
 
 from shufflenet_jax.errors import RunFailed, UserError
+from shufflenet_jax.storage import paths
 
 
 class Refused(UserError):
@@ -51,6 +52,8 @@ def explain(error: BaseException, path: str, doing: str = "read") -> BaseExcepti
   if isinstance(error, UserError):
     return error
   meaning, why, remedy = _meaning(error)
+  if doing == "written" and _is_full_disk(error, path):
+    meaning, why = _LASTING, "no space left"
   if meaning == _ABSENT:
     return FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
   if meaning == _LASTING:
@@ -81,6 +84,12 @@ def is_passing(error: BaseException) -> bool:
   return _meaning(error)[0] == _PASSING
 
 
+def _is_full_disk(error: BaseException, path: str) -> bool:
+  """TensorFlow has one error for a full disk, for too little memory and for too many requests."""
+  tf = sys.modules.get("tensorflow")
+  return tf is not None and isinstance(error, tf.errors.ResourceExhaustedError) and not paths.is_remote(path)
+
+
 def reason(error: BaseException) -> str:
   """A few words on what went wrong."""
   return _meaning(error)[1]
@@ -106,7 +115,7 @@ def _of_system(error: OSError) -> tuple[str, str, str]:
   if error.errno in _LASTING_ERRNOS:
     return _LASTING, reason, ""
   if error.errno is None and not isinstance(error, ConnectionError | TimeoutError):
-    return _CONTENTS, reason, ""  # a decoder's own, as of Pillow or gzip
+    return _LASTING, reason, ""  # a library's own, as of requests about its certificates
   return _PASSING, reason, ""
 
 
