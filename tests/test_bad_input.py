@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from ml_collections import config_flags
 
 from configs import imagenet, quickstart
-from shufflenet_jax import cli, mesh, network, optim, predict, saver, train_step
+from shufflenet_jax import checkpoint, cli, mesh, network, optim, predict, saver, train_step
 from shufflenet_jax import settings as config_settings
 from shufflenet_jax.errors import UserError
 
