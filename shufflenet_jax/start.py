@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import functools
 import itertools
-import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -214,14 +213,12 @@ def open_workdir(run: Run) -> None:
       raise UserError(f"process {run.process[0]} does not see --workdir={run.workdir}; all hosts must share it")
 
 
-class Lock(contextlib.AbstractContextManager):
-  """Keeps a second run of this machine out of a local work directory, for as long as the process lives.
-
-  Buckets have no locks.
-  """
+class Lock(contextlib.ExitStack):
+  """Keeps a second run of this machine out of a local work directory, for as long as the process lives."""
 
   def __init__(self, workdir: str):
-    self._workdir, self._descriptor = storage.normalize(workdir, "--workdir="), None
+    super().__init__()
+    self._workdir, self._taken = storage.normalize(workdir, "--workdir="), False
 
   def take(self) -> None:
     """Takes it, unless there is no directory yet; may be called again when there is.
@@ -229,18 +226,10 @@ class Lock(contextlib.AbstractContextManager):
     Raises:
       UserError: another process has it.
     """
-    import fcntl
-
-    if self._descriptor or jax.process_index() or not os.path.isdir(self._workdir):
+    if self._taken or jax.process_index() or not storage.is_folder(self._workdir):
       return
-    self._descriptor = os.open(self._workdir, os.O_RDONLY)
     try:
-      fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+      self.enter_context(storage.locked(self._workdir))
+    except storage.Refused:
       raise UserError(f"another process is training in --workdir={self._workdir}; choose another, or end it") from None
-    except OSError:
-      pass  # a file system without locks
-
-  def __exit__(self, *exception):
-    if self._descriptor:
-      os.close(self._descriptor)
+    self._taken = True

@@ -55,7 +55,7 @@ def spoil(path, change):
     (None, {"name": "digits"}, "--name=digits is the name of a known dataset"),
     (None, {"quality": 80}, "--quality needs --short_side"),
     (None, {"upright": True}, "--upright needs --short_side"),
-    (None, {"to": "gs://bucket/tfds"}, "is no local folder"),
+    (None, {"to": "s3://bucket/tfds"}, "--to=s3://bucket/tfds: s3: is not supported; give a local path or gs://BUCKET"),
     (None, {"train": "absent"}, "--train=absent does not exist"),
     (
       spoil("val/rose", lambda p: p.rename(p.parent / "lily")),

@@ -22,9 +22,9 @@ from shufflenet_jax.storage.paths import join, name, normalize, parent
 from shufflenet_jax.storage.trouble import Refused, Unavailable, explain, explained
 
 __all__ = [
-  "PATIENCE_SECONDS", "LogFolder", "Refused", "Unavailable", "check_writable", "explain",
-  "explained", "glob", "is_file", "is_folder", "join", "list_folder", "local_copy", "make_folder",
-  "move_folder", "name", "new_folder", "normalize", "parent", "read_bytes", "read_head", "read_text", "remove_file",
+  "PATIENCE_SECONDS", "LogFolder", "Refused", "Unavailable", "check_writable", "explain", "explained", "free_bytes",
+  "glob", "is_file", "is_folder", "join", "list_folder", "local_copy", "locked", "make_folder", "move_folder", "name",
+  "new_file", "new_folder", "normalize", "parent", "read_bytes", "read_head", "read_text", "remove_file",
   "remove_folder", "seeks_cheaply", "walk", "write_bytes", "write_text",
 ]  # fmt: skip
 
@@ -136,6 +136,30 @@ def new_folder(folder: str, marker: str) -> Iterator[str]:
   """
   with explained(folder, "written"), _of(folder).new_folder(folder, marker) as inside:
     yield inside
+
+
+@contextlib.contextmanager
+def new_file(path: str) -> Iterator[str]:
+  """Yields the path of a local file to write; when the block ends, it is at `path`, whole."""
+  with explained(path, "written"), _of(path).new_file(path) as inside:
+    yield inside
+
+
+@contextlib.contextmanager
+def locked(folder: str) -> Iterator[None]:
+  """Keeps other processes of this machine that ask for the same out of a folder. Buckets have no locks.
+
+  Raises:
+    Refused: another process has it.
+  """
+  with _of(folder).locked(folder):
+    yield
+
+
+def free_bytes(folder: str) -> float:
+  """How much may still be written there; infinity in a bucket."""
+  with explained(folder):
+    return _of(folder).free_bytes(folder)
 
 
 @contextlib.contextmanager

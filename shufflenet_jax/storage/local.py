@@ -1,11 +1,14 @@
 """The local file system. `shufflenet_jax.storage` documents these functions; errors are as the system raises them."""
 
 import contextlib
+import fcntl
 import glob as globbing
 import os
 import shutil
 import time
 from collections.abc import Iterator
+
+from shufflenet_jax.storage.trouble import Refused
 
 PARTIAL = ".partial"
 
@@ -21,16 +24,8 @@ def read_head(path: str, count: int) -> bytes:
 
 
 def write_bytes(path: str, content: bytes) -> None:
-  os.makedirs(os.path.dirname(path), exist_ok=True)
-  partial = f"{path}.partial"
-  try:
-    with open(partial, "wb") as file:
-      file.write(content)
-    os.replace(partial, path)
-  except BaseException:
-    with contextlib.suppress(OSError):
-      os.remove(partial)
-    raise
+  with new_file(path) as partial, open(partial, "wb") as file:
+    file.write(content)
 
 
 def _status(path: str) -> os.stat_result | None:
@@ -124,6 +119,41 @@ def new_folder(folder: str, marker: str) -> Iterator[str]:
       if not os.path.exists(partial):
         break
     raise
+
+
+@contextlib.contextmanager
+def new_file(path: str) -> Iterator[str]:
+  os.makedirs(os.path.dirname(path), exist_ok=True)
+  partial = f"{path}{PARTIAL}"
+  try:
+    yield partial
+    with open(partial, "rb") as file:
+      os.fsync(file.fileno())
+    os.replace(partial, path)
+  except BaseException:
+    with contextlib.suppress(OSError):
+      os.remove(partial)
+    raise
+
+
+@contextlib.contextmanager
+def locked(folder: str) -> Iterator[None]:
+  descriptor = os.open(folder, os.O_RDONLY)
+  try:
+    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+  except BlockingIOError:
+    os.close(descriptor)
+    raise Refused(f"another process is writing to {folder}; wait for it, or end it") from None
+  except OSError:
+    pass  # a file system without locks
+  try:
+    yield
+  finally:
+    os.close(descriptor)
+
+
+def free_bytes(folder: str) -> float:
+  return shutil.disk_usage(folder).free
 
 
 @contextlib.contextmanager
