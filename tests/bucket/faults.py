@@ -2,7 +2,8 @@
 
     bucket.faults.add(Fault(status(503), operations={"read"}, name=r"manifest", times=3))
 
-The first fault that is due for a request strikes it; later ones are not asked.
+The first fault that is due for a request strikes it; later ones are not asked. Name the operations where the number of
+strikes matters: google-cloud-storage asks about a bucket in the background when it first uses it.
 """
 
 import dataclasses

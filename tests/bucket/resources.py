@@ -91,7 +91,7 @@ def page(objects: list[Object], query: dict[str, str], page_size: int) -> tuple[
     if after and (entry.encode() <= after.encode()):
       continue
     is_new_prefix = bool(found) and entry not in prefixes[-1:]
-    as_item = not found or (not tail and query.get("includeTrailingDelimiter") == "true")
+    as_item = not found or (not tail and query.get("includeTrailingDelimiter", "").lower() == "true")
     if (is_new_prefix or not found) and len(items) + len(prefixes) >= size:
       return items, prefixes, base64.urlsafe_b64encode(last.encode()).decode()
     if is_new_prefix:
