@@ -149,6 +149,9 @@ def prepare(options: Options) -> str:
       bad = sorted(line for split in splits for shard in written[split] for line in shard.bad)
       _judge_bad(bad, options, work)
       with tempfile.TemporaryDirectory() as folder:
+        shard_names = {shard.file_name for split in dealt.values() for shard in split}
+        for name in shard_names:  # which TFDS looks for, and does not read
+          storage.write_bytes(storage.join(folder, name), b"")
         tfds.folder_dataset.write_metadata(
           data_dir=folder,
           version=version,
@@ -163,7 +166,8 @@ def prepare(options: Options) -> str:
           check_data=False,  # it would read one example; every shard was closed without an error
         )
         for name, _ in storage.walk(folder):
-          storage.write_bytes(storage.join(work, name), storage.read_bytes(storage.join(folder, name)))
+          if name not in shard_names:
+            storage.write_bytes(storage.join(work, name), storage.read_bytes(storage.join(folder, name)))
       storage.move_folder(work, final, marker=MARKER)
       shards.forget(final)
   except UserError as error:

@@ -125,6 +125,8 @@ def write(
     UserError: no room, no permission, a source is not there any more. Whole shards stay.
   """
   there = dict(storage.walk(work))
+  for name in [name for name in there if name.endswith(".partial")]:  # of a process that was killed
+    storage.remove_file(storage.join(work, name))
   written = {shard.file_name: _found(work, shard, there) for shard in shards}
   missing = [shard for shard in shards if not written[shard.file_name]]
   if len(missing) < len(shards):

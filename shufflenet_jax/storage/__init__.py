@@ -12,6 +12,9 @@ Every function raises one of three errors, and nothing else, whatever library is
 
 import contextlib
 import os
+import sys
+import threading
+import time
 import types
 from collections.abc import Iterator
 
@@ -25,7 +28,7 @@ __all__ = [
   "PATIENCE_SECONDS", "LogFolder", "Refused", "Unavailable", "check_writable", "explain", "explained", "free_bytes",
   "glob", "is_file", "is_folder", "join", "list_folder", "local_copy", "locked", "make_folder", "move_folder", "name",
   "new_file", "new_folder", "normalize", "parent", "read_bytes", "read_head", "read_text", "remove_file",
-  "remove_folder", "seeks_cheaply", "walk", "write_bytes", "write_text",
+  "remove_folder", "seeks_cheaply", "waiting", "walk", "write_bytes", "write_text",
 ]  # fmt: skip
 
 
@@ -169,6 +172,27 @@ def local_copy(folder: str) -> Iterator[str]:
     with explained(folder):
       inside = stack.enter_context(_of(folder).local_copy(folder))
     yield inside
+
+
+@contextlib.contextmanager
+def waiting(path: str) -> Iterator[None]:
+  """Around reading by another library, which tries again in silence: tells the user that it takes long.
+
+  Nothing is told of local paths.
+  """
+  done = threading.Event()
+
+  def tell():
+    began = time.monotonic()
+    while not done.wait(bucket.WORD_SECONDS):
+      print(f"waiting for {path}, for {time.monotonic() - began:.0f} s by now", file=sys.stderr, flush=True)
+
+  if paths.is_remote(path):
+    threading.Thread(target=tell, daemon=True).start()
+  try:
+    yield
+  finally:
+    done.set()
 
 
 def seeks_cheaply(path: str) -> bool:

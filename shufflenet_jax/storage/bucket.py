@@ -21,7 +21,8 @@ from shufflenet_jax.storage import trouble
 
 PATIENCE_SECONDS = 120  # of answers like 503 or 429, and of no answers
 EXPIRED_PATIENCE_SECONDS = 15  # of credentials that worked before: new ones come within seconds or not at all
-FIRST_WORD_SECONDS = 10  # of waiting, before the user is told; then every half minute
+FIRST_WORD_SECONDS = 10  # of trying again, before the user is told of it
+WORD_SECONDS = 30  # of waiting, between two words on it
 _TIMEOUT = (10, 30)  # seconds to connect, and between two parts of an answer
 THREADS = 8
 
@@ -309,7 +310,7 @@ def _retry(path: str, patience: float | None = None):
   def tell(error):
     now = time.monotonic()
     with _telling:
-      if now - began < FIRST_WORD_SECONDS or now - _told[0] < 30:
+      if now - began < FIRST_WORD_SECONDS or now - _told[0] < WORD_SECONDS:
         return
       _told[0] = now
     why = trouble.reason(error)

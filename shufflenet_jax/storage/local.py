@@ -6,11 +6,17 @@ import glob as globbing
 import os
 import shutil
 import time
+import uuid
 from collections.abc import Iterator
 
 from shufflenet_jax.storage.trouble import Refused
 
 PARTIAL = ".partial"
+
+
+def _partial(path: str) -> str:
+  """A name beside a file or folder to write it under; another for each process that may do so at the same time."""
+  return f"{path}.{uuid.uuid4().hex[:8]}{PARTIAL}"
 
 
 def read_bytes(path: str) -> bytes:
@@ -104,8 +110,7 @@ def move_folder(folder: str, to: str, marker: str) -> None:
 
 @contextlib.contextmanager
 def new_folder(folder: str, marker: str) -> Iterator[str]:
-  partial = f"{folder}{PARTIAL}"
-  remove_folder(partial)  # of a process that was killed
+  partial = _partial(folder)
   os.makedirs(partial)
   inside = os.path.join(partial, os.path.basename(folder))
   try:
@@ -124,7 +129,7 @@ def new_folder(folder: str, marker: str) -> Iterator[str]:
 @contextlib.contextmanager
 def new_file(path: str) -> Iterator[str]:
   os.makedirs(os.path.dirname(path), exist_ok=True)
-  partial = f"{path}{PARTIAL}"
+  partial = _partial(path)
   try:
     yield partial
     with open(partial, "rb") as file:

@@ -17,9 +17,11 @@ def normalize(path: str | os.PathLike, what: str = "") -> str:
     what: what stands before the path in an error, for instance `--workdir=`.
 
   Raises:
-    UserError: another scheme, or no such user or bucket name.
+    UserError: no path, another scheme, or no such user or bucket name.
   """
   text = os.fspath(path)
+  if not text or "\0" in text:
+    raise UserError(f"{what}{text!r} is no path; give a local path or gs://BUCKET/PATH")
   scheme = _SCHEME.match(text)
   if scheme and text.startswith("file:///"):
     return os.path.abspath(text.removeprefix("file://"))

@@ -53,7 +53,7 @@ def explain(error: BaseException, path: str, doing: str = "read") -> BaseExcepti
     return error
   meaning, why, remedy = _meaning(error)
   if doing == "written" and _is_full_disk(error, path):
-    meaning, why = _LASTING, "no space left"
+    meaning, why = _LASTING, os.strerror(errno.ENOSPC)
   if meaning == _ABSENT:
     return FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
   if meaning == _LASTING:
