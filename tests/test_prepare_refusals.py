@@ -145,7 +145,9 @@ def test_a_full_disk_keeps_what_is_whole(options, monkeypatch, tmp_path):
   expected = files(prepare(with_(options, to=f"{tmp_path}/roomy")))
   monkeypatch.setattr(tf.io, "TFRecordWriter", FullDisk)  # train shards of 1 or 2 pictures fit, not all
   options = with_(options, shards=8)
-  with pytest.raises(UserError, match="cannot be written: No space left on device; whole shards.*the same command continues"):
+  with pytest.raises(
+    UserError, match="cannot be written: No space left on device; whole shards.*the same command continues"
+  ):
     prepare(options)
   work = Path(options.to, "flowers/1.0.0.incomplete")
   assert not list(work.glob("*.partial"))

@@ -28,7 +28,17 @@ THREADS = 8
 
 
 def read_bytes(path: str) -> bytes:
-  return _blob(path).download_as_bytes(retry=_retry(path), timeout=_TIMEOUT)
+  return _download(lambda: _blob(path).download_as_bytes(checksum="crc32c", retry=_retry(path), timeout=_TIMEOUT))
+
+
+def _download(whole: Callable):
+  """Calls `whole` again where bytes were changed on their way: the client, trying again by itself, only reads on."""
+  from google.cloud.storage.exceptions import DataCorruption
+
+  for _ in range(2):
+    with contextlib.suppress(DataCorruption):
+      return whole()
+  return whole()
 
 
 def read_head(path: str, count: int) -> bytes:
@@ -178,7 +188,8 @@ def local_copy(folder: str) -> Iterator[str]:
       target = os.path.join(inside, name)
       os.makedirs(os.path.dirname(target), exist_ok=True)
       path = f"{folder}/{name}"
-      _blob(path).download_to_filename(target, checksum="crc32c", retry=_retry(path), timeout=_TIMEOUT)
+      blob = _blob(path)
+      _download(lambda: blob.download_to_filename(target, checksum="crc32c", retry=_retry(path), timeout=_TIMEOUT))
 
     _for_each(download, [name for name, _ in walk(folder)])
     yield inside
@@ -299,12 +310,15 @@ _telling = threading.Lock()
 def _retry(path: str, patience: float | None = None):
   """How a request is repeated: for up to `patience` seconds, with pauses that grow from half a second to ten."""
   from google.api_core.retry import Retry
+  from google.cloud.storage.exceptions import DataCorruption
 
   began = time.monotonic()
   patience = PATIENCE_SECONDS if patience is None else patience
 
   def again(error):
     expired = getattr(error, "code", None) == 401
+    if isinstance(error, DataCorruption):
+      return False  # see `_download`
     return trouble.is_passing(error) and time.monotonic() - began < (EXPIRED_PATIENCE_SECONDS if expired else patience)
 
   def tell(error):

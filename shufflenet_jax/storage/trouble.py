@@ -148,7 +148,7 @@ def _of_google(error: BaseException) -> tuple[str, str, str] | None:
     return _of_status(error.response.status_code)
   if isinstance(error, api.GoogleAPICallError):
     return _of_status(int(error.code)) if error.code else (_PASSING, type(error).__name__, "")
-  if isinstance(error, auth.DefaultCredentialsError):
+  if isinstance(error, auth.DefaultCredentialsError | auth.InvalidOperation):  # the latter of an anonymous client
     return _LASTING, "no credentials were found", _LOG_IN
   if isinstance(error, auth.RefreshError) and not error.retryable:
     return _of_credentials("the credentials cannot be refreshed")
