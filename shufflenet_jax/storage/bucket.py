@@ -23,12 +23,25 @@ PATIENCE_SECONDS = 120  # of answers like 503 or 429, and of no answers
 EXPIRED_PATIENCE_SECONDS = 15  # of credentials that worked before: new ones come within seconds or not at all
 FIRST_WORD_SECONDS = 10  # of trying again, before the user is told of it
 WORD_SECONDS = 30  # of waiting, between two words on it
-_TIMEOUT = (10, 30)  # seconds to connect, and between two parts of an answer
+TIMEOUT = (10, 30)  # seconds to connect, and between two parts of an answer
 THREADS = 8
 
 
+@contextlib.contextmanager
+def _in_a_bucket(path: str) -> Iterator[None]:
+  """Where something is not found within, sees whether that is because the bucket is not there."""
+  from google.api_core.exceptions import NotFound
+
+  try:
+    yield
+  except NotFound:
+    _see(_bucket_name(path))
+    raise
+
+
 def read_bytes(path: str) -> bytes:
-  return _download(lambda: _blob(path).download_as_bytes(checksum="crc32c", retry=_retry(path), timeout=_TIMEOUT))
+  with _in_a_bucket(path):
+    return _download(lambda: handle(path).download_as_bytes(checksum="crc32c", retry=retry(path), timeout=TIMEOUT))
 
 
 def _download(whole: Callable):
@@ -42,27 +55,34 @@ def _download(whole: Callable):
 
 
 def read_head(path: str, count: int) -> bytes:
-  return _blob(path).download_as_bytes(start=0, end=count - 1, retry=_retry(path), timeout=_TIMEOUT)
+  with _in_a_bucket(path):
+    return handle(path).download_as_bytes(start=0, end=count - 1, retry=retry(path), timeout=TIMEOUT)
 
 
 def write_bytes(path: str, content: bytes) -> None:
-  _blob(path).upload_from_string(
-    content, "application/octet-stream", checksum="crc32c", retry=_retry(path), timeout=_TIMEOUT
-  )
+  with _in_a_bucket(path):
+    handle(path).upload_from_string(
+      content, "application/octet-stream", checksum="crc32c", retry=retry(path), timeout=TIMEOUT
+    )
 
 
 def is_file(path: str) -> bool:
-  return _name(path) != "" and _blob(path).exists(retry=_retry(path), timeout=_TIMEOUT)
+  there = _name(path) != "" and handle(path).exists(retry=retry(path), timeout=TIMEOUT)
+  if not there:
+    _see(_bucket_name(path))
+  return there
 
 
 def is_folder(path: str) -> bool:
-  return _name(path) == "" or any(True for _ in _list(path, max_results=1))
+  with _in_a_bucket(path):
+    return any(True for _ in _list(path, max_results=1)) or _name(path) == ""
 
 
 def list_folder(folder: str) -> list[tuple[str, bool]]:
   prefix = _prefix(folder)
-  listing = _list(folder, delimiter="/")
-  files = [(blob.name.removeprefix(prefix), False) for blob in listing]
+  with _in_a_bucket(folder):
+    listing = _list(folder, delimiter="/")
+    files = [(blob.name.removeprefix(prefix), False) for blob in listing]
   folders = [(name.removeprefix(prefix).rstrip("/"), True) for name in listing.prefixes]
   if not files and not folders and prefix:
     raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), folder)
@@ -71,10 +91,11 @@ def list_folder(folder: str) -> list[tuple[str, bool]]:
 
 def walk(folder: str) -> Iterator[tuple[str, int]]:
   prefix, found = _prefix(folder), False
-  for blob in _list(folder):
-    found = True
-    if not blob.name.endswith("/"):
-      yield blob.name.removeprefix(prefix), blob.size
+  with _in_a_bucket(folder):
+    for blob in _list(folder):
+      found = True
+      if not blob.name.endswith("/"):
+        yield blob.name.removeprefix(prefix), blob.size
   if not found and prefix:
     raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), folder)
 
@@ -95,7 +116,7 @@ def _as_regex(pattern: str) -> re.Pattern:
 
 
 def make_folder(folder: str) -> None:
-  _blob(folder)  # there is nothing to make, but the bucket has to be there
+  handle(folder)  # there is nothing to make, but the bucket has to be there
 
 
 def check_writable(folder: str, size: int) -> None:
@@ -109,7 +130,7 @@ def remove_file(path: str) -> None:
   from google.api_core.exceptions import NotFound
 
   with contextlib.suppress(NotFound):
-    _blob(path).delete(retry=_retry(path), timeout=_TIMEOUT)
+    handle(path).delete(retry=retry(path), timeout=TIMEOUT)
 
 
 def remove_folder(folder: str, marker: str) -> None:
@@ -136,9 +157,9 @@ def move_folder(folder: str, to: str, marker: str) -> None:
 
 
 def _copy(path: str, to: str) -> None:
-  source, target, token = _blob(path), _blob(to), None
+  source, target, token = handle(path), handle(to), None
   while True:
-    token, _, _ = target.rewrite(source, token=token, retry=_retry(path), timeout=_TIMEOUT)
+    token, _, _ = target.rewrite(source, token=token, retry=retry(path), timeout=TIMEOUT)
     if token is None:
       return
 
@@ -157,9 +178,10 @@ def new_folder(folder: str, marker: str) -> Iterator[str]:
 
 
 def _upload(local: str, path: str) -> None:
-  _blob(path).upload_from_filename(
-    local, "application/octet-stream", checksum="crc32c", retry=_retry(path), timeout=_TIMEOUT
-  )
+  with _in_a_bucket(path):
+    handle(path).upload_from_filename(
+      local, "application/octet-stream", checksum="crc32c", retry=retry(path), timeout=TIMEOUT
+    )
 
 
 @contextlib.contextmanager
@@ -188,50 +210,16 @@ def local_copy(folder: str) -> Iterator[str]:
       target = os.path.join(inside, name)
       os.makedirs(os.path.dirname(target), exist_ok=True)
       path = f"{folder}/{name}"
-      blob = _blob(path)
-      _download(lambda: blob.download_to_filename(target, checksum="crc32c", retry=_retry(path), timeout=_TIMEOUT))
+      blob = handle(path)
+      with _in_a_bucket(path):
+        _download(lambda: blob.download_to_filename(target, checksum="crc32c", retry=retry(path), timeout=TIMEOUT))
 
     _for_each(download, [name for name, _ in walk(folder)])
     yield inside
 
 
-class AppendedObject:
-  """An object that grows. A bucket has no append: what is new becomes an object of its own, which is composed onto it.
-
-  So an append costs three requests and the bytes that are new, whatever was written before.
-  """
-
-  def __init__(self, path: str, piece: str):
-    """`piece`: the path of the object that holds what is new for a moment."""
-    self._path, self._piece, self._generation = path, piece, None
-
-  def write(self, content: bytes) -> None:
-    """The whole content anew."""
-    blob = _blob(self._path)
-    blob.upload_from_string(content, checksum="crc32c", retry=_retry(self._path, patience=10), timeout=_TIMEOUT)
-    self._generation = blob.generation
-
-  def append(self, new: bytes) -> bool:
-    """Whether that went well; where it did not, `write` is what remains."""
-    from google.api_core.exceptions import GoogleAPICallError
-
-    if self._generation is None:
-      return False
-    retry = _retry(self._path, patience=10)
-    blob, piece = _blob(self._path, self._generation), _blob(self._piece)
-    piece.upload_from_string(new, checksum="crc32c", retry=retry, timeout=_TIMEOUT)
-    try:
-      blob.compose([blob, piece], if_generation_match=self._generation, retry=retry, timeout=_TIMEOUT)
-      self._generation = blob.generation
-    except GoogleAPICallError as error:
-      # An answer was lost and it is done, or another process wrote the object: as with no append.
-      self._generation = None
-      if trouble.is_passing(error):
-        raise
-      return False
-    finally:
-      remove_file(self._piece)
-    return True
+def _bucket_name(path: str) -> str:
+  return path.removeprefix("gs://").partition("/")[0]
 
 
 def _name(path: str) -> str:
@@ -243,18 +231,19 @@ def _prefix(folder: str) -> str:
   return f"{_name(folder)}/" if _name(folder) else ""
 
 
-def _blob(path: str, generation: int | None = None):
+def handle(path: str, generation: int | None = None):
   """The client's handle of an object, in a bucket that has been seen to exist."""
-  bucket = path.removeprefix("gs://").partition("/")[0]
+  bucket = _bucket_name(path)
   _check_bucket(bucket)
   return _client().bucket(bucket).blob(_name(path), generation=generation)
 
 
 def _list(folder: str, **options):
-  bucket = folder.removeprefix("gs://").partition("/")[0]
+  """The client's iterator over objects; afterwards it has `prefixes`."""
+  bucket = _bucket_name(folder)
   _check_bucket(bucket)
   return _client().list_blobs(
-    bucket, prefix=_prefix(folder), fields=_FIELDS, retry=_retry(folder), timeout=_TIMEOUT, **options
+    bucket, prefix=_prefix(folder), fields=_FIELDS, retry=retry(folder), timeout=TIMEOUT, **options
   )
 
 
@@ -275,7 +264,12 @@ def _client():
 
 @functools.cache
 def _check_bucket(bucket: str) -> None:
-  """Asks a bucket once for its first object: an object's own 404 does not tell whether it has a bucket.
+  """`_see`, once a process."""
+  _see(bucket)
+
+
+def _see(bucket: str) -> None:
+  """Asks a bucket for its first object: an object's own 404 does not tell whether it has a bucket.
 
   Raises:
     Refused: there is no such bucket.
@@ -284,7 +278,7 @@ def _check_bucket(bucket: str) -> None:
 
   path = f"gs://{bucket}"
   try:
-    for _ in _client().list_blobs(bucket, max_results=1, fields=_FIELDS, retry=_retry(path), timeout=_TIMEOUT):
+    for _ in _client().list_blobs(bucket, max_results=1, fields=_FIELDS, retry=retry(path), timeout=TIMEOUT):
       pass
   except NotFound:
     raise trouble.Refused(f"there is no bucket {path}; create it, or correct its name") from None
@@ -307,7 +301,7 @@ _told = [0.0]  # when a user was last told of waiting; for all threads
 _telling = threading.Lock()
 
 
-def _retry(path: str, patience: float | None = None):
+def retry(path: str, patience: float | None = None):
   """How a request is repeated: for up to `patience` seconds, with pauses that grow from half a second to ten."""
   from google.api_core.retry import Retry
   from google.cloud.storage.exceptions import DataCorruption

@@ -9,6 +9,7 @@ import time
 
 from shufflenet_jax.errors import UserError
 from shufflenet_jax.storage import bucket, paths, trouble
+from shufflenet_jax.storage.appended import AppendedObject
 
 EVERY_SECONDS = 30
 LEAST_SECONDS = 1.1  # the service takes one write of an object a second
@@ -109,7 +110,7 @@ class _Sent:
 
   def __init__(self, local: str, path: str, piece: str):
     self._local, self._path = local, path
-    self._object = bucket.AppendedObject(path, piece)
+    self._object = AppendedObject(path, piece)
     self._inode, self._size = None, 0
 
   def send(self) -> None:

@@ -10,7 +10,7 @@ import pytest
 from shufflenet_jax import storage
 from shufflenet_jax.storage import bucket as bucket_module
 from shufflenet_jax.storage import logs, trouble
-from tests.bucket.faults import Fault, cut, lose_answer, reset, slow, status
+from tests.bucket.faults import Fault, cut, lose_answer, no_such_bucket, reset, slow, status
 
 WRITES = {"upload", "delete", "rewrite", "compose"}
 
@@ -95,6 +95,17 @@ def test_no_such_bucket_is_named_at_once(here):
     storage.write_bytes(f"{url}/file", b"")
 
 
+def test_a_bucket_that_goes_away_is_no_empty_one(here):
+  here.put("a", b"1")
+  assert storage.read_bytes(f"{here.url}/a") == b"1"
+  here.faults.add(*no_such_bucket())
+  for ask in (storage.read_bytes, storage.is_file, storage.is_folder, storage.list_folder, storage.glob):
+    with pytest.raises(storage.Refused, match="there is no bucket"):
+      ask(f"{here.url}/a")
+  with pytest.raises(storage.Refused, match="there is no bucket"):
+    storage.write_bytes(f"{here.url}/a", b"")
+
+
 @pytest.mark.parametrize("code", [400, 403, 405, 409])
 def test_what_is_refused_is_asked_once(here, code):
   storage.make_folder(here.url)
@@ -119,7 +130,7 @@ def test_what_passes_is_tried_again(here, effect):
 
 @pytest.mark.parametrize("effect", [status(503), status(429), reset(), slow(5)], ids=str)
 def test_what_does_not_pass_is_an_end_that_another_start_may_mend(here, impatient, monkeypatch, effect):
-  monkeypatch.setattr(bucket_module, "_TIMEOUT", (1, 1))
+  monkeypatch.setattr(bucket_module, "TIMEOUT", (1, 1))
   storage.make_folder(here.url)
   here.faults.add(Fault(effect))
   began = time.monotonic()
