@@ -9,10 +9,9 @@ import tensorflow as tf
 from absl import flags
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ml_collections import config_flags
 
 from configs import imagenet, quickstart
-from shufflenet_jax import checkpoint, cli, mesh, network, optim, predict, train_step
+from shufflenet_jax import checkpoint, cli, mesh, network, optim, predict, recipes, train_step
 from shufflenet_jax import settings as config_settings
 from shufflenet_jax.errors import UserError
 
@@ -29,7 +28,7 @@ ARGUMENTS = st.sampled_from(["", *imagenet.NETWORKS["shufflenet_v1"], "network",
 def parsed(arguments, overrides):
   """The config of a command line; None if it ended with one line."""
   values = flags.FlagValues()
-  config_flags.DEFINE_config_file("config", None, "", flag_values=values)
+  recipes.define_flag("", values)
   stderr = io.StringIO()
   try:
     with contextlib.redirect_stderr(stderr):

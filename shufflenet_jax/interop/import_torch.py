@@ -81,13 +81,12 @@ def import_torch(path: str, workdir: str) -> str:
   import jax
   import jax.numpy as jnp
 
-  from configs import imagenet
-  from shufflenet_jax import checkpoint, network
+  from shufflenet_jax import checkpoint, network, recipes
   from shufflenet_jax.interop.torch_layouts import convert
 
   _check_new(workdir)
   variables, model, layout = convert(load(path))
-  config = imagenet.get_config()
+  config = recipes.load("imagenet").get_config()
   config.model = model
   if layout.bgr:  # the authors' release: 0-255 as they are, resized by OpenCV, which does not antialias
     config.data.mean, config.data.std, config.data.antialias = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), False
