@@ -126,7 +126,7 @@ def test_any_path_is_a_checkpoint_or_one_line(text):
 def test_any_file_is_imported_or_one_line(tmp_path):
   import torch
 
-  from shufflenet_jax.interop import import_torch, torch_layouts
+  from shufflenet_jax.interop import torch_file, torch_layouts
 
   whole = io.BytesIO()
   torch.save({"state_dict": {"module.first_conv.0.weight": torch.ones(24, 3, 3, 3), "n": 3}}, whole)
@@ -140,7 +140,7 @@ def test_any_file_is_imported_or_one_line(tmp_path):
       content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
     path.write_bytes(content[: data.draw(st.integers(0, len(content)) | st.just(len(content)))])
     with pytest.raises(UserError):
-      torch_layouts.convert(import_torch.load(str(path)))
+      torch_layouts.convert(torch_file.load(str(path)))
 
   run()
 

@@ -24,6 +24,7 @@ DISTRIBUTIONS = {
   "torch": "torch",
   "pytorchcv": "pytorchcv",
   "cv2": "opencv-python-headless",
+  "safetensors": "safetensors",
 }
 
 
@@ -58,8 +59,8 @@ def test_the_packages_own_requirements_are_the_pins_and_their_bug_fixes():
     major, minor, patch = map(int, tested.split(".")[:3])
     for older in (f"{major}.{minor}.{patch - 1}", f"{major}.{minor - 1}.999", f"{major - 1}.999"):
       assert "-" in older or older not in allowed, f"{text} claims {older}, which is older than what tests run with"
-  [torch] = PROJECT["project"]["optional-dependencies"]["torch"]
-  assert Requirement(torch).specifier == pins("requirements-torch.txt")["torch", False].specifier
+  for optional in map(Requirement, PROJECT["project"]["optional-dependencies"]["torch"]):
+    assert optional.specifier == pins("requirements-torch.txt")[optional.name, False].specifier
   [build] = map(Requirement, PROJECT["build-system"]["requires"])
   assert version(build) == versions["setuptools"]
 
