@@ -16,7 +16,7 @@ install: .venv/installed
 
 # When PYTHON is given and is not what .venv/ was made with, .venv/ is made again.
 ifneq ($(origin PYTHON),file)
-ifneq ($(shell $(PYTHON) -V 2>&1),$(shell $(PY) -V 2>&1))
+ifneq ($(shell $(PYTHON) -V 2>/dev/null || echo none),$(shell $(PY) -V 2>/dev/null || echo none))
 .PHONY: .venv/installed
 endif
 endif

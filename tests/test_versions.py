@@ -143,9 +143,9 @@ def pretend(path: pathlib.Path, wanted: str) -> pathlib.Path:
   info = (*map(int, wanted.split(".")), "final", 0)
   code = f"import sys; sys.version_info = {info}; sys.version = {wanted!r}; exec(sys.argv.pop(1))"
   path.parent.mkdir(parents=True, exist_ok=True)
-  path.write_text(f'#!/bin/sh\n[ "$1" = -V ] && echo "Python {wanted}" && exit\n[ "$1" = -c ] && shift\n')
+  path.write_text(f'#!/bin/sh\n[ "$1" = -V ] && echo "Python {wanted}" && exit\n')
   with path.open("a") as file:
-    file.write(f'exec "{sys.executable}" -c "{code}" "$@"\n')
+    file.write(f'[ "$1" = -c ] && shift && exec "{sys.executable}" -c "{code}" "$@"\nexec "{sys.executable}" "$@"\n')
   path.chmod(0o755)
   return path
 
@@ -155,7 +155,7 @@ def test_make_names_the_pythons_that_work_in_one_line(tmp_path, wanted):
   done = make_install(tmp_path, pretend(tmp_path / "bin/python", wanted))
   works = wanted in SpecifierSet(PROJECT["project"]["requires-python"])
   assert works == (wanted[:4] in ("3.11", "3.12"))
-  lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+  lines = [line for line in done.stderr.splitlines() if not line.startswith("make")]
   assert lines == ([] if works else [f"error: Python 3.11 or 3.12 is needed, this is {wanted}; name one: "
                                      "make install PYTHON=python3.11"])  # fmt: skip
   if not works:
@@ -180,6 +180,7 @@ def test_make_replaces_an_environment_that_cannot_be_used(tmp_path, before):
   left.touch()
   done = make_install(tmp_path, sys.executable)
   assert done.returncode == 0, done.stderr
+  assert not done.stderr
   assert not left.exists()
   answer = subprocess.run([old, "-m", "pip", "--version"], capture_output=True, text=True, check=True).stdout
   assert str(tmp_path) in answer
