@@ -144,15 +144,19 @@ def test_an_unknown_project_or_zone_is_no_answer_about_a_slice(text, wanted):
   assert gcloud.CommandFailed(["gcloud"], 1, f"ERROR: (gcloud.x) {text}").not_found == wanted
 
 
-def test_a_key_that_ssh_does_not_find_is_not_taken_for_a_missing_checkout(tmp_path):
-  text = "Identity file /k not accessible: No such file or directory"
-  failing = Script(fail=(("worker.sh report", 255, text, 99), ("command=true", 255, text, 99)))
-  stand_in.install(tmp_path, failing)
+@pytest.mark.parametrize(
+  ("call", "words"),
+  [
+    ("worker.sh report|command=true", "cannot be reached over ssh: ERROR: /k: No such file or directory"),
+    ("worker.sh report", "exited with 255: ERROR: /k: No such file or directory"),
+  ],
+)
+def test_some_missing_file_is_not_taken_for_a_missing_checkout(tmp_path, call, words):
+  stand_in.install(tmp_path, Script(fail=((call, 255, "/k: No such file or directory", 99),)))
   (tmp_path / "cloud.json").write_text(json.dumps({"exists": True, "created": 1}))
   done = tpu_vm(tmp_path, "status")
   assert done.returncode == outcomes.FAILED
-  assert "is not set up" not in done.stderr
-  assert f"cannot be reached over ssh: ERROR: {text}" in done.stderr
+  assert words in done.stderr
 
 
 def test_a_dry_run_prints_what_a_run_calls(tmp_path):
