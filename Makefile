@@ -15,11 +15,19 @@ PY := .venv/bin/python
 
 install: .venv/installed
 
+# When PYTHON is given and is not what .venv/ was made with, .venv/ is made again.
+ifneq ($(origin PYTHON),file)
+ifneq ($(shell $(PYTHON) -V 2>/dev/null || echo none),$(shell $(PY) -V 2>/dev/null || echo none))
+.PHONY: .venv/installed
+endif
+endif
+
+# --clear replaces a virtual environment of another Python, or one whose making was cut short; any other is updated.
 .venv/installed: requirements.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: Python 3.11 or newer is needed, this is " + sys.version.split()[0] + "; name one with make PYTHON=python3.11")'
-	$(PYTHON) -m venv .venv
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13) and "error: Python 3.11 or 3.12 is needed, this is " + sys.version.split()[0] + "; name one: make install PYTHON=python3.11")'
+	@{ $(PY) -m pip --version >/dev/null 2>&1 && [ "$$($(PY) -V)" = "$$($(PYTHON) -V)" ]; } || $(PYTHON) -m venv --clear .venv
 	$(PY) -m pip install --quiet -r requirements.txt
-	touch .venv/installed
+	@touch .venv/installed
 
 quickstart: install
 	$(PY) -m shufflenet_jax.train --config=configs/quickstart.py --workdir=$(WORKDIR) --config.seed=$(SEED)

@@ -18,13 +18,33 @@ ARCHIVE = f"{CHECKOUT}.tar.gz"
 
 
 class CommandFailed(Exception):
-  """A command's exit status was not 0. Attributes: status; text: what it wrote to stderr."""
+  """A command's exit status was not 0. Attributes: status; text: what it wrote to stderr; reason: that, in one line."""
 
   def __init__(self, command: list[str], status: int, text: str):
-    lines = text.strip().splitlines() or ["no message"]
-    line = next((line for line in lines if line.startswith("ERROR:")), lines[-1])
-    super().__init__(f"{' '.join(command[:5])} ... exited with {status}: {line}")
-    self.status, self.text = status, text
+    self.status, self.text, self.reason = status, text, reason(text)
+    super().__init__(f"{' '.join(command[:5])} ... exited with {status}: {self.reason}")
+
+  @property
+  def not_found(self) -> bool:
+    """Whether gcloud answers that there is no such slice; an unknown project or zone says nothing of the slice."""
+    elsewhere = re.search(r"\b(project|zone|location|account)\b[^\n]*\bnot (be )?found", self.text, re.IGNORECASE)
+    return not elsewhere and ("NOT_FOUND" in self.text or "was not found" in self.text)
+
+
+def reason(text: str) -> str:
+  """What a program gave as its reason for failing, from what it wrote to stderr, in one line of at most 300 characters.
+
+  That is what follows "ERROR:" (gcloud), "fatal:" (git) or "error:" (kubectl), with the advice behind it, or else the
+  last line. Where gcloud only repeats the exit status of ssh or of the remote command, their last line comes first.
+  """
+  lines = [line.strip() for line in text.splitlines() if line.strip()]
+  if not lines:
+    return "no message"
+  first = next((i for i, line in enumerate(lines) if re.match("ERROR:|fatal:|error:|Error ", line)), len(lines) - 1)
+  if "exited with return code" in lines[first]:
+    first = max(first - 1, 0)
+  line = " ".join(" ".join(lines[first:]).split())
+  return line if len(line) <= 300 else f"{line[:297]}..."
 
 
 def tell(text: str, stream=None) -> None:

@@ -90,7 +90,10 @@ def _status(flags: argparse.Namespace, runner: Runner) -> int:
   runner.run(pods)
   if runner.dry_run:
     return outcomes.DONE
-  status = json.loads(text or "{}").get("status", {})
+  try:
+    status = json.loads(text or "{}").get("status", {})
+  except ValueError:
+    raise CommandFailed([*kubectl, "jobset"], 0, f"no JSON: {text.strip()!r}") from None
   outcome, reason = outcomes.RUNNING, ""
   for condition in status.get("conditions", []):
     if condition["status"] == "True" and condition["type"] in ("Completed", "Failed"):

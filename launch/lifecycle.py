@@ -7,11 +7,12 @@ import contextlib
 import dataclasses
 import json
 import pathlib
-import signal
+import re
 import time
 
 from launch import outcomes
 from launch.gcloud import ARCHIVE, CHECKOUT, CommandFailed, Runner, TpuVm, quoted
+from launch.interrupts import interrupts_held
 from shufflenet_jax.errors import UserError
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -68,7 +69,7 @@ class Lifecycle:
     try:
       text = self.runner.run(self.vm.describe(), show=False)
     except CommandFailed as error:
-      if _not_found(error):
+      if error.not_found:
         return None
       raise
     try:
@@ -98,7 +99,7 @@ class Lifecycle:
     self.ours = self.requested = True  # from here on: a request may have been taken though its answer was lost
     for _ in range(ATTEMPTS):
       try:
-        with _interrupts_held():
+        with interrupts_held():
           self.runner.run(self.vm.create(capacity, wait_minutes, extra), shielded=True)
         return
       except CommandFailed as error:
@@ -160,13 +161,13 @@ class Lifecycle:
       StillBilled: it may still be there.
     """
     done = "deleted"
-    with _interrupts_held(forget=True):
+    with interrupts_held(forget=True):
       for attempt in range(ATTEMPTS):
         try:
           self.runner.run(self.vm.delete(), show=False, shielded=True)
           break
         except CommandFailed as error:
-          if _not_found(error):
+          if error.not_found:
             done = "there is no"
             break
           self.runner.say(f"deleting {self.vm.name} did not work: {error}")
@@ -227,17 +228,19 @@ class Lifecycle:
         self.runner.say(f"{_line(failed)}; once more" + ("" if gone is False else ", when Google Cloud answers"))
         time.sleep(self.poll_seconds)
     hosts = self.vm.slice.hosts
-    silent = [str(i) for i in range(hosts) if not self._answers(i)]
+    silent = {str(i): words for i in range(hosts) if (words := self._silence(i))}
     if silent:
-      raise Unreachable(f"worker {', '.join(silent)} of {hosts} (counted from 0) cannot be reached over ssh")
+      words = list(silent.values())[0]
+      raise Unreachable(f"worker {', '.join(silent)} of {hosts} (counted from 0) cannot be reached over ssh: {words}")
     raise failed
 
-  def _answers(self, worker: int) -> bool:
+  def _silence(self, worker: int) -> str:
+    """Why a worker does not answer, as gcloud and ssh tell it; "" where it does."""
     try:
       self.runner.run(self.vm.ssh("true", str(worker)), show=False)
-    except CommandFailed:
-      return False
-    return True
+    except CommandFailed as error:
+      return error.reason
+    return ""
 
   def is_gone(self) -> bool | None:
     """Whether the slice has been taken away, by what the request says or, sooner, the VM; None for no answer.
@@ -258,7 +261,7 @@ class Lifecycle:
     try:
       return self.runner.run(self.vm.describe_node(), show=False).strip() in GONE
     except CommandFailed as error:
-      return _not_found(error)
+      return error.not_found
 
   def upload(self, archive: pathlib.Path) -> None:
     """Copies the checkout to all workers, in place of the one there."""
@@ -289,7 +292,8 @@ class Lifecycle:
     try:
       text = self.on_all(self.vm.worker("report"), show=False)
     except CommandFailed as error:
-      if "No such file" in error.text:
+      # ssh, too, may find some file missing, such as a key.
+      if re.search(rf"{CHECKOUT}/launch/worker\.sh'?: No such file", error.text):
         raise UserError(f"{self.vm.name} is not set up: launch/tpu_vm setup") from None
       raise
     hosts = self.vm.slice.hosts
@@ -329,27 +333,5 @@ class Lifecycle:
     self.on_all(self.vm.worker("stop", str(grace_seconds)))
 
 
-def _not_found(error: CommandFailed) -> bool:
-  return "NOT_FOUND" in error.text or "was not found" in error.text
-
-
 def _line(error: BaseException) -> str:
   return str(error) or type(error).__name__.lower()
-
-
-@contextlib.contextmanager
-def _interrupts_held(forget: bool = False):
-  """Holds interrupts back until the end, or for good: what is broken off here leaves a slice that is billed."""
-  held = []
-  kept = {
-    s: signal.signal(s, lambda number, frame: held.append(number))
-    for s in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    if signal.getsignal(s) != signal.SIG_IGN  # as under nohup
-  }
-  try:
-    yield
-  finally:
-    for number, handler in kept.items():
-      signal.signal(number, handler)
-    if held and not forget:
-      raise KeyboardInterrupt

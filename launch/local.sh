@@ -36,10 +36,13 @@ if [ ! -f "$root/shufflenet_jax/$module.py" ]; then
   exit 2
 fi
 python=${PYTHON:-$root/.venv/bin/python}
-if ! port=$("$python" -c 'import socket; s = socket.socket(); s.bind(("localhost", 0)); print(s.getsockname()[1])'); then
-  echo "error: PYTHON=$python does not run; make install makes .venv" >&2
+free_port='import socket; s = socket.socket(); s.bind(("localhost", 0)); print(s.getsockname()[1])'
+if ! port=$("$python" -c "$free_port" 2>&1); then
+  reason=${port##*$'\n'}
+  echo "error: PYTHON=$python cannot be used (${reason:-no message}); make install makes .venv" >&2
   exit 2
 fi
+port=${port##*$'\n'} # behind any warnings
 export JAX_PLATFORMS=cpu JAX_CPU_COLLECTIVES_IMPLEMENTATION=gloo JAX_NUM_CPU_DEVICES=${DEVICES:-1}
 export PYTHONPATH=$root${PYTHONPATH:+:$PYTHONPATH}
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import pathlib
+import re
 import signal
 import sys
 import tempfile
@@ -110,7 +111,7 @@ def pack(flags: argparse.Namespace, training: list[str], runner: Runner, folder:
   """Packs what is to be run into a folder, ahead of everything that costs.
 
   Raises:
-    UserError: uncommitted changes, no such commit, or one without the config's file.
+    UserError: uncommitted changes, no such commit, one without the config's file, or git's own reason for not looking.
   """
   git = ["git", "-C", str(ROOT)]
   commit = flags.commit or "HEAD"
@@ -119,6 +120,8 @@ def pack(flags: argparse.Namespace, training: list[str], runner: Runner, folder:
   except CommandFailed as error:
     if error.status == 127:
       raise
+    if "Needed a single revision" not in error.text:  # git could not look: another owner, no repository, ...
+      raise UserError(f"--commit={commit} cannot be looked up in {ROOT}: {error.reason}") from None
     raise UserError(f"--commit={commit} is no commit of {ROOT}") from None
   if not flags.commit:
     if flags.allow_dirty:
@@ -131,7 +134,9 @@ def pack(flags: argparse.Namespace, training: list[str], runner: Runner, folder:
   if config and not config.startswith("/"):
     try:
       runner.run([*git, "cat-file", "-e", f"{commit}:./{config}"], show=False)
-    except CommandFailed:
+    except CommandFailed as error:
+      if not re.search("does not exist in|exists on disk, but not in", error.text):
+        raise UserError(f"--config={config} cannot be looked up in {commit}: {error.reason}") from None
       raise UserError(f"--config={config} is no file of what would be run ({commit}): commit it") from None
   archive = pathlib.Path(folder, f"{flags.name}.tar.gz")
   note = "of the commit that `stash create` printed, if it did" if flags.allow_dirty and not flags.commit else ""

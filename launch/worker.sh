@@ -71,7 +71,12 @@ report() {
 }
 
 copy_log() {
-  [ -z "$1" ] || gcloud storage cp "$run/log.txt" "${1%/}/$(hostname).txt" --quiet >/dev/null 2>&1 || true
+  local reason
+  [ -n "$1" ] || return 0
+  reason=$(gcloud storage cp "$run/log.txt" "${1%/}/$(hostname).txt" --quiet 2>&1 >/dev/null) && return 0
+  # Once is enough: the next minute's failure is most likely the same one.
+  grep -qs '^the log is not copied to ' "$run/log.txt" ||
+    echo "the log is not copied to $1: ${reason##*$'\n'}" >>"$run/log.txt"
 }
 
 # Runs detached: the training process's exit status must be written down even though nobody waits for it.

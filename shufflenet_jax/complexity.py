@@ -13,13 +13,12 @@ import math
 import typing
 
 from absl import flags
-from ml_collections import config_flags
 
-from shufflenet_jax import cli
+from shufflenet_jax import cli, recipes
 from shufflenet_jax.errors import UserError
 
 if __name__ == "__main__":
-  config_flags.DEFINE_config_file("config", None, "Count this config's network in place of the paper's.")
+  recipes.define_flag("Count this config's network in place of the paper's.")
   flags.DEFINE_bool("json", False, "Print JSON: a list of objects, one a network.")
 
 

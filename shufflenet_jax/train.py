@@ -8,15 +8,14 @@ launch/local.sh. docs/reliability.md says what is promised.
 """
 
 from absl import flags
-from ml_collections import config_flags
 
-from shufflenet_jax import cli
+from shufflenet_jax import cli, recipes
 from shufflenet_jax.errors import Preempted, UserError
 
 if __name__ == "__main__":
   from shufflenet_jax import hosts
 
-  config_flags.DEFINE_config_file("config", None, "Config file, for instance configs/imagenet.py:scale=0.5,groups=3.")
+  recipes.define_flag(recipes.HELP)
   flags.DEFINE_string("workdir", None, "Where checkpoints, logs and curves go; local or gs://.")
   hosts.define_flags()
   flags.mark_flags_as_required(["config", "workdir"])

@@ -9,10 +9,9 @@ import tensorflow as tf
 from absl import flags
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ml_collections import config_flags
 
 from configs import imagenet, quickstart
-from shufflenet_jax import checkpoint, cli, mesh, network, optim, predict, saver, train_step
+from shufflenet_jax import checkpoint, cli, mesh, network, optim, predict, recipes, saver, train_step
 from shufflenet_jax import settings as config_settings
 from shufflenet_jax.errors import UserError
 
@@ -29,7 +28,7 @@ ARGUMENTS = st.sampled_from(["", *imagenet.NETWORKS["shufflenet_v1"], "network",
 def parsed(arguments, overrides):
   """The config of a command line; None if it ended with one line."""
   values = flags.FlagValues()
-  config_flags.DEFINE_config_file("config", None, "", flag_values=values)
+  recipes.define_flag("", values)
   stderr = io.StringIO()
   try:
     with contextlib.redirect_stderr(stderr):
@@ -127,7 +126,7 @@ def test_any_path_is_a_checkpoint_or_one_line(text):
 def test_any_file_is_imported_or_one_line(tmp_path):
   import torch
 
-  from shufflenet_jax.interop import import_torch, torch_layouts
+  from shufflenet_jax.interop import torch_file, torch_layouts
 
   whole = io.BytesIO()
   torch.save({"state_dict": {"module.first_conv.0.weight": torch.ones(24, 3, 3, 3), "n": 3}}, whole)
@@ -141,7 +140,7 @@ def test_any_file_is_imported_or_one_line(tmp_path):
       content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
     path.write_bytes(content[: data.draw(st.integers(0, len(content)) | st.just(len(content)))])
     with pytest.raises(UserError):
-      torch_layouts.convert(import_torch.load(str(path)))
+      torch_layouts.convert(torch_file.load(str(path)))
 
   run()
 

@@ -34,6 +34,28 @@ def test_flags_that_join_nothing(flags, message):
 
 
 @pytest.mark.parametrize(
+  ("script", "message"),
+  [
+    (None, "cannot be used (launch/local.sh: line"),
+    ("echo 'ImportError: libpython3.11.so: cannot open' >&2; exit 127", "(ImportError: libpython3.11.so: cannot open)"),
+    ("echo Traceback >&2; echo 'OSError: no address for localhost' >&2; exit 1", "(OSError: no address for localhost)"),
+  ],
+)
+def test_local_sh_passes_on_why_python_does_not_start(tmp_path, script, message):
+  python = tmp_path / "python"
+  if script:
+    python.write_text(f"#!/bin/sh\n{script}\n")
+    python.chmod(0o755)
+  done = subprocess.run(
+    ["bash", "launch/local.sh", "2", "--"], cwd=ROOT, env={**os.environ, "PYTHON": str(python)}, capture_output=True,
+    text=True,
+  )  # fmt: skip
+  assert done.returncode == 2
+  [line] = done.stderr.splitlines()
+  assert line.startswith(f"error: PYTHON={python} ") and message in line
+
+
+@pytest.mark.parametrize(
   ("arguments", "message"),
   [
     ([], "'' is no number of processes"),

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from launch import outcomes
+from launch import gcloud, outcomes
 from shufflenet_jax.errors import UserError
 from shufflenet_jax.tpu import slices
 from tests import stand_in
@@ -67,6 +67,95 @@ def test_wrong_flags_are_one_line_and_nothing_is_called(tmp_path, flags, words):
 def test_training_flags_are_looked_at_first(tmp_path, flags, training, words):
   done = tpu_vm(tmp_path, "up", *flags, training=training, script=Script())
   assert (done.returncode, done.calls) == (outcomes.WRONG, [])
+  assert words in done.stderr
+
+
+DUBIOUS = {"GIT_TEST_ASSUME_DIFFERENT_OWNER": "1", "GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_NOSYSTEM": "1"}
+
+
+@pytest.mark.parametrize(
+  ("environment", "words"),
+  [
+    (DUBIOUS, "--commit=HEAD cannot be looked up in {root}: fatal: detected dubious ownership in repository"),
+    (DUBIOUS, "git config --global --add safe.directory"),
+    ({"GIT_DIR": "/absent"}, "--commit=HEAD cannot be looked up in {root}: fatal: not a git repository: '/absent'"),
+    ({"GIT_CONFIG_COUNT": "x"}, "cannot be looked up in {root}: "),
+  ],
+)
+def test_gits_own_reason_is_passed_on(tmp_path, monkeypatch, environment, words):
+  for name, value in environment.items():
+    monkeypatch.setenv(name, value)
+  done = tpu_vm(tmp_path, "up", script=Script())
+  assert (done.returncode, done.calls) == (outcomes.WRONG, [])
+  [line] = done.stderr.splitlines()
+  assert words.format(root=ROOT) in line
+  assert "is no commit" not in line
+
+
+def test_gits_reason_for_not_reading_a_config_is_passed_on(tmp_path):
+  """git as found at first, which then fails for a reason that has nothing to do with the config."""
+  stand_in.install(tmp_path, Script())
+  git = tmp_path / "bin/git"
+  git.write_text(
+    '#!/bin/sh\ncase "$*" in *cat-file*) echo "fatal: loose object 12ab is corrupt" >&2; exit 128;; esac\n'
+  )
+  with git.open("a") as file:
+    file.write(f'exec "{shutil.which("git")}" "$@"\n')
+  git.chmod(0o755)
+  done = tpu_vm(tmp_path, "up")
+  assert (done.returncode, done.calls) == (outcomes.WRONG, [])
+  assert "cannot be looked up in HEAD: fatal: loose object 12ab is corrupt\n" in done.stderr
+
+
+@pytest.mark.parametrize(
+  ("text", "wanted"),
+  [
+    ("WARNING: x\nERROR: (gcloud.a) PERMISSION_DENIED: no\n", "ERROR: (gcloud.a) PERMISSION_DENIED: no"),
+    ("ERROR: (gcloud) Tokens expired. Please run:\n\n  $ gcloud auth login\n",
+     "ERROR: (gcloud) Tokens expired. Please run: $ gcloud auth login"),
+    ("ssh: connect to host 10.0.0.1 port 22: Connection refused\n"
+     "ERROR: (gcloud.ssh) [/usr/bin/ssh] exited with return code [255].\n",
+     "ssh: connect to host 10.0.0.1 port 22: Connection refused "
+     "ERROR: (gcloud.ssh) [/usr/bin/ssh] exited with return code [255]."),
+    ("E1 memcache.go\nerror: You must be logged in to the server (Unauthorized)\n",
+     "error: You must be logged in to the server (Unauthorized)"),
+    ("Error from server (NotFound): jobsets \"a\" not found", "Error from server (NotFound): jobsets \"a\" not found"),
+    ("one\ntwo\n", "two"),
+    ("\n", "no message"),
+    ("ERROR: " + "x" * 400, "ERROR: " + "x" * 290 + "..."),
+  ],
+)  # fmt: skip
+def test_the_reason_of_a_failed_program(text, wanted):
+  assert gcloud.reason(text) == wanted
+
+
+@pytest.mark.parametrize(
+  ("text", "wanted"),
+  [
+    ("NOT_FOUND: Resource 'projects/p/locations/us-a/queuedResources/sn-1' was not found", True),
+    ("NOT_FOUND: Requested entity was not found.", True),
+    ("NOT_FOUND: Project 'p' was not found or you have no access", False),
+    ("Location us-x is not found or access is unauthorized", False),
+    ("The zone 'us-x' could not be found: NOT_FOUND", False),
+    ("PERMISSION_DENIED", False),
+  ],
+)
+def test_an_unknown_project_or_zone_is_no_answer_about_a_slice(text, wanted):
+  assert gcloud.CommandFailed(["gcloud"], 1, f"ERROR: (gcloud.x) {text}").not_found == wanted
+
+
+@pytest.mark.parametrize(
+  ("call", "words"),
+  [
+    ("worker.sh report|command=true", "cannot be reached over ssh: ERROR: /k: No such file or directory"),
+    ("worker.sh report", "exited with 255: ERROR: /k: No such file or directory"),
+  ],
+)
+def test_some_missing_file_is_not_taken_for_a_missing_checkout(tmp_path, call, words):
+  stand_in.install(tmp_path, Script(fail=((call, 255, "/k: No such file or directory", 99),)))
+  (tmp_path / "cloud.json").write_text(json.dumps({"exists": True, "created": 1}))
+  done = tpu_vm(tmp_path, "status")
+  assert done.returncode == outcomes.FAILED
   assert words in done.stderr
 
 

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import pathlib
 import subprocess
 import sys
@@ -43,9 +44,20 @@ def small_file(tmp_path, change=lambda weights: weights):
 @pytest.mark.parametrize(
   ("content", "message"),
   [
-    (b"", "is damaged, or no PyTorch state dict"),
-    (b"no checkpoint at all", "is damaged, or no PyTorch state dict"),
-    (lambda torch: torch.nn.Linear(2, 2), "is damaged, or no PyTorch state dict .weights only: of a whole model"),
+    (b"", "is empty"),
+    (b"no checkpoint at all", "is a text file: 'no checkpoint at all'"),
+    (b"\x00\x01\x02", "cannot be read by PyTorch: Unsupported operand 0"),
+    (b"version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 2\n", "is a Git LFS pointer"),
+    (b"\n<!DOCTYPE HTML><html>", "is a web page"),
+    (b"\x1f\x8b\x08 and so on", "is compressed by gzip: unpack it first"),
+    (b"\x89HDF\r\n\x1a\n", "is an HDF5 file"),
+    (b"\x02\0\0\0\0\0\0\0{}", "holds no state dict of tensors: what it holds is empty"),  # safetensors
+    (
+      lambda torch: torch.nn.Linear(2, 2),
+      "of type torch.nn.modules.linear.Linear, and its code is not run: of a model",
+    ),
+    (lambda torch: {"model": torch.nn.Linear(2, 2)}, "of type torch.nn.modules.linear.Linear.* save its state_dict"),
+    (lambda torch: {"x": torch.zeros(1), "f": os.system}, "cannot be read by PyTorch: .*posix.system .*blocked"),
     (None, "does not exist"),
     (lambda torch: {"a": 1}, r"holds no state dict of tensors \(dense, of real numbers\): 'a' is of type int"),
     (lambda torch: {"state_dict": torch.zeros(3)}, "what it holds is of type Tensor"),
@@ -54,6 +66,7 @@ def small_file(tmp_path, change=lambda weights: weights):
     (lambda torch: {1: torch.zeros(3)}, "1 is of type Tensor"),
     (lambda torch: {"a": torch.zeros(3, 3).to_sparse()}, "'a' is of type Tensor .torch.float32, torch.sparse_coo"),
     (lambda torch: {"a": torch.zeros(3, dtype=torch.complex64)}, "'a' is of type Tensor .torch.complex64"),
+    (lambda torch: {"a": {"x": torch.zeros(3)}, "b": {"y": torch.zeros(3)}}, r"several state dicts \(a, b\)"),
   ],
 )
 def test_bad_files_in_one_line_and_nothing_written(tmp_path, content, message):
@@ -77,7 +90,7 @@ def test_a_truncated_file_and_nan_write_nothing(tmp_path):
 
   path = small_file(tmp_path)
   path.write_bytes(path.read_bytes()[:-5000])
-  with pytest.raises(UserError, match="is damaged"):
+  with pytest.raises(UserError, match="cannot be read by PyTorch: .*failed finding central directory"):
     import_torch(str(path), str(tmp_path / "w"))
 
   def spoil(weights):
@@ -93,7 +106,7 @@ def test_a_truncated_file_and_nan_write_nothing(tmp_path):
 def test_any_real_tensor_becomes_float32(tmp_path, kind):
   import torch
 
-  from shufflenet_jax.interop.import_torch import load
+  from shufflenet_jax.interop.torch_file import load
 
   def convert(value):
     if not value.is_floating_point():

@@ -82,6 +82,22 @@ def test_arguments_arrive_unharmed(slice_of_two):
   assert not done.cloud["exists"]
 
 
+def test_why_logs_are_not_copied_is_in_the_log(slice_of_two):
+  ends(slice_of_two, "0", "0")
+  (slice_of_two / "worker1/bin/gcloud").write_text(
+    "#!/bin/sh\necho 'WARNING: x' >&2; echo 'ERROR: 403 denied' >&2; exit 1\n"
+  )
+  for command in ("create", "setup"):
+    assert launch(slice_of_two, command).returncode == 0
+  for _ in range(2):
+    assert launch(slice_of_two, "run", "--bucket=gs://my-bucket/logs").returncode == 0
+    while launch(slice_of_two, "status").returncode == outcomes.RUNNING:
+      pass
+  logs = [(slice_of_two / f"worker{i}/shufflenet_jax_run/log.txt").read_text() for i in range(2)]
+  assert "not copied" not in logs[0]
+  assert logs[1].count("the log is not copied to gs://my-bucket/logs/sn-1: ERROR: 403 denied\n") == 1
+
+
 def test_a_failure_then_a_preemption_then_done(slice_of_two):
   ends(slice_of_two, "1 75 0", "wait 75 0")
   done = launch(slice_of_two, "up", "--retry=2")

@@ -4,13 +4,12 @@ python -m shufflenet_jax.data.export --config=configs/quickstart.py --count=5 --
 """
 
 from absl import flags
-from ml_collections import config_flags
 
-from shufflenet_jax import cli
+from shufflenet_jax import cli, recipes
 from shufflenet_jax.errors import UserError
 
 if __name__ == "__main__":
-  config_flags.DEFINE_config_file("config", None, "Config file; its data section says what to read.")
+  recipes.define_flag("Config file; its data section says what to read.")
   flags.DEFINE_integer("count", 5, "How many examples.", lower_bound=1)
   flags.DEFINE_string("to", None, "Folder to write DIR/<class>/<example>.png into.")
   flags.mark_flags_as_required(["config", "to"])

@@ -2,15 +2,15 @@
 
     python -m shufflenet_jax.interop.import_torch --from=FILE.pth.tar --to=DIR
 
-Layout, groups and scale are read off the file. `evaluate`, `predict` and `train --config.init_from=DIR` take DIR as it
-is: how pictures are resized and scaled, and the 1,000 ImageNet class names, are in it. Needs PyTorch: python -m pip
-install torch==2.13.0.
+FILE is what torch.save wrote of a state dict, alone or in the usual containers, or a safetensors file; no code in it is
+run. Layout, groups and scale are read off the file. `evaluate`, `predict` and `train --config.init_from=DIR` take DIR
+as it is: how pictures are resized and scaled, and the 1,000 ImageNet class names, are in it. Needs PyTorch: python -m
+pip install torch==2.13.0.
 """
 
 import contextlib
 import importlib.resources
 import io
-import sys
 
 from absl import flags, logging
 
@@ -18,52 +18,9 @@ from shufflenet_jax import cli
 from shufflenet_jax.errors import UserError
 
 if __name__ == "__main__":
-  flags.DEFINE_string("from", None, "The PyTorch file.")
+  flags.DEFINE_string("from", None, "The PyTorch or safetensors file.")
   flags.DEFINE_string("to", None, "The work directory to make; an empty one will do.")
   flags.mark_flags_as_required(["from", "to"])
-
-
-def load(path: str) -> dict:
-  """A PyTorch file's state dict as float32 NumPy arrays, "module." prefixes removed; runs no code from the file.
-
-  Raises:
-    UserError: PyTorch is missing, or the file is not a whole state dict of dense, real tensors.
-  """
-  try:
-    import torch
-  except ImportError:
-    raise UserError(f"PyTorch is needed to read its files: {sys.executable} -m pip install torch==2.13.0") from None
-  try:
-    loaded = torch.load(path, map_location="cpu", weights_only=True)
-  except FileNotFoundError:
-    raise UserError(f"--from={path} does not exist") from None
-  except Exception:  # torch raises RuntimeError, UnpicklingError, KeyError, IndexError, ...; their texts help nobody
-    raise UserError(
-      f"--from={path} is damaged, or no PyTorch state dict (weights only: of a whole model, save its state_dict())"
-    ) from None
-  state_dict = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else loaded
-  if not isinstance(state_dict, dict) or not state_dict:
-    raise UserError(f"--from={path} holds no state dict of tensors: what it holds is {_kind(state_dict)}")
-  arrays = {}
-  for key, value in state_dict.items():
-    try:
-      if not isinstance(key, str) or value.is_complex():  # whose imaginary part float() would drop
-        raise TypeError
-      # In float32, as NumPy has no bfloat16.
-      arrays[key.removeprefix("module.")] = value.detach().float().numpy()
-    except (AttributeError, NotImplementedError, RuntimeError, TypeError):  # no tensor; or quantised, sparse, meta
-      raise UserError(
-        f"--from={path} holds no state dict of tensors (dense, of real numbers): {key!r} is {_kind(value)}"
-      ) from None
-  return arrays
-
-
-def _kind(value) -> str:
-  """For messages: `of type list`, `empty`, `of type Tensor (torch.float32, torch.sparse_coo)`."""
-  if isinstance(value, dict) and not value:
-    return "empty"
-  tensor = f" ({value.dtype}, {value.layout})" if hasattr(value, "layout") else ""
-  return f"of type {type(value).__name__}{tensor}"
 
 
 def imagenet_class_names() -> tuple[str, ...]:
@@ -81,13 +38,13 @@ def import_torch(path: str, workdir: str) -> str:
   import jax
   import jax.numpy as jnp
 
-  from configs import imagenet
-  from shufflenet_jax import network, saver
+  from shufflenet_jax import network, recipes, saver
+  from shufflenet_jax.interop.torch_file import load
   from shufflenet_jax.interop.torch_layouts import convert
 
   _check_new(workdir)
   variables, model, layout = convert(load(path))
-  config = imagenet.get_config()
+  config = recipes.load("imagenet").get_config()
   config.model = model
   if layout.bgr:  # the authors' release: 0-255 as they are, resized by OpenCV, which does not antialias
     config.data.mean, config.data.std, config.data.antialias = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), False

@@ -110,7 +110,7 @@ def _unit_prefix(layout: Layout, stage: int, unit: int, index: int) -> str:
 
 
 def convert(state_dict: StateDict) -> tuple[dict, dict, Layout]:
-  """A state dict, without any "module." prefix, as our variables.
+  """A state dict, without any prefix that all keys share, as our variables.
 
   Args:
     state_dict: NumPy arrays; convolutions OIHW.

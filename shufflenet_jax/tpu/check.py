@@ -17,13 +17,12 @@ import tempfile
 import time
 
 from absl import flags
-from ml_collections import config_flags
 
-from shufflenet_jax import cli
+from shufflenet_jax import cli, recipes
 from shufflenet_jax.errors import UserError
 
 if __name__ == "__main__":
-  config_flags.DEFINE_config_file("config", None, "Config file, for instance configs/imagenet.py:scale=1.0,groups=3.")
+  recipes.define_flag(recipes.HELP)
   flags.DEFINE_string("topology", "v5e:2x4", "TPU slice to compile for; config.batch_size divides over its devices.")
   flags.DEFINE_enum("mode", "train", ("train", "infer"), "The train step, or uint8 images to logits.")
   flags.DEFINE_string("dump_hlo", None, "Directory for the optimised HLO of each compiled program.")

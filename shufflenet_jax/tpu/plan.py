@@ -15,9 +15,8 @@ import sys
 import time
 
 from absl import flags
-from ml_collections import config_flags
 
-from shufflenet_jax import cli
+from shufflenet_jax import cli, recipes
 from shufflenet_jax.errors import WRONG, UserError
 from shufflenet_jax.tpu import slices
 
@@ -28,7 +27,7 @@ IMAGES_PER_SECOND_PER_CORE = 536
 PRE_RESIZED_SPEEDUP = 1.42
 
 if __name__ == "__main__":
-  config_flags.DEFINE_config_file("config", None, "Config file, for instance configs/imagenet.py:scale=1.0,groups=3.")
+  recipes.define_flag(recipes.HELP)
   flags.DEFINE_list("topology", ["v5e:4x4"], "One or more, separated by commas, as v5e:4x4,v4:2x2x1.")
   flags.DEFINE_bool("verify", False, "Compile the largest batch as well, in place of extrapolating to it.")
   flags.DEFINE_float("host_images_per_second_per_core", IMAGES_PER_SECOND_PER_CORE, "What a host's vCPU can feed.", 1)
