@@ -41,12 +41,12 @@ def arguments(workdir, data_dir, **overrides) -> list[str]:
   ]  # fmt: skip
 
 
-def environment(data_dir) -> dict[str, str]:
-  """Compiled programs are shared by all runs: starting is what takes them longest."""
+def environment(compiled) -> dict[str, str]:
+  """Compiled programs are shared by all runs, in a folder: starting is what takes them longest."""
   return os.environ | {
     "JAX_PLATFORMS": "cpu",
     "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
-    "JAX_COMPILATION_CACHE_DIR": f"{data_dir}/compiled",
+    "JAX_COMPILATION_CACHE_DIR": str(compiled),
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
     "PYTHON": sys.executable,
@@ -58,7 +58,7 @@ def environment(data_dir) -> dict[str, str]:
 class Process:
   """A training, alone or of several processes, its output in a file."""
 
-  def __init__(self, workdir, data_dir, count: int = 1, **overrides):
+  def __init__(self, workdir, data_dir, count: int = 1, more_environment=None, **overrides):
     command = [sys.executable, "-u", "-m", "shufflenet_jax.train"]
     if count > 1:
       command = [str(ROOT / "launch/local.sh"), str(count), "--"]
@@ -67,7 +67,7 @@ class Process:
       self.log = pathlib.Path(f.name)
       self._process = subprocess.Popen(
         command + arguments(workdir, data_dir, **overrides),
-        cwd=ROOT, env=environment(data_dir), stdout=f, stderr=subprocess.STDOUT, start_new_session=True,
+        cwd=ROOT, env=environment(f"{data_dir}/compiled") | (more_environment or {}), stdout=f, stderr=subprocess.STDOUT, start_new_session=True,
       )  # fmt: skip
 
   def said(self) -> str:

@@ -88,7 +88,7 @@ def wait_for_save(workdir, process, rng) -> bool:
   seen = set()
   while process.running():
     with contextlib.suppress(FileNotFoundError):
-      seen |= {p.name for p in (workdir / "checkpoints").iterdir() if "tmp" in p.name}
+      seen |= {p.name for p in (workdir / "checkpoints").iterdir() if "partial" in p.name}
     if len(seen) >= wanted:
       return True
     time.sleep(0.001)
