@@ -2,6 +2,7 @@
 # make test         the tests
 # make test-slow    training and full-size passes of every comparison network
 # make test-chaos   runs that are killed, stopped, moved and starved
+# make test-bucket  storage clients, and commands, against an emulated bucket
 # make test-torch   the tests against PyTorch, which is installed for them
 # make lint         ruff, shellcheck
 # make install      .venv/ alone; every other target makes it first
@@ -10,7 +11,7 @@ SEED ?= 0
 WORKDIR ?= runs/quickstart$(if $(filter-out 0,$(SEED)),_seed$(SEED))
 PY := .venv/bin/python
 
-.PHONY: quickstart test test-slow test-chaos test-torch lint install
+.PHONY: quickstart test test-slow test-chaos test-bucket test-torch lint install
 
 install: .venv/installed
 
@@ -49,6 +50,9 @@ test-slow: install
 
 test-chaos: install
 	$(PY) -m pytest -m chaos -n 0 -s
+
+test-bucket: install
+	$(PY) -m pytest -m bucket
 
 test-torch: .venv/installed-torch
 	$(PY) -m pytest -m torch

@@ -2,46 +2,88 @@
 
 import contextlib
 import functools
+import io
 import json
 import math
+import os
 import time
 
-from clu import metric_writers
-from etils import epath
+from shufflenet_jax import storage
 
-FILE = "metrics.jsonl"
+FILE, CURVES = "metrics.jsonl", "curves.png"
 
 
-class JsonLinesWriter(metric_writers.MetricWriter):
-  """Appends `{"step": ..., name: value}` lines to a file; each is on disk once written."""
+class Logs(contextlib.AbstractContextManager):
+  """A run's figures, as TensorBoard events, lines of `metrics.jsonl` and `curves.png`; the first process writes them.
 
-  def __init__(self, path: epath.Path):
-    self._file = path.open("a")
+  In a bucket they appear within half a minute, and soon after a checkpoint or an evaluation; see
+  `storage.LogFolder`. (TensorBoard's files are append-only: it shows steps that were done again twice.)
+  """
 
-  def write_scalars(self, step, scalars):
-    values = {k: float(v) for k, v in scalars.items()}
-    finite = {k: v for k, v in values.items() if math.isfinite(v)}  # JSON knows no others
-    self._file.write(json.dumps({"step": step} | finite) + "\n")
-    self._file.flush()
+  def __init__(self, workdir: str, lines: list[dict[str, float]], process: tuple[int, int]):
+    """
+    Args:
+      workdir: normalized.
+      lines: of `metrics.jsonl`, which begins with them.
+      process: (index, count).
+    """
+    self._lines, self._workdir = list(lines), workdir
+    self._writes = process[0] == 0
+    if not self._writes:
+      return
+    from clu import metric_writers  # which imports TensorFlow
 
-  def _not_for_this_file(self, *args, **kwargs):
-    """JSON lines hold scalars only."""
+    with storage.explained(workdir, "written"):
+      self._folder = storage.LogFolder(workdir)
+      path = os.path.join(self._folder.folder, FILE)
+      storage.write_text(path, "".join(json.dumps(line) + "\n" for line in lines))
+      self._file = open(path, "a")  # noqa: SIM115  closed by __exit__
+      self._events = metric_writers.SummaryWriter(self._folder.folder)
 
-  write_summaries = write_images = write_videos = write_audios = _not_for_this_file
-  write_texts = write_histograms = write_hparams = write_pointcloud = _not_for_this_file
+  def write(self, step: int, figures: dict[str, float]) -> None:
+    """Adds a line, and TensorBoard's scalars. What is not finite is left out of the line: JSON has no such numbers."""
+    if not self._writes:
+      return
+    values = {k: float(v) for k, v in figures.items()}
+    line = {"step": step} | {k: v for k, v in values.items() if math.isfinite(v)}
+    self._lines.append(line)
+    with storage.explained(self._workdir, "written"):
+      self._file.write(json.dumps(line) + "\n")
+      self._file.flush()
+      self._events.write_scalars(step, values)
+      self._events.flush()
 
-  def flush(self):
-    self._file.flush()
+  def draw_curves(self, title: str) -> None:
+    """Draws `curves.png` from the lines so far."""
+    if self._writes:
+      with storage.explained(self._workdir, "written"):
+        storage.write_bytes(os.path.join(self._folder.folder, CURVES), curves(self._lines, title))
 
-  def close(self):
-    self._file.close()
+  def sync_soon(self) -> None:
+    """Has what was written carried to a bucket soon."""
+    if self._writes:
+      self._folder.sync_soon()
+
+  def __exit__(self, kind, *exception):
+    if self._writes:
+      with contextlib.suppress(Exception) if kind else storage.explained(self._workdir, "written"):
+        self._file.close()
+        self._events.close()
+      self._folder.__exit__(kind, *exception)
 
 
 def read(workdir: str) -> list[dict[str, float]]:
-  """The lines of `metrics.jsonl`, oldest first, but for one that was cut off by a kill or a full disk."""
-  path = epath.Path(workdir) / FILE
+  """The lines of `metrics.jsonl`, oldest first, but for one that was cut off by a kill or a full disk.
+
+  Raises:
+    Refused, Unavailable: it cannot be read. Where there is no such file there are no lines.
+  """
+  try:
+    text = storage.read_bytes(storage.join(storage.normalize(workdir), FILE)).decode(errors="replace")
+  except FileNotFoundError:
+    return []
   lines = []
-  for line in path.read_text().splitlines() if path.exists() else []:
+  for line in text.splitlines():
     with contextlib.suppress(ValueError):
       lines.append(json.loads(line))
   return lines
@@ -64,35 +106,15 @@ def mean(steps: list[dict[str, float]]) -> dict[str, float]:
 
 def places(workdir: str) -> list[str]:
   """Where a run's files lie, a line each."""
-  workdir = epath.Path(workdir)
-  files = {"checkpoints": "checkpoints", "curves": "curves.png", "metrics": FILE}
-  lines = [f"  {what:12} {workdir / name}" for what, name in files.items()]
+  workdir = storage.normalize(workdir)
+  files = {"checkpoints": "checkpoints", "curves": CURVES, "metrics": FILE}
+  lines = [f"  {what:12} {storage.join(workdir, name)}" for what, name in files.items()]
   return [*lines, f"  {'TensorBoard':12} tensorboard --logdir={workdir}"]
 
 
-def writer(workdir: str, start_step: int, process: tuple[int, int]) -> metric_writers.MetricWriter:
-  """Writes TensorBoard events and `metrics.jsonl`, on the first of (index, count) processes.
-
-  Lines beyond `start_step` are dropped from `metrics.jsonl` first: a run that
-  died after its last checkpoint has logged steps that will be done again.
-  (TensorBoard's files are append-only: it shows those steps twice.)
-  """
-  if process[0]:
-    return metric_writers.MultiWriter([])
-  path = epath.Path(workdir) / FILE
-  if path.exists():
-    kept = [line for line in read(workdir) if line["step"] <= start_step]
-    partial = path.with_suffix(".partial")
-    partial.write_text("".join(json.dumps(line) + "\n" for line in kept))
-    partial.replace(path)
-  return metric_writers.MultiWriter([metric_writers.SummaryWriter(str(workdir)), JsonLinesWriter(path)])
-
-
-def draw_curves(workdir: str, title: str) -> epath.Path:
-  """Draws loss, accuracy and learning rate against step from `metrics.jsonl` into `curves.png`."""
+def curves(lines: list[dict[str, float]], title: str) -> bytes:
+  """Loss, accuracy and learning rate against step, as a PNG file."""
   from matplotlib.figure import Figure  # no pyplot: no global state, no display
-
-  lines = read(workdir)
 
   def series(name):
     points = [(line["step"], line[name]) for line in lines if name in line]
@@ -104,20 +126,18 @@ def draw_curves(workdir: str, title: str) -> epath.Path:
     "top-1 accuracy": {"train, augmented": "train_accuracy", "test": "eval_top1"},
     "learning rate": {"": "learning_rate"},
   }
-  for axes, (label, curves) in zip(figure.subplots(1, len(panels)), panels.items()):
-    for name, key in curves.items():
+  for axes, (label, lines_of) in zip(figure.subplots(1, len(panels)), panels.items()):
+    for name, key in lines_of.items():
       axes.plot(*series(key), label=name, marker="o" if key.startswith("eval") else None, markersize=3)
     axes.set_xlabel("step")
     axes.set_ylabel(label)
     axes.grid(alpha=0.3)
-    if len(curves) > 1:
+    if len(lines_of) > 1:
       axes.legend()
   figure.suptitle(title)
-  path = epath.Path(workdir) / "curves.png"
-  partial = path.with_suffix(".partial")
-  with partial.open("wb") as f:
-    figure.savefig(f, format="png", dpi=110)
-  return partial.replace(path)
+  png = io.BytesIO()
+  figure.savefig(png, format="png", dpi=110)
+  return png.getvalue()
 
 
 class Progress:

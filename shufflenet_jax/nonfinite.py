@@ -1,14 +1,14 @@
 """Losses and gradients that are not finite: noticed, counted, and dumped where there are too many."""
 
 import collections
+import io
 import json
 
 import jax
 import numpy as np
-from etils import epath
 from jax.experimental import multihost_utils
 
-from shufflenet_jax import checkpoint
+from shufflenet_jax import saver, storage
 from shufflenet_jax.errors import UserError
 
 FOLDER = "nonfinite"  # in the work directory
@@ -61,7 +61,7 @@ class Guard:
       self._run.say(f"  skipped {what}; {skipped} of {limit} that may be")
 
 
-def dump(run, step: int, state, batch, ids: np.ndarray) -> epath.Path:
+def dump(run, step: int, state, batch, ids: np.ndarray) -> str:
   """Writes the state ahead of a step and the step's examples, each process its own; all processes have to take part.
 
   Args:
@@ -74,18 +74,19 @@ def dump(run, step: int, state, batch, ids: np.ndarray) -> epath.Path:
   Returns:
     The folder, a work directory with `examples.<process>.npz` beside.
   """
-  folder = run.workdir / FOLDER / str(step)
-  if run.process[0] == 0 and folder.exists():  # of an earlier try, with another config
-    folder.rmtree()
+  folder = storage.join(run.workdir, FOLDER, str(step))
+  if run.process[0] == 0:
+    storage.remove_folder(folder)  # of an earlier try, with another config
   if run.process[1] > 1:
     multihost_utils.sync_global_devices("dump")
-  with checkpoint.Saver(folder, keep=1) as saver:
-    saver.save(step - 1, state, run.config, run.train_split.class_names, None, run.group)
-  own = {k: np.concatenate([s.data for s in _in_order(v)]) for k, v in batch.items()}
-  with (folder / f"examples.{run.process[0]}.npz").open("wb") as f:
-    np.savez(f, id=ids, **own)
+  with saver.Saver(folder, keep=1) as saves:
+    saves.save(step - 1, state, run.config, run.train_split.class_names, None, run.group)
+  examples = io.BytesIO()
+  np.savez(examples, id=ids, **{k: np.concatenate([s.data for s in _in_order(v)]) for k, v in batch.items()})
+  storage.write_bytes(storage.join(folder, f"examples.{run.process[0]}.npz"), examples.getvalue())
   if run.process[0] == 0:
-    (folder / "step.json").write_text(json.dumps({"step": step, "processes": run.process[1]}) + "\n")
+    values = {"step": step, "processes": run.process[1]}
+    storage.write_text(storage.join(folder, "step.json"), json.dumps(values) + "\n")
   return folder
 
 

@@ -1,18 +1,17 @@
 """The newest checkpoint of a work directory that is whole, once what is not has been set aside."""
 
-import json
 from collections.abc import Callable
 
 import numpy as np
-import orbax.checkpoint as ocp
-from etils import epath
 
-from shufflenet_jax import checkpoint
+from shufflenet_jax import checkpoint, storage
 from shufflenet_jax.checkpoint import Checkpoint
 from shufflenet_jax.errors import UserError
 from shufflenet_jax.integrity import Damaged
 
 FOLDER = "damaged"  # in the work directory
+# Parts of names: of what a kill left of this version's saves, and of those of versions that left them to Orbax.
+_HALF_WRITTEN = (".partial", ".orbax-checkpoint-tmp")
 
 
 def newest_whole(workdir: str, say: Callable[[str], None] = print) -> tuple[Checkpoint, dict[str, np.ndarray]] | None:
@@ -22,20 +21,26 @@ def newest_whole(workdir: str, say: Callable[[str], None] = print) -> tuple[Chec
   none is deleted, and `say` is told of each.
 
   Raises:
-    UserError: there are checkpoints, and all are damaged; or one cannot be moved.
-    RunFailed: one cannot be read now, for want of leave, memory or a connection.
+    UserError: there are checkpoints, and all are damaged.
+    Refused, Unavailable: the work directory cannot be listed, or one of the checkpoints cannot be read or moved.
   """
-  workdir = epath.Path(workdir).absolute()
-  directory = workdir / "checkpoints"
-  for path in sorted(directory.iterdir()) if directory.is_dir() else []:
-    # In buckets nothing is renamed: what is being written has its final name from the first.
-    unfinished = path.name.isdigit() and not ocp.utils.is_checkpoint_finalized(path)
-    if unfinished or ocp.path.step.TMP_DIR_SUFFIX in path.name:
+  workdir = storage.normalize(workdir)
+  directory = storage.join(workdir, checkpoint.FOLDER)
+  for name in _names_in(directory):
+    if any(part in name for part in _HALF_WRITTEN):
+      path = storage.join(directory, name)
       say(f"{path} is half-written; it is set aside as {_set_aside(path, workdir)}")
   whole, damaged = None, 0
-  for path in checkpoint.steps_in(workdir):
+  for age, (step, path) in enumerate(checkpoint.steps_in(workdir)):
     try:
-      found = _described(path)
+      found = checkpoint.read(path)
+      if found is None and age == 0:  # in a bucket, nothing has another name while it is being written
+        say(f"{path} is half-written; it is set aside as {_set_aside(path, workdir)}")
+        continue
+      if found is None:
+        raise Damaged("its description is missing")
+      if found.step != step:
+        raise Damaged(f"it is of step {found.step}")
       # Of the older ones the description alone is looked at: they are read if they are needed.
       whole = whole or (found, _arrays(found))
     except Damaged as error:
@@ -43,10 +48,17 @@ def newest_whole(workdir: str, say: Callable[[str], None] = print) -> tuple[Chec
       say(f"checkpoint {path} is damaged ({error}); it is set aside as {_set_aside(path, workdir)}")
   if damaged and not whole:
     raise UserError(
-      f"none of the checkpoints in {directory} is whole; they are in {workdir / FOLDER}, where they may be mended."
-      " The same command would begin anew"
+      f"none of the checkpoints in {directory} is whole; they are in {storage.join(workdir, FOLDER)}, where they may be"
+      " repaired. The same command would begin anew"
     )
   return whole
+
+
+def _names_in(folder: str) -> list[str]:
+  try:
+    return [name for name, _ in storage.list_folder(folder)]
+  except FileNotFoundError:
+    return []
 
 
 def _arrays(found: Checkpoint) -> dict[str, np.ndarray]:
@@ -56,28 +68,10 @@ def _arrays(found: Checkpoint) -> dict[str, np.ndarray]:
   return arrays
 
 
-def _described(path: epath.Path) -> Checkpoint:
-  found = checkpoint.read(path)
-  if found is None:
-    raise Damaged("its description or its state is missing")
-  if found.step != int(path.name):
-    raise Damaged(f"it is of step {found.step}")
-  metrics = path / "metrics" / "metrics"
-  if metrics.parent.exists():  # which Orbax reads of all checkpoints, to know the best
-    try:
-      if json.dumps(json.loads(metrics.read_text())) != json.dumps(found.metrics):  # as text, where NaN equals NaN
-        raise ValueError("they are not those that were saved")
-    except (OSError, ValueError) as error:
-      raise Damaged(f"its metrics are damaged: {error}") from None
-  return found
-
-
-def _set_aside(path: epath.Path, workdir: epath.Path) -> epath.Path:
-  folder = workdir / FOLDER
-  try:
-    folder.mkdir(exist_ok=True)
-    taken = {p.name for p in folder.iterdir()}
-    number = next(i for i in range(len(taken) + 1) if f"{path.name}.{i}" not in taken)
-    return path.rename(folder / f"{path.name}.{number}")
-  except OSError as error:
-    raise UserError(f"{path} is damaged and cannot be moved to {folder}: {error.strerror or error}") from None
+def _set_aside(path: str, workdir: str) -> str:
+  folder = storage.join(workdir, FOLDER)
+  taken = _names_in(folder)
+  number = next(i for i in range(len(taken) + 1) if f"{storage.name(path)}.{i}" not in taken)
+  target = storage.join(folder, f"{storage.name(path)}.{number}")
+  storage.move_folder(path, target, marker=checkpoint.DESCRIPTION)
+  return target

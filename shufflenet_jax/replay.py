@@ -28,20 +28,22 @@ def replay(folder: str):
     UserError: `folder` is no whole dump.
   """
   import functools
+  import io
+  import zipfile
 
   import jax
   import numpy as np
-  from etils import epath
 
-  from shufflenet_jax import checkpoint, integrity, network, settings, train_step
+  from shufflenet_jax import checkpoint, integrity, network, settings, storage, train_step
 
-  folder = epath.Path(folder)
+  folder = storage.normalize(folder, "--dump=")
   found = checkpoint.find(folder, "--dump")
   try:
-    step = json.loads((folder / "step.json").read_text())
-    parts = [np.load(folder / f"examples.{i}.npz") for i in range(step["processes"])]
+    step = json.loads(storage.read_bytes(storage.join(folder, "step.json")))
+    files = [storage.join(folder, f"examples.{i}.npz") for i in range(step["processes"])]
+    parts = [np.load(io.BytesIO(storage.read_bytes(file))) for file in files]
     batch = {k: np.concatenate([part[k] for part in parts]) for k in parts[0]}
-  except (KeyError, OSError, ValueError) as error:
+  except (KeyError, OSError, ValueError, zipfile.BadZipFile) as error:
     raise UserError(f"--dump={folder} is not whole ({error}); give WORKDIR/nonfinite/STEP") from None
   variables = found.restore_variables()
   config = found.config

@@ -4,14 +4,12 @@ import contextlib
 import dataclasses
 import functools
 import itertools
-import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 import numpy as np
 import optax
-from etils import epath
 from jax.experimental import multihost_utils
 
 from shufflenet_jax import (
@@ -25,6 +23,7 @@ from shufflenet_jax import (
   optim,
   recovery,
   settings,
+  storage,
   train_step,
 )
 from shufflenet_jax.data import datasets, pipeline
@@ -38,7 +37,7 @@ class Run:
 
   Attributes:
     config: the whole config; with `init_from`, its network is the checkpoint's.
-    workdir: the work directory.
+    workdir: the work directory, as `storage.normalize` returns paths.
     say: prints, on the first process.
     process: (index, count).
     model, optimizer, schedule, mesh: see `train_step.train_step`.
@@ -48,10 +47,11 @@ class Run:
     state: a `TrainState` on the devices.
     start_step, last_step: steps done before, and when this run is over.
     evaluation_owed: whether the run was stopped when it should have evaluated.
+    lines: of `metrics.jsonl`, up to `start_step`.
   """
 
   config: Any
-  workdir: epath.Path
+  workdir: str
   say: Callable
   process: tuple[int, int]
   model: Any
@@ -67,18 +67,19 @@ class Run:
   start_step: int
   last_step: int
   evaluation_owed: bool
+  lines: list[dict[str, float]]
 
 
 def prepare(config, workdir: str, devices=None, stop_after_step: int | None = None) -> Run:
   """Looks at all there is, and makes or restores the state. Arguments and errors as `train.train`'s."""
-  workdir = epath.Path(workdir)
+  workdir = storage.normalize(workdir, "--workdir=")
   process = (jax.process_index(), jax.process_count())
   say = metrics.console(process)
-  if workdir.exists() and not workdir.is_dir():
+  if storage.is_file(workdir):
     raise UserError(f"--workdir={workdir} is a file; name a directory")
   settings.check(config, training=True)
   if steps := checkpoint.steps_in(workdir):
-    say(f"reading {steps[0]} ...")
+    say(f"reading {steps[0][1]} ...")
   resumed, arrays = _newest_whole(workdir, process, say) or (None, None)
   pretrained, set_aside = None, {}
   if config.init_from:
@@ -140,17 +141,17 @@ def prepare(config, workdir: str, devices=None, stop_after_step: int | None = No
         f"note: batch norm saw {resumed.group} images together and sees {group} now;"
         f" --config.batch_norm_group={resumed.group} keeps it as it was"
       )
+  # A run that died after its last checkpoint has logged steps that will be done again.
+  lines = [line for line in metrics.read(workdir) if line["step"] <= start_step]
   due = start_step % config.eval_every_steps == 0 or start_step == config.num_train_steps
-  owed = bool(resumed and due) and not any(
-    line["step"] == start_step and "eval_top1" in line for line in metrics.read(workdir)
-  )
+  owed = bool(resumed and due) and not any(line["step"] == start_step and "eval_top1" in line for line in lines)
   return Run(
     config, workdir, say, process, model, optimizer, schedule, data_mesh, micro_batches, group, train_split,
-    eval_split, batches, state, start_step, last_step, owed,
+    eval_split, batches, state, start_step, last_step, owed, lines,
   )  # fmt: skip
 
 
-def _newest_whole(workdir: epath.Path, process: tuple[int, int], say):
+def _newest_whole(workdir: str, process: tuple[int, int], say):
   """As `recovery.newest_whole`; the first process looks and sets aside, all read what it chose."""
   if process[1] == 1:
     return recovery.newest_whole(workdir, say)
@@ -158,7 +159,7 @@ def _newest_whole(workdir: epath.Path, process: tuple[int, int], say):
   step = int(multihost_utils.broadcast_one_to_all(np.int32(whole[0].step if whole else -1)))
   if process[0] == 0 or step < 0:
     return whole
-  path = workdir.absolute() / "checkpoints" / str(step)
+  path = storage.join(workdir, checkpoint.FOLDER, str(step))
   try:
     found = checkpoint.read(path)
     if found is None:
@@ -200,46 +201,24 @@ def open_workdir(run: Run) -> None:
   """
   if run.process[0] == 0:
     size = sum(x.nbytes for x in jax.tree.leaves(run.state))
-    probe = run.workdir / ".write_test"
     try:
-      run.workdir.mkdir(parents=True, exist_ok=True)
-      probe.write_bytes(b"x" * size)
-      probe.unlink()
-    except Exception as error:  # OSError here; what a bucket's client raises there
-      with contextlib.suppress(Exception):
-        probe.unlink(missing_ok=True)
-      reason = getattr(error, "strerror", None) or checkpoint.short(error)
-      absent = isinstance(error, FileNotFoundError | NotADirectoryError) or "NotFound" in type(error).__name__
-      kind = UserError if absent or checkpoint.needs_a_hand(error) else RunFailed
-      raise kind(f"--workdir={run.workdir} cannot take a checkpoint of {size / 1e6:.1f} MB: {reason}") from None
+      storage.check_writable(run.workdir, size)
+    except UserError as error:
+      raise type(error)(f"--workdir={run.workdir} cannot take a checkpoint of {size / 1e6:.1f} MB: {error}") from None
+    if run.start_step < run.last_step:
+      checkpoint.write_config(run.workdir, run.config)
   if run.process[1] > 1:
     multihost_utils.sync_global_devices("open_workdir")
-    if not run.workdir.is_dir():
+    if not storage.is_folder(run.workdir):
       raise UserError(f"process {run.process[0]} does not see --workdir={run.workdir}; all hosts must share it")
 
 
-@contextlib.contextmanager
-def storage_trouble(run: Run):
-  """What writing logs and curves raises, on a full disk for instance, as one line; checkpoints tell of themselves."""
-  import tensorflow as tf
-
-  try:
-    yield
-  except BrokenPipeError:  # of the console
-    raise
-  except (OSError, tf.errors.OpError) as error:
-    kind = UserError if checkpoint.needs_a_hand(error) else RunFailed
-    raise kind(
-      f"--workdir={run.workdir} cannot be written to any more ({checkpoint.short(error)}); mend that and run again:"
-      " it goes on from the newest checkpoint"
-    ) from error
-
-
-class Lock(contextlib.AbstractContextManager):
-  """Keeps a second run of this machine out of a local work directory; it goes with the process."""
+class Lock(contextlib.ExitStack):
+  """Keeps a second run of this machine out of a local work directory, for as long as the process lives."""
 
   def __init__(self, workdir: str):
-    self._workdir, self._descriptor = epath.Path(workdir), None
+    super().__init__()
+    self._workdir, self._taken = storage.normalize(workdir, "--workdir="), False
 
   def take(self) -> None:
     """Takes it, unless there is no directory yet; may be called again when there is.
@@ -247,18 +226,10 @@ class Lock(contextlib.AbstractContextManager):
     Raises:
       UserError: another process has it.
     """
-    import fcntl
-
-    if self._descriptor or jax.process_index() or "://" in str(self._workdir) or not self._workdir.is_dir():
+    if self._taken or jax.process_index() or not storage.is_folder(self._workdir):
       return
-    self._descriptor = os.open(self._workdir, os.O_RDONLY)
     try:
-      fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+      self.enter_context(storage.locked(self._workdir))
+    except storage.Refused:
       raise UserError(f"another process is training in --workdir={self._workdir}; choose another, or end it") from None
-    except OSError:
-      pass  # a file system without locks
-
-  def __exit__(self, *exception):
-    if self._descriptor:
-      os.close(self._descriptor)
+    self._taken = True

@@ -44,7 +44,6 @@ def train(config, workdir: str, devices=None, stop_after_step: int | None = None
   import jax
 
   from shufflenet_jax import (
-    checkpoint,
     evaluate,
     feed,
     hosts,
@@ -52,6 +51,7 @@ def train(config, workdir: str, devices=None, stop_after_step: int | None = None
     metrics,
     network,
     nonfinite,
+    saver,
     settings,
     start,
     train_step,
@@ -65,12 +65,9 @@ def train(config, workdir: str, devices=None, stop_after_step: int | None = None
     say, state, evaluated = run.say, run.state, None
     start.open_workdir(run)
     lock.take()
-    stack.enter_context(start.storage_trouble(run))
     stop = stack.enter_context(hosts.StopRequest())  # to the end, so that no save is cut off
-    saver = stack.enter_context(checkpoint.Saver(run.workdir, config.keep_checkpoints))
+    saves = stack.enter_context(saver.Saver(run.workdir, config.keep_checkpoints))
     if run.start_step < run.last_step:
-      if run.process[0] == 0:
-        checkpoint.write_config(run.workdir, config)
       say("compiling the training step ...")
     eval_fn = train_step.compile_eval_step(run.mesh, model=run.model, **settings.picture_scaling(config))
     step_fn = train_step.compile_train_step(
@@ -82,7 +79,8 @@ def train(config, workdir: str, devices=None, stop_after_step: int | None = None
     )
 
     def save(step, figures):
-      saver.save(step, state, config, run.train_split.class_names, figures, run.group)
+      logs.sync_soon()
+      saves.save(step, state, config, run.train_split.class_names, figures, run.group)
 
     def save_at_error(step):
       # Of several processes, the others would have to take part; they only see this one end.
@@ -93,18 +91,16 @@ def train(config, workdir: str, devices=None, stop_after_step: int | None = None
       ids = batch.pop("id")
       return mesh.split_batch(batch, run.mesh), ids
 
-    writer = metrics.writer(run.workdir, run.start_step, run.process)
-    stack.callback(writer.close)
+    logs = stack.enter_context(metrics.Logs(run.workdir, run.lines, run.process))
     batches = stack.enter_context(feed.Feed(run.batches, to_devices))
     progress = metrics.Progress(run.start_step, config.num_train_steps, config.batch_size, batches)
 
     def evaluate_at(step):
       figures = evaluate.run(eval_fn, state, run.eval_split, config, run.mesh)
       say(f"  evaluation at step {step}: {evaluate.describe(figures)}")
-      writer.write_scalars(step, {f"eval_{k}": figures[k] for k in ("loss", "top1", "top5")})
-      writer.flush()
-      if run.process[0] == 0:
-        metrics.draw_curves(run.workdir, f"{network.describe(config.model)} on {config.data.name}")
+      logs.write(step, {f"eval_{k}": figures[k] for k in ("loss", "top1", "top5")})
+      logs.draw_curves(f"{network.describe(config.model)} on {config.data.name}")
+      logs.sync_soon()
       progress.restart(step)
       return figures
 
@@ -129,15 +125,15 @@ def train(config, workdir: str, devices=None, stop_after_step: int | None = None
       evaluation_due = step % config.eval_every_steps == 0 or at_end
       logging = step % config.log_every_steps == 0 or at_end or stopping
       saving = step % config.checkpoint_every_steps == 0 or evaluation_due or stopping
+      saves.check()
       if logging or saving:
         guard.check(state)
-        saver.check()
       if logging:
         means = metrics.mean(jax.device_get(pending))
         pending = []
         line, speed = progress.line(step, means)
         say(line)
-        writer.write_scalars(step, means | speed | {"save_seconds": saver.blocked_seconds})
+        logs.write(step, means | speed | {"save_seconds": saves.blocked_seconds})
       if stopping:  # there is no time for an evaluation; if one is due, the next start makes it
         save(step, None)
         stopped_at = step
@@ -150,8 +146,8 @@ def train(config, workdir: str, devices=None, stop_after_step: int | None = None
           raise
       if saving:
         save(step, evaluated if evaluation_due else None)
-  if saver.saves:
-    say(f"saving checkpoints kept the training waiting for {saver.blocked_seconds:.2f} s ({saver.saves} times)")
+  if saves.saves:
+    say(f"saving checkpoints kept the training waiting for {saves.blocked_seconds:.2f} s ({saves.saves} times)")
   if stopped_at:
     raise Preempted(
       f"stopped at step {stopped_at} of {config.num_train_steps}, which is saved; the same command goes on"

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from configs import imagenet, quickstart
-from shufflenet_jax import checkpoint, cli, mesh, network, optim, predict, recipes, train_step
+from shufflenet_jax import checkpoint, cli, mesh, network, optim, predict, recipes, saver, train_step
 from shufflenet_jax import settings as config_settings
 from shufflenet_jax.errors import UserError
 
@@ -73,7 +73,7 @@ def workdir(tmp_path_factory):
   state = train_step.init_state(model, optimizer, 32, 0)
   folder = tmp_path_factory.mktemp("bad_input") / "w"
   variables = {"params": state.params, "batch_stats": state.batch_stats}
-  checkpoint.write_variables(folder, variables, config, list("0123456789"))
+  saver.write_variables(folder, variables, config, list("0123456789"))
   return folder
 
 

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from shufflenet_jax import checkpoint, evaluate
+from shufflenet_jax import checkpoint, evaluate, saver
 from shufflenet_jax.errors import UserError
 from shufflenet_jax.train import train
 
@@ -48,9 +48,9 @@ def test_newest_and_best_checkpoints_stay(config, tmp_path):
   config.keep_checkpoints = 2
   saved = ((1, 0.2), (2, 0.9), (3, 0.5), (4, None), (5, 0.4), (6, None))
   for part in (saved[:4], saved[4:]):  # stopped and resumed between
-    with checkpoint.Saver(str(tmp_path), config.keep_checkpoints) as saver:
+    with saver.Saver(str(tmp_path), config.keep_checkpoints) as saves:
       for step, top1 in part:
-        saver.save(step, {"params": {"w": np.ones(2)}}, config, ["a"], None if top1 is None else {"top1": top1})
+        saves.save(step, {"params": {"w": np.ones(2)}}, config, ["a"], None if top1 is None else {"top1": top1})
   assert sorted(int(p.name) for p in (tmp_path / "checkpoints").iterdir()) == [2, 5, 6]
 
 

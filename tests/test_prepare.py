@@ -120,9 +120,12 @@ def test_a_dataset_of_somebody_else_is_left_alone(options):
 
 
 def test_two_runs_at_a_time_are_kept_apart(options):
-  lock = Path(options.to, "flowers/1.0.0.incomplete/done/lock")
-  put(lock, b"")
-  with open(lock) as held:
+  work = Path(options.to, "flowers/1.0.0.incomplete")
+  work.mkdir(parents=True)
+  held = os.open(work, os.O_RDONLY)
+  try:
     fcntl.flock(held, fcntl.LOCK_EX)
-    with pytest.raises(UserError, match="another run is writing .*1.0.0.incomplete; wait for it"):
+    with pytest.raises(UserError, match="another process is writing to .*1.0.0.incomplete; wait for it"):
       prepare(options)
+  finally:
+    os.close(held)

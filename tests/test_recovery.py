@@ -4,12 +4,14 @@ import json
 import os
 import random
 import shutil
+import subprocess
+import sys
 
 import jax
 import numpy as np
 import pytest
 
-from shufflenet_jax import checkpoint, integrity, recovery
+from shufflenet_jax import checkpoint, integrity, orbax_files, recovery, saver
 from shufflenet_jax.errors import RunFailed, UserError
 from shufflenet_jax.train import train
 
@@ -34,9 +36,9 @@ def two_checkpoints(tmp_path_factory):
   from configs import quickstart
 
   workdir = tmp_path_factory.mktemp("workdir")
-  with checkpoint.Saver(workdir, keep=3) as saver:
+  with saver.Saver(workdir, keep=3) as saves:
     for step in (1, 2):
-      saver.save(step, state(step), quickstart.get_config(), ["a", "b"], {"top1": 0.5}, group=8)
+      saves.save(step, state(step), quickstart.get_config(), ["a", "b"], {"top1": 0.5}, group=8)
   return workdir
 
 
@@ -80,8 +82,8 @@ def test_no_damage_to_any_file_gives_wrong_values(two_checkpoints, tmp_path, dam
       jax.tree.map(np.testing.assert_array_equal, arrays, expected[found.step])
       aside = [p.name for p in (workdir / "damaged").glob("*")]
       assert (found.step, aside, len(said)) in ((2, [], 0), (1, ["2.0"], 1)), (name, said)
-      with checkpoint.Saver(workdir, keep=3) as saver:  # which looks at every step there is
-        saver.save(3, state(3), found.config, found.class_names, {"top1": 0.6})
+      with saver.Saver(workdir, keep=3) as saves:  # which looks at every step there is
+        saves.save(3, state(3), found.config, found.class_names, {"top1": 0.6})
       if found.step == 1:
         assert str(workdir / "checkpoints/2") in said[0]
         fell_back.add(str(name))
@@ -91,7 +93,7 @@ def test_no_damage_to_any_file_gives_wrong_values(two_checkpoints, tmp_path, dam
 
 
 def test_values_that_were_not_saved_are_damage(two_checkpoints):
-  found = checkpoint.read(checkpoint.steps_in(two_checkpoints)[0])
+  found = checkpoint.read(checkpoint.steps_in(two_checkpoints)[0][1])
   arrays = found.read_arrays()
   arrays["params/stem/bias"][3] = np.float32(1e-30)
   with pytest.raises(integrity.Damaged, match="their digest differs"):
@@ -103,9 +105,9 @@ def test_values_that_are_not_finite_are_damage(tmp_path):
 
   bad = state(2)
   bad["params"]["stem"]["bias"][0] = np.nan
-  with checkpoint.Saver(tmp_path, keep=3) as saver:
-    saver.save(1, state(1), quickstart.get_config(), ["a"], None)
-    saver.save(2, bad, quickstart.get_config(), ["a"], None)
+  with saver.Saver(tmp_path, keep=3) as saves:
+    saves.save(1, state(1), quickstart.get_config(), ["a"], None)
+    saves.save(2, bad, quickstart.get_config(), ["a"], None)
   said = []
   found, _ = recovery.newest_whole(tmp_path, said.append)
   assert found.step == 1
@@ -139,7 +141,7 @@ def test_training_goes_on_from_the_one_before(run, config, tmp_path, capsys):
 
 
 def test_a_state_of_another_layout_is_refused_by_name(two_checkpoints):
-  found = checkpoint.read(checkpoint.steps_in(two_checkpoints)[0])
+  found = checkpoint.read(checkpoint.steps_in(two_checkpoints)[0][1])
   arrays = found.read_arrays()
   other = state(2)
   other["params"]["stem"]["bias"] = np.zeros(31, np.float32)
@@ -153,9 +155,8 @@ def test_torn_lines_of_metrics_are_dropped(tmp_path):
 
   lines = [json.dumps({"step": s, "train_loss": 1.0}) for s in (1, 2, 3)]
   (tmp_path / metrics.FILE).write_text("\n".join(lines)[:-9])
-  writer = metrics.writer(tmp_path, 2, (0, 1))
-  writer.write_scalars(3, {"train_loss": 2.0})
-  writer.close()
+  with metrics.Logs(str(tmp_path), metrics.read(tmp_path), (0, 1)) as logs:
+    logs.write(3, {"train_loss": 2.0})
   assert [line["train_loss"] for line in metrics.read(tmp_path)] == [1.0, 1.0, 2.0]
   assert len((tmp_path / metrics.FILE).read_text().splitlines()) == 3
 
@@ -187,16 +188,41 @@ def test_training_does_not_begin_anew_where_all_checkpoints_are_damaged(two_chec
   assert len(said) == 2
 
 
-def test_what_cannot_be_read_now_is_no_damage(two_checkpoints, tmp_path, monkeypatch):
-  """A bucket that does not answer: nothing is set aside."""
+@pytest.mark.skipif(not os.path.exists("/usr/bin/setpriv"), reason="needs setpriv (util-linux)")
+@pytest.mark.skipif(os.getuid() != 0, reason="needs root, to become a user who may not read")
+@pytest.mark.parametrize("part", ["description/metadata", "state/_METADATA", "state", "."])
+def test_what_may_not_be_read_is_no_damage(two_checkpoints, tmp_path, part):
+  """One line that names the file, status 2, and nothing is set aside. (A bucket's refusals: tests/bucket.)"""
+  tmp_path.chmod(0o755)
+  for folder in tmp_path.parents:
+    if folder.stat().st_uid == 0 and folder != folder.parent and os.access(folder, os.W_OK) and "pytest" in str(folder):
+      folder.chmod(0o755)
+  workdir = tmp_path / "w"
+  shutil.copytree(two_checkpoints, workdir)
+  hidden = workdir / "checkpoints/2" / part
+  hidden.chmod(0o000)
+  code = (
+    "import sys; sys.path.insert(0, '.'); from shufflenet_jax import recovery, errors\n"
+    f"try: recovery.newest_whole({str(workdir)!r})\n"
+    "except errors.UserError as error: print(error); sys.exit(error.status)"
+  )
+  as_nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--bounding-set=-all"]
+  environment = os.environ | {"JAX_PLATFORMS": "cpu", "HOME": "/tmp"}
+  ended = subprocess.run([*as_nobody, sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+  hidden.chmod(0o755)
+  assert (ended.returncode, "cannot be" in ended.stdout and "Permission denied" in ended.stdout) == (2, True), ended
+  assert not (workdir / "damaged").exists()
+
+
+def test_what_orbax_cannot_restore_for_want_of_memory_is_no_damage(two_checkpoints, tmp_path, monkeypatch):
   workdir = tmp_path / "w"
   shutil.copytree(two_checkpoints, workdir)
 
-  def unavailable(*_, **__):
-    raise ValueError("UNAVAILABLE: 503")
+  def too_large(*_, **__):
+    raise MemoryError
 
-  monkeypatch.setattr(checkpoint.ocp.StandardCheckpointHandler, "restore", unavailable)
-  with pytest.raises(RunFailed, match="cannot be read now"):
+  monkeypatch.setattr(orbax_files, "read_state", too_large)
+  with pytest.raises(RunFailed, match="cannot be read now .out of memory"):
     recovery.newest_whole(workdir, print)
   assert not (workdir / "damaged").exists()
 
@@ -204,27 +230,29 @@ def test_what_cannot_be_read_now_is_no_damage(two_checkpoints, tmp_path, monkeyp
 def test_a_state_of_another_step_is_damage(tmp_path):
   from configs import quickstart
 
-  with checkpoint.Saver(tmp_path, keep=3) as saver:
+  with saver.Saver(tmp_path, keep=3) as saves:
     for step in (1, 2):
-      saver.save(step, state(1), quickstart.get_config(), ["a"], None)
+      saves.save(step, state(1), quickstart.get_config(), ["a"], None)
   said = []
   assert recovery.newest_whole(tmp_path, said.append)[0].step == 1
   assert "its state is of step 1" in said[0]
 
 
-@pytest.mark.parametrize("part", ["state", "description"])
-def test_no_earlier_checkpoint_is_evaluated_in_silence(two_checkpoints, tmp_path, part):
+def test_no_earlier_checkpoint_is_evaluated_in_silence(two_checkpoints, tmp_path, capsys):
   workdir = tmp_path / "w"
   shutil.copytree(two_checkpoints, workdir)
-  shutil.rmtree(workdir / "checkpoints/2" / part)
+  shutil.rmtree(workdir / "checkpoints/2/state")
   with pytest.raises(UserError, match="checkpoints/2 cannot be read .*; move it away to use an earlier one"):
-    checkpoint.find(str(workdir))
+    checkpoint.find(str(workdir)).restore_variables()
+  shutil.rmtree(workdir / "checkpoints/2/description")
+  assert checkpoint.find(str(workdir)).step == 1
+  assert f"{workdir}/checkpoints/2 is half-written" in capsys.readouterr().err
 
 
 def test_a_save_that_is_not_taken_is_an_error(tmp_path):
   from configs import quickstart
 
-  with pytest.raises(RunFailed, match="there is one of that step or a later one already"):  # noqa: SIM117
-    with checkpoint.Saver(tmp_path, keep=3) as saver:
+  with pytest.raises(RunFailed, match="there is one of step 1 already"):  # noqa: SIM117
+    with saver.Saver(tmp_path, keep=3) as saves:
       for _ in range(2):
-        saver.save(1, state(1), quickstart.get_config(), ["a"], None)
+        saves.save(1, state(1), quickstart.get_config(), ["a"], None)

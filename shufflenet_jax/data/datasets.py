@@ -10,7 +10,8 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from shufflenet_jax.data import record_index
+from shufflenet_jax import storage
+from shufflenet_jax.data import digits, record_index
 from shufflenet_jax.errors import UserError
 
 FOLDER = "folder"  # the config's data.name for pictures in class folders
@@ -18,7 +19,7 @@ FOLDER = "folder"  # the config's data.name for pictures in class folders
 # Below this many chunks a shuffle of chunks is none: files are then cut at byte offsets. Beginning a chunk takes about
 # a millisecond, so each has some records.
 _FEW_CHUNKS, _LEAST_RECORDS = 1024, 32
-_READ_AHEAD_BYTES = {False: 256 << 10, True: 8 << 20}  # by whether the file is remote
+_READ_AHEAD_BYTES = {True: 256 << 10, False: 8 << 20}  # by whether reading here and there is cheap
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,13 +119,15 @@ def _open_tfds(name: str, data_dir: str, split: str, num_classes: int, class_nam
         f"dataset {name!r} has other classes than the checkpoint: its class {number} is {here!r}, the checkpoint's"
         f" {there!r}; folders of pictures are matched by name (--data=FOLDER)"
       )
-  missing = {os.path.basename(i.filename) for i in instructions} - set(tf.io.gfile.listdir(str(builder.data_path)))
+  sizes_there = dict(storage.walk(str(builder.data_path)))
+  missing = {os.path.basename(i.filename) for i in instructions} - set(sizes_there)
   if missing:
     raise UserError(f"{builder.data_path} lacks {len(missing)} of its files, {min(missing)} first; prepare {name} anew")
-  is_remote = "://" in str(builder.data_path)
+  seekable = storage.seeks_cheaply(str(builder.data_path))
   try:
-    paths, offsets, skips, sizes = _chunks(instructions, num_examples, is_remote)
-  except (ValueError, OSError) as error:
+    with storage.explained(str(builder.data_path)):
+      paths, offsets, skips, sizes = _chunks(instructions, num_examples, seekable)
+  except ValueError as error:
     raise UserError(f"{name} {split} cannot be read: {error}; prepare it anew") from None
   first_ids = np.cumsum(sizes) - sizes
   skip_decoding = {image_key: tfds.decode.SkipDecoding()}
@@ -133,7 +136,7 @@ def _open_tfds(name: str, data_dir: str, split: str, num_classes: int, class_nam
     @tf.autograph.experimental.do_not_convert
     def read_chunk(path, offset, skip, take, first_id):
       records = tf.raw_ops.TFRecordDatasetV2(  # the public one cannot begin at an offset
-        filenames=[path], compression_type="", buffer_size=_READ_AHEAD_BYTES[is_remote], byte_offsets=[offset]
+        filenames=[path], compression_type="", buffer_size=_READ_AHEAD_BYTES[seekable], byte_offsets=[offset]
       )
       records = tf.data.experimental.from_variant(records, tf.TensorSpec((), tf.string))
       return records.skip(skip).take(take).enumerate(first_id)
@@ -168,14 +171,14 @@ def _open_tfds(name: str, data_dir: str, split: str, num_classes: int, class_nam
     (*label.names, *map(str, range(len(label.names), num_classes))),
     len(label.names),
     sizes,
-    max(1, tf.io.gfile.stat(instructions[0].filename).length // instructions[0].examples_in_shard),
+    max(1, sizes_there[os.path.basename(instructions[0].filename)] // instructions[0].examples_in_shard),
     read,
     parse,
     explain,
   )
 
 
-def _chunks(instructions, num_examples: int, is_remote: bool):
+def _chunks(instructions, num_examples: int, seekable: bool):
   """(paths, byte offsets, records to pass over after it, examples) of chunks of the files; arrays (chunks,).
 
   A chunk is a file's part. Where there are few and reading here and there is
@@ -184,7 +187,7 @@ def _chunks(instructions, num_examples: int, is_remote: bool):
   of a file, and gives the same examples every epoch.
   """
   stride = max(_LEAST_RECORDS, num_examples // _FEW_CHUNKS)
-  if is_remote or len(instructions) >= _FEW_CHUNKS:
+  if not seekable or len(instructions) >= _FEW_CHUNKS:
     rows = [(i.filename, 0, i.skip, i.take) for i in instructions]
   else:
     rows = []
@@ -208,30 +211,18 @@ def _sizes(builder) -> str:
 
 
 def _find_builder(name: str, data_dir: str | None):
-  if name == "digits":
-    from shufflenet_jax.data.digits import Digits
-
-    tfds.disable_progress_bar()  # it takes half a second
-    try:
-      builder = Digits(data_dir=data_dir)
-      try:
-        builder.download_and_prepare()
-      except (OSError, tf.errors.OpError):
-        builder = Digits(data_dir=data_dir)
-        if not builder.is_prepared():  # by another process of the run, at the same time
-          raise
-    except (OSError, tf.errors.OpError) as error:
-      raise UserError(f"--config.data.data_dir={data_dir}: digits cannot be prepared there: {error}") from None
-    return builder
+  where = storage.normalize(data_dir or tfds.core.constants.DATA_DIR, "--config.data.data_dir=")
+  bare = name.split("/")[0].split(":")[0]
+  if bare == "digits":
+    digits.prepare(where)
   try:
-    # From the files alone: the builder's code would ask the network about a dataset that isn't there.
-    return tfds.core.read_only_builder.builder_from_files(name, data_dir=data_dir)
-  except tf.errors.OpError as error:
-    raise UserError(f"--config.data.data_dir={data_dir} cannot be read: {plain(error)}") from None
-  except (tfds.core.registered.DatasetNotFoundError, OSError, ValueError):
-    where = data_dir or tfds.core.constants.DATA_DIR
+    # Ask here: TFDS takes a folder that it may not read for none.
+    storage.list_folder(storage.join(where, bare))
+    with storage.explained(where), storage.waiting(where):
+      # From the files alone: the builder's code would ask the network about a dataset that isn't there.
+      return tfds.core.read_only_builder.builder_from_files(name, data_dir=where)
+  except (FileNotFoundError, tfds.core.registered.DatasetNotFoundError, ValueError):
     known = tfds.list_builders(with_community_datasets=False)
-    bare = name.split("/")[0].split(":")[0]
     if bare == "imagenet2012":
       remedy = (
         "prepare it with: python -m shufflenet_jax.data.prepare --name=imagenet2012 --train=ILSVRC2012_img_train.tar"

@@ -18,12 +18,12 @@ if __name__ == "__main__":
 def export(config, count: int, to: str) -> list[str]:
   """Writes the first `count` evaluation examples, undistorted, as PNG; returns their paths."""
   import tensorflow as tf
-  from etils import epath
 
+  from shufflenet_jax import storage
   from shufflenet_jax.data import datasets, pipeline
 
   split = datasets.open_split(config.data, config.data.eval_split, config.model.num_classes)
-  paths = []
+  folder, paths = storage.normalize(to, "--to="), []
   examples = pipeline.raw_examples(split).take(count).as_numpy_iterator()
   while True:
     try:
@@ -32,10 +32,9 @@ def export(config, count: int, to: str) -> list[str]:
       break
     except tf.errors.OpError:
       raise UserError(split.explain(len(paths))) from None
-    path = epath.Path(to) / split.class_names[label] / f"{example_id:05d}.png"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(tf.io.encode_png(image).numpy())
-    paths.append(str(path))
+    path = storage.join(folder, split.class_names[label], f"{example_id:05d}.png")
+    storage.write_bytes(path, tf.io.encode_png(image).numpy())
+    paths.append(path)
   return paths
 
 

@@ -16,8 +16,8 @@ the paper's pipelines, unless --upright. Pictures are read in random order: tars
 import dataclasses
 import os
 import re
-import shutil
 import sys
+import tempfile
 import time
 import warnings
 from collections import Counter
@@ -28,6 +28,7 @@ from shufflenet_jax import cli
 from shufflenet_jax.errors import UserError
 
 QUALITY = 90
+MARKER = "dataset_info.json"  # without which a folder is no dataset to TFDS
 
 if __name__ == "__main__":
   flags.DEFINE_string("name", None, "Name of the dataset: a-z, 0-9 and _.")
@@ -85,10 +86,10 @@ def prepare(options: Options) -> str:
     UserError: a source, a class, a picture or an option that won't do, or no room. What is complete stays.
   """
   _check_options(options)
-  import tensorflow as tf
   import tensorflow_datasets as tfds
 
-  from shufflenet_jax.data import datasets, imagenet, shards
+  from shufflenet_jax import storage
+  from shufflenet_jax.data import imagenet, shards
 
   version = "1.0.0"
   if options.name == "imagenet2012":
@@ -97,8 +98,11 @@ def prepare(options: Options) -> str:
   elif options.name in (*tfds.list_builders(with_community_datasets=False), "digits"):
     # TFDS would look for its own dataset's configs there.
     raise UserError(f"--name={options.name} is the name of a known dataset; choose another")
-  final = os.path.join(os.path.expanduser(options.to), options.name, version)
-  if os.path.exists(final) and not os.path.exists(shards.plan_path(final)):
+  final = storage.join(storage.normalize(options.to, "--to="), options.name, version)
+  complete = storage.is_file(storage.join(final, MARKER))
+  work = f"{final}.incomplete"  # no version to TFDS
+  foreign = storage.is_folder(final) and not storage.is_file(storage.join(final, shards.PLAN))
+  if foreign and not storage.is_folder(work):  # which is there while a move in a bucket is not finished
     raise UserError(f"{final} is there and not made by this command; choose another --name or --to, or remove it")
 
   progress = _Progress()
@@ -113,7 +117,7 @@ def prepare(options: Options) -> str:
     class_names = _common_classes(*splits.values())
   dealt = {split: shards.deal(options.name, split, source.pictures, options.shards) for split, source in splits.items()}
   plan = _plan(options, version, splits, dealt)
-  if os.path.exists(final):
+  if complete:
     shards.check_same_plan(plan, final)
     print(f"{final} is complete and made of the same: nothing to do")
     return final
@@ -134,9 +138,9 @@ def prepare(options: Options) -> str:
     # As features.serialize_example, but that orders a record's fields by chance, anew in each process.
     return serializer.get_tf_example(features.encode_example(example)).SerializeToString(deterministic=True)
 
-  work = f"{final}.incomplete"  # no version to TFDS
   try:
-    with shards.locked(work):
+    storage.make_folder(work)
+    with storage.locked(work):
       shards.check_same_plan(plan, work)
       _check_room(options, splits, work)
       written = iter(shards.write(work, [s for split in dealt.values() for s in split], to_record, progress.show))
@@ -144,27 +148,33 @@ def prepare(options: Options) -> str:
       written = {split: [next(written) for _ in dealt[split]] for split in splits}
       bad = sorted(line for split in splits for shard in written[split] for line in shard.bad)
       _judge_bad(bad, options, work)
-      tfds.folder_dataset.write_metadata(
-        data_dir=work,
-        version=version,
-        features=features,
-        split_infos=[
-          tfds.core.SplitInfo(split, [w.pictures for w in of_split], sum(w.record_bytes for w in of_split))
-          for split, of_split in written.items()
-        ],
-        description=_description(options, len(class_names), len(bad)),
-        supervised_keys=("image", "label"),
-        homepage="https://image-net.org/" if of_imagenet else "",
-        check_data=False,  # it would read one example; every shard was closed without an error
-      )
-      os.rename(work, final)
+      with tempfile.TemporaryDirectory() as folder:
+        shard_names = {shard.file_name for split in dealt.values() for shard in split}
+        for name in shard_names:  # which TFDS looks for, and does not read
+          storage.write_bytes(storage.join(folder, name), b"")
+        tfds.folder_dataset.write_metadata(
+          data_dir=folder,
+          version=version,
+          features=features,
+          split_infos=[
+            tfds.core.SplitInfo(split, [w.pictures for w in of_split], sum(w.record_bytes for w in of_split))
+            for split, of_split in written.items()
+          ],
+          description=_description(options, len(class_names), len(bad)),
+          supervised_keys=("image", "label"),
+          homepage="https://image-net.org/" if of_imagenet else "",
+          check_data=False,  # it would read one example; every shard was closed without an error
+        )
+        for name, _ in storage.walk(folder):
+          if name not in shard_names:
+            storage.write_bytes(storage.join(work, name), storage.read_bytes(storage.join(folder, name)))
+      storage.move_folder(work, final, marker=MARKER)
       shards.forget(final)
-  except (OSError, tf.errors.OpError) as error:
-    is_tensorflow = isinstance(error, tf.errors.OpError)
-    words = datasets.plain(error) if is_tensorflow else f"{error.filename or work}: {error.strerror}"
-    raise UserError(
-      f"--to={options.to} cannot be written: {words}; whole shards are kept, and with room and permission the same"
-      " command goes on"
+  except UserError as error:
+    if not isinstance(error, storage.Refused | storage.Unavailable):
+      raise
+    raise type(error)(
+      f"--to={options.to}: {error}; whole shards are kept, and with room and permission the same command continues"
     ) from None
   _report(options, final, splits, written, len(class_names))
   return final
@@ -176,8 +186,6 @@ def _check_options(options: Options) -> None:
   for flag in ("quality", "upright"):
     if getattr(options, flag) and not options.short_side:
       raise UserError(f"--{flag} needs --short_side: without it pictures are stored as they are")
-  if "://" in options.to:
-    raise UserError(f"--to={options.to} is no local folder; give one, and then: gsutil -m cp -r DIR {options.to}")
 
 
 def _open_sources(options: Options, progress: _Progress) -> dict:
@@ -246,14 +254,16 @@ def _treat(options: Options, encoded: bytes) -> bytes:
 
 
 def _check_room(options: Options, splits: dict, work: str) -> None:
-  """Before hours of writing, where the size is known beforehand."""
-  there = sum(entry.stat().st_size for entry in os.scandir(work))
+  """Before hours of writing, where the size is known beforehand and the room is limited."""
+  from shufflenet_jax import storage
+
+  there = sum(size for _, size in storage.walk(work))
   needed = sum(p.size + 200 for source in splits.values() for p in source.pictures) - there  # 200: label and name
-  free = shutil.disk_usage(work).free
+  free = storage.free_bytes(work)
   if not options.short_side and needed > free:
     raise UserError(
       f"--to={options.to} has {free / 1e9:,.1f} GB of room, {needed / 1e9:,.1f} GB are needed; make room, and the same"
-      " command goes on"
+      " command continues"
     )
 
 
@@ -261,10 +271,12 @@ def _judge_bad(bad: list[str], options: Options, work: str) -> None:
   """Lists the pictures that could not be decoded; more than --skip_bad of them are an error."""
   if not bad:
     return
-  with open(os.path.join(work, "skipped.txt"), "w", errors="surrogateescape") as file:
-    file.writelines(f"{line}\n" for line in bad)
+  from shufflenet_jax import storage
+
+  listing = storage.join(work, "skipped.txt")
+  storage.write_bytes(listing, os.fsencode("".join(f"{line}\n" for line in bad)))
   if len(bad) > options.skip_bad:
-    more = f" and {len(bad) - 5:,} more, all in {file.name}" if len(bad) > 5 else ""
+    more = f" and {len(bad) - 5:,} more, all in {listing}" if len(bad) > 5 else ""
     raise UserError(
       f"{len(bad):,} pictures cannot be decoded: {'; '.join(bad[:5])}{more}; --skip_bad={len(bad)} leaves them out"
       f" without doing the rest again; to mend them instead, remove {work} after it"

@@ -1,8 +1,6 @@
 """Writes records into shards, each whole or absent, and goes on where a run before was stopped."""
 
-import contextlib
 import dataclasses
-import fcntl
 import json
 import math
 import os
@@ -14,6 +12,7 @@ from concurrent import futures
 import numpy as np
 import tensorflow as tf
 
+from shufflenet_jax import storage
 from shufflenet_jax.data.recode import PictureError
 from shufflenet_jax.data.sources import Picture
 from shufflenet_jax.errors import UserError
@@ -69,9 +68,8 @@ def deal(name: str, split: str, pictures: list[Picture], count: int | None) -> l
   ]
 
 
-def plan_path(folder: str) -> str:
-  """Where a dataset made by this command says what it was made of."""
-  return os.path.join(folder, "prepare_plan.json")
+DONE = "done"  # a folder: of each whole shard, what became of it
+PLAN = "prepare_plan.json"  # in a dataset's folder: what it was made of
 
 
 def check_same_plan(plan: dict, folder: str) -> None:
@@ -80,46 +78,18 @@ def check_same_plan(plan: dict, folder: str) -> None:
   Raises:
     UserError: it is another one.
   """
-  if not os.path.exists(plan_path(folder)):
-    _write_whole(plan_path(folder), plan)
+  path = storage.join(folder, PLAN)
+  try:
+    there = json.loads(storage.read_bytes(path))
+  except FileNotFoundError:
+    storage.write_text(path, json.dumps(plan, indent=2))
     return
-  with open(plan_path(folder)) as file:
-    there = json.load(file)
   differing = [f"{key}: {there.get(key)} there, {plan[key]} now" for key in plan if there.get(key) != plan[key]]
   if differing:
     raise UserError(
       f"{folder} was begun from something else: {'; '.join(differing)}; give what it was begun with, or another --name"
       " or --to, or remove it"
     )
-
-
-def _write_whole(path: str, content: dict) -> None:
-  with open(f"{path}.partial", "w") as file:
-    json.dump(content, file, indent=2)
-    file.flush()
-    os.fsync(file.fileno())
-  os.replace(f"{path}.partial", path)
-
-
-def _done_folder(work: str) -> str:
-  return os.path.join(work, "done")
-
-
-@contextlib.contextmanager
-def locked(work: str):
-  """Makes the folder, and keeps a second run out of it.
-
-  Raises:
-    UserError: another run is in it.
-    OSError: it cannot be made.
-  """
-  os.makedirs(_done_folder(work), exist_ok=True)
-  with open(os.path.join(_done_folder(work), "lock"), "w") as lock:
-    try:
-      fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-      raise UserError(f"another run is writing {work}; wait for it") from None
-    yield
 
 
 @dataclasses.dataclass
@@ -143,7 +113,7 @@ def write(
   """Writes the shards that are not there yet, one thread a core.
 
   Args:
-    work: the folder, locked.
+    work: the folder.
     shards: of all splits.
     to_record: a picture's serialised example; may raise `PictureError`.
     tell: called with a line of progress, often.
@@ -152,13 +122,12 @@ def write(
     For each shard what became of it.
 
   Raises:
-    OSError, tf.errors.OpError: no room, no permission. Whole shards stay.
-    UserError: a source is not there any more.
+    UserError: no room, no permission, a source is not there any more. Whole shards stay.
   """
-  for name in os.listdir(work):
-    if name.endswith(".partial"):
-      os.remove(os.path.join(work, name))
-  written = {shard.file_name: _found(work, shard) for shard in shards}
+  there = dict(storage.walk(work))
+  for name in [name for name in there if name.endswith(".partial")]:  # of a process that was killed
+    storage.remove_file(storage.join(work, name))
+  written = {shard.file_name: _found(work, shard, there) for shard in shards}
   missing = [shard for shard in shards if not written[shard.file_name]]
   if len(missing) < len(shards):
     print(f"{len(shards) - len(missing)} of {len(shards)} shards are there from before", flush=True)
@@ -191,28 +160,25 @@ def _line(pictures: int, total: int, tally: _Tally, seconds: float) -> str:
   )
 
 
-def _sidecar(work: str, shard: Shard) -> str:
-  return os.path.join(_done_folder(work), f"{shard.file_name}.json")
+def _sidecar(shard: Shard) -> str:
+  return f"{DONE}/{shard.file_name}.json"
 
 
-def _found(work: str, shard: Shard) -> Written | None:
-  """What a run before said about a shard that it completed."""
-  path = os.path.join(work, shard.file_name)
-  if not (os.path.exists(path) and os.path.exists(_sidecar(work, shard))):
+def _found(work: str, shard: Shard, there: dict[str, int]) -> Written | None:
+  """What a run before said about a shard that it completed. `there`: the sizes of the files in `work`."""
+  if shard.file_name not in there or _sidecar(shard) not in there:
     return None
-  with open(_sidecar(work, shard)) as file:
-    written = Written(**json.load(file))
-  return written if written.file_bytes == os.path.getsize(path) else None
+  written = Written(**json.loads(storage.read_bytes(storage.join(work, _sidecar(shard)))))
+  return written if written.file_bytes == there[shard.file_name] else None
 
 
 def _write_shard(work: str, shard: Shard, to_record: Callable[[Picture], bytes], tally: _Tally) -> Written | None:
-  path = os.path.join(work, shard.file_name)
   count, record_bytes, bad = 0, 0, []
-  try:
-    with tf.io.TFRecordWriter(f"{path}.partial") as writer:
+  with storage.new_file(storage.join(work, shard.file_name)) as path:
+    with tf.io.TFRecordWriter(path) as writer:
       for picture in shard.pictures:
         if tally.stop.is_set():
-          return None
+          raise _Stopped
         try:
           record = to_record(picture)
         except PictureError as error:
@@ -223,19 +189,15 @@ def _write_shard(work: str, shard: Shard, to_record: Callable[[Picture], bytes],
         count += 1
         record_bytes += len(record)
         tally.add(len(record))
-    with open(f"{path}.partial", "rb") as file:
-      os.fsync(file.fileno())
-      written = Written(count, record_bytes, os.fstat(file.fileno()).st_size, bad)
-    os.replace(f"{path}.partial", path)
-    _write_whole(_sidecar(work, shard), dataclasses.asdict(written))
-    return written
-  finally:
-    with contextlib.suppress(FileNotFoundError):
-      os.remove(f"{path}.partial")
+    written = Written(count, record_bytes, os.path.getsize(path), bad)
+  storage.write_text(storage.join(work, _sidecar(shard)), json.dumps(dataclasses.asdict(written), indent=2))
+  return written
+
+
+class _Stopped(Exception):
+  """Another thread failed, or Ctrl-C was pressed: the shard is given up."""
 
 
 def forget(folder: str) -> None:
-  """Takes away what only `write` needed."""
-  for name in os.listdir(_done_folder(folder)):
-    os.remove(os.path.join(_done_folder(folder), name))
-  os.rmdir(_done_folder(folder))
+  """Removes what only `write` needed."""
+  storage.remove_folder(storage.join(folder, DONE))

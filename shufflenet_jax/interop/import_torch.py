@@ -38,7 +38,7 @@ def import_torch(path: str, workdir: str) -> str:
   import jax
   import jax.numpy as jnp
 
-  from shufflenet_jax import checkpoint, network, recipes
+  from shufflenet_jax import network, recipes, saver
   from shufflenet_jax.interop.torch_file import load
   from shufflenet_jax.interop.torch_layouts import convert
 
@@ -53,7 +53,9 @@ def import_torch(path: str, workdir: str) -> str:
     names = tuple(map(str, range(model["num_classes"])))
   with _quiet():
     try:
-      written = checkpoint.write_variables(workdir, jax.tree.map(jnp.asarray, variables), config, names)
+      written = saver.write_variables(workdir, jax.tree.map(jnp.asarray, variables), config, names)
+    except UserError as error:
+      raise type(error)(f"--to={workdir} cannot be written: {error}") from None
     except Exception as error:  # Orbax raises whatever its layers meet; what the system said stands last
       text = " ".join(str(error).split())
       text = text if len(text) < 200 else f"... {text[-150:]}"
@@ -73,12 +75,12 @@ def _quiet():
 
 
 def _check_new(workdir: str) -> None:
-  from etils import epath
+  from shufflenet_jax import storage
 
-  path = epath.Path(workdir)
-  if path.exists() and not path.is_dir():
+  path = storage.normalize(workdir, "--to=")
+  if storage.is_file(path):
     raise UserError(f"--to={workdir} is a file; name a new directory")
-  if path.exists() and any(path.iterdir()):
+  if storage.is_folder(path) and storage.list_folder(path):
     raise UserError(f"--to={workdir} is not empty; name a new directory")
 
 

@@ -1,0 +1,333 @@
+"""Google Cloud Storage, by its own client. `shufflenet_jax.storage` documents these functions.
+
+Each request is repeated while its failure is a passing one, for up to `PATIENCE_SECONDS`; then the error is as the
+client raises it. A folder is what object names have in common up to a `/`.
+"""
+
+import contextlib
+import errno
+import functools
+import math
+import os
+import re
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent import futures
+
+from shufflenet_jax.storage import trouble
+
+PATIENCE_SECONDS = 120  # of answers like 503 or 429, and of no answers
+EXPIRED_PATIENCE_SECONDS = 15  # of credentials that worked before: new ones come within seconds or not at all
+FIRST_WORD_SECONDS = 10  # of trying again, before the user is told of it
+WORD_SECONDS = 30  # of waiting, between two words on it
+_TIMEOUT = (10, 30)  # seconds to connect, and between two parts of an answer
+THREADS = 8
+
+
+def read_bytes(path: str) -> bytes:
+  return _download(lambda: _blob(path).download_as_bytes(checksum="crc32c", retry=_retry(path), timeout=_TIMEOUT))
+
+
+def _download(whole: Callable):
+  """Calls `whole` again where bytes were changed on their way: the client, trying again by itself, only reads on."""
+  from google.cloud.storage.exceptions import DataCorruption
+
+  for _ in range(2):
+    with contextlib.suppress(DataCorruption):
+      return whole()
+  return whole()
+
+
+def read_head(path: str, count: int) -> bytes:
+  return _blob(path).download_as_bytes(start=0, end=count - 1, retry=_retry(path), timeout=_TIMEOUT)
+
+
+def write_bytes(path: str, content: bytes) -> None:
+  _blob(path).upload_from_string(
+    content, "application/octet-stream", checksum="crc32c", retry=_retry(path), timeout=_TIMEOUT
+  )
+
+
+def is_file(path: str) -> bool:
+  return _name(path) != "" and _blob(path).exists(retry=_retry(path), timeout=_TIMEOUT)
+
+
+def is_folder(path: str) -> bool:
+  return _name(path) == "" or any(True for _ in _list(path, max_results=1))
+
+
+def list_folder(folder: str) -> list[tuple[str, bool]]:
+  prefix = _prefix(folder)
+  listing = _list(folder, delimiter="/")
+  files = [(blob.name.removeprefix(prefix), False) for blob in listing]
+  folders = [(name.removeprefix(prefix).rstrip("/"), True) for name in listing.prefixes]
+  if not files and not folders and prefix:
+    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), folder)
+  return sorted(entry for entry in files + folders if entry[0])  # the folder itself, as the console makes one, is ""
+
+
+def walk(folder: str) -> Iterator[tuple[str, int]]:
+  prefix, found = _prefix(folder), False
+  for blob in _list(folder):
+    found = True
+    if not blob.name.endswith("/"):
+      yield blob.name.removeprefix(prefix), blob.size
+  if not found and prefix:
+    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), folder)
+
+
+def glob(pattern: str) -> list[str]:
+  fixed = re.split(r"[*?\[]", pattern, maxsplit=1)[0].rpartition("/")[0]
+  wanted = _as_regex(pattern)
+  with contextlib.suppress(FileNotFoundError):
+    return [path for name, _ in walk(fixed) if wanted.fullmatch(path := f"{fixed}/{name}")]
+  return []
+
+
+def _as_regex(pattern: str) -> re.Pattern:
+  """As `glob.glob` takes a pattern: `*` within a part of a path, `**/` for any folders."""
+  parts = re.split(r"(\*\*/|\*|\?|\[[^]]*\])", pattern)
+  words = {"**/": "(?:.*/)?", "*": "[^/]*", "?": "[^/]"}
+  return re.compile("".join(words.get(p) or (p.replace("[!", "[^") if p[:1] == "[" else re.escape(p)) for p in parts))
+
+
+def make_folder(folder: str) -> None:
+  _blob(folder)  # there is nothing to make, but the bucket has to be there
+
+
+def check_writable(folder: str, size: int) -> None:
+  del size  # a bucket has room
+  probe = f"{folder}/.write_test"
+  write_bytes(probe, b"")
+  remove_file(probe)
+
+
+def remove_file(path: str) -> None:
+  from google.api_core.exceptions import NotFound
+
+  with contextlib.suppress(NotFound):
+    _blob(path).delete(retry=_retry(path), timeout=_TIMEOUT)
+
+
+def remove_folder(folder: str, marker: str) -> None:
+  names = [name for name, _ in _walk_or_nothing(folder)]
+  if marker in names:
+    remove_file(f"{folder}/{marker}")
+  _for_each(lambda name: remove_file(f"{folder}/{name}"), [name for name in names if name != marker])
+
+
+def _walk_or_nothing(folder: str) -> list[tuple[str, int]]:
+  try:
+    return list(walk(folder))
+  except FileNotFoundError:
+    return []
+
+
+def move_folder(folder: str, to: str, marker: str) -> None:
+  names = [name for name, _ in walk(folder)]
+  others = [name for name in names if name != marker]
+  _for_each(lambda name: _copy(f"{folder}/{name}", f"{to}/{name}"), others)
+  if marker in names:
+    _copy(f"{folder}/{marker}", f"{to}/{marker}")
+  remove_folder(folder, marker)
+
+
+def _copy(path: str, to: str) -> None:
+  source, target, token = _blob(path), _blob(to), None
+  while True:
+    token, _, _ = target.rewrite(source, token=token, retry=_retry(path), timeout=_TIMEOUT)
+    if token is None:
+      return
+
+
+@contextlib.contextmanager
+def new_folder(folder: str, marker: str) -> Iterator[str]:
+  with tempfile.TemporaryDirectory(prefix="shufflenet_jax_") as temporary:
+    inside = os.path.join(temporary, "folder")
+    yield inside
+    names = [
+      os.path.relpath(os.path.join(parent, name), inside) for parent, _, files in os.walk(inside) for name in files
+    ]
+    others = sorted(name for name in names if name != marker)
+    _for_each(lambda name: _upload(os.path.join(inside, name), f"{folder}/{name}"), others)
+    _upload(os.path.join(inside, marker), f"{folder}/{marker}")
+
+
+def _upload(local: str, path: str) -> None:
+  _blob(path).upload_from_filename(
+    local, "application/octet-stream", checksum="crc32c", retry=_retry(path), timeout=_TIMEOUT
+  )
+
+
+@contextlib.contextmanager
+def new_file(path: str) -> Iterator[str]:
+  with tempfile.TemporaryDirectory(prefix="shufflenet_jax_") as temporary:
+    inside = os.path.join(temporary, "file")
+    yield inside
+    _upload(inside, path)
+
+
+@contextlib.contextmanager
+def locked(folder: str) -> Iterator[None]:
+  yield
+
+
+def free_bytes(folder: str) -> float:
+  return math.inf
+
+
+@contextlib.contextmanager
+def local_copy(folder: str) -> Iterator[str]:
+  with tempfile.TemporaryDirectory(prefix="shufflenet_jax_") as temporary:
+    inside = os.path.join(temporary, "folder")
+
+    def download(name):
+      target = os.path.join(inside, name)
+      os.makedirs(os.path.dirname(target), exist_ok=True)
+      path = f"{folder}/{name}"
+      blob = _blob(path)
+      _download(lambda: blob.download_to_filename(target, checksum="crc32c", retry=_retry(path), timeout=_TIMEOUT))
+
+    _for_each(download, [name for name, _ in walk(folder)])
+    yield inside
+
+
+class AppendedObject:
+  """An object that grows. A bucket has no append: what is new becomes an object of its own, which is composed onto it.
+
+  So an append costs three requests and the bytes that are new, whatever was written before.
+  """
+
+  def __init__(self, path: str, piece: str):
+    """`piece`: the path of the object that holds what is new for a moment."""
+    self._path, self._piece, self._generation = path, piece, None
+
+  def write(self, content: bytes) -> None:
+    """The whole content anew."""
+    blob = _blob(self._path)
+    blob.upload_from_string(content, checksum="crc32c", retry=_retry(self._path, patience=10), timeout=_TIMEOUT)
+    self._generation = blob.generation
+
+  def append(self, new: bytes) -> bool:
+    """Whether that went well; where it did not, `write` is what remains."""
+    from google.api_core.exceptions import GoogleAPICallError
+
+    if self._generation is None:
+      return False
+    retry = _retry(self._path, patience=10)
+    blob, piece = _blob(self._path, self._generation), _blob(self._piece)
+    piece.upload_from_string(new, checksum="crc32c", retry=retry, timeout=_TIMEOUT)
+    try:
+      blob.compose([blob, piece], if_generation_match=self._generation, retry=retry, timeout=_TIMEOUT)
+      self._generation = blob.generation
+    except GoogleAPICallError as error:
+      # An answer was lost and it is done, or another process wrote the object: as with no append.
+      self._generation = None
+      if trouble.is_passing(error):
+        raise
+      return False
+    finally:
+      remove_file(self._piece)
+    return True
+
+
+def _name(path: str) -> str:
+  """The object's name in its bucket."""
+  return path.removeprefix("gs://").partition("/")[2]
+
+
+def _prefix(folder: str) -> str:
+  return f"{_name(folder)}/" if _name(folder) else ""
+
+
+def _blob(path: str, generation: int | None = None):
+  """The client's handle of an object, in a bucket that has been seen to exist."""
+  bucket = path.removeprefix("gs://").partition("/")[0]
+  _check_bucket(bucket)
+  return _client().bucket(bucket).blob(_name(path), generation=generation)
+
+
+def _list(folder: str, **options):
+  bucket = folder.removeprefix("gs://").partition("/")[0]
+  _check_bucket(bucket)
+  return _client().list_blobs(
+    bucket, prefix=_prefix(folder), fields=_FIELDS, retry=_retry(folder), timeout=_TIMEOUT, **options
+  )
+
+
+_FIELDS = "items(name,size),prefixes,nextPageToken"
+
+
+@functools.cache
+def _client():
+  from google.auth.credentials import AnonymousCredentials
+  from google.auth.exceptions import DefaultCredentialsError
+  from google.cloud import storage
+
+  try:
+    return storage.Client(project=None)
+  except DefaultCredentialsError:
+    return storage.Client(project=None, credentials=AnonymousCredentials())  # enough for a public bucket
+
+
+@functools.cache
+def _check_bucket(bucket: str) -> None:
+  """Asks a bucket once for its first object: an object's own 404 does not tell whether it has a bucket.
+
+  Raises:
+    Refused: there is no such bucket.
+  """
+  from google.api_core.exceptions import NotFound
+
+  path = f"gs://{bucket}"
+  try:
+    for _ in _client().list_blobs(bucket, max_results=1, fields=_FIELDS, retry=_retry(path), timeout=_TIMEOUT):
+      pass
+  except NotFound:
+    raise trouble.Refused(f"there is no bucket {path}; create it, or correct its name") from None
+  trouble.accepted = True
+
+
+def _for_each(work: Callable[[str], None], names: Iterable[str]) -> None:
+  """Calls `work` in some threads; where it fails, the rest is given up and the first error raised."""
+  with futures.ThreadPoolExecutor(THREADS) as pool:
+    running = [pool.submit(work, name) for name in names]
+    try:
+      for future in futures.as_completed(running):
+        future.result()
+    except BaseException:
+      pool.shutdown(cancel_futures=True)
+      raise
+
+
+_told = [0.0]  # when a user was last told of waiting; for all threads
+_telling = threading.Lock()
+
+
+def _retry(path: str, patience: float | None = None):
+  """How a request is repeated: for up to `patience` seconds, with pauses that grow from half a second to ten."""
+  from google.api_core.retry import Retry
+  from google.cloud.storage.exceptions import DataCorruption
+
+  began = time.monotonic()
+  patience = PATIENCE_SECONDS if patience is None else patience
+
+  def again(error):
+    expired = getattr(error, "code", None) == 401
+    if isinstance(error, DataCorruption):
+      return False  # see `_download`
+    return trouble.is_passing(error) and time.monotonic() - began < (EXPIRED_PATIENCE_SECONDS if expired else patience)
+
+  def tell(error):
+    now = time.monotonic()
+    with _telling:
+      if now - began < FIRST_WORD_SECONDS or now - _told[0] < WORD_SECONDS:
+        return
+      _told[0] = now
+    why = trouble.reason(error)
+    print(f"waiting for {path} ({why}), for up to {patience:.0f} s in all", file=sys.stderr, flush=True)
+
+  return Retry(again, initial=0.5, maximum=10, multiplier=2, timeout=patience, on_error=tell)

@@ -1,0 +1,167 @@
+"""The local file system. `shufflenet_jax.storage` documents these functions; errors are as the system raises them."""
+
+import contextlib
+import fcntl
+import glob as globbing
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Iterator
+
+from shufflenet_jax.storage.trouble import Refused
+
+PARTIAL = ".partial"
+
+
+def _partial(path: str) -> str:
+  """A name beside a file or folder to write it under; another for each process that may do so at the same time."""
+  return f"{path}.{uuid.uuid4().hex[:8]}{PARTIAL}"
+
+
+def read_bytes(path: str) -> bytes:
+  with open(path, "rb") as file:
+    return file.read()
+
+
+def read_head(path: str, count: int) -> bytes:
+  with open(path, "rb") as file:
+    return file.read(count)
+
+
+def write_bytes(path: str, content: bytes) -> None:
+  with new_file(path) as partial, open(partial, "wb") as file:
+    file.write(content)
+
+
+def _status(path: str) -> os.stat_result | None:
+  """None if there is nothing: below a file there is nothing either."""
+  try:
+    return os.stat(path)
+  except (FileNotFoundError, NotADirectoryError):
+    return None
+
+
+def is_file(path: str) -> bool:
+  status = _status(path)
+  return status is not None and not _is_folder(status)
+
+
+def is_folder(path: str) -> bool:
+  status = _status(path)
+  return status is not None and _is_folder(status)
+
+
+def _is_folder(status: os.stat_result) -> bool:
+  return (status.st_mode & 0o170000) == 0o040000
+
+
+def list_folder(folder: str) -> list[tuple[str, bool]]:
+  with os.scandir(folder) as entries:
+    return sorted((entry.name, entry.is_dir()) for entry in entries)
+
+
+def walk(folder: str) -> Iterator[tuple[str, int]]:
+  def fail(error):
+    raise error  # os.walk passes over what it may not read
+
+  for parent, folders, names in os.walk(folder, onerror=fail, followlinks=True):
+    folders.sort()
+    inside = os.path.relpath(parent, folder)
+    for name in sorted(names):
+      path = os.path.join(parent, name)
+      if os.path.exists(path):  # a link to nowhere is no file
+        yield (name if inside == "." else f"{inside}/{name}"), os.path.getsize(path)
+
+
+def glob(pattern: str) -> list[str]:
+  return sorted(path for path in globbing.glob(pattern, recursive=True) if os.path.isfile(path))
+
+
+def make_folder(folder: str) -> None:
+  os.makedirs(folder, exist_ok=True)
+
+
+def check_writable(folder: str, size: int) -> None:
+  os.makedirs(folder, exist_ok=True)
+  probe = os.path.join(folder, ".write_test")
+  try:
+    with open(probe, "wb") as file:
+      file.write(b"x" * size)
+  finally:
+    with contextlib.suppress(FileNotFoundError):
+      os.remove(probe)
+
+
+def remove_file(path: str) -> None:
+  with contextlib.suppress(FileNotFoundError):
+    os.remove(path)
+
+
+def remove_folder(folder: str, marker: str = "") -> None:
+  with contextlib.suppress(FileNotFoundError):
+    shutil.rmtree(folder)
+
+
+def move_folder(folder: str, to: str, marker: str) -> None:
+  os.makedirs(os.path.dirname(to), exist_ok=True)
+  os.rename(folder, to)
+
+
+@contextlib.contextmanager
+def new_folder(folder: str, marker: str) -> Iterator[str]:
+  partial = _partial(folder)
+  os.makedirs(partial)
+  inside = os.path.join(partial, os.path.basename(folder))
+  try:
+    yield inside
+    os.rename(inside, folder)
+    os.rmdir(partial)
+  except BaseException:
+    for _ in range(10):  # the threads of what failed may write on for a moment
+      shutil.rmtree(partial, ignore_errors=True)
+      time.sleep(0.1)
+      if not os.path.exists(partial):
+        break
+    raise
+
+
+@contextlib.contextmanager
+def new_file(path: str) -> Iterator[str]:
+  os.makedirs(os.path.dirname(path), exist_ok=True)
+  partial = _partial(path)
+  try:
+    yield partial
+    with open(partial, "rb") as file:
+      os.fsync(file.fileno())
+    os.replace(partial, path)
+  except BaseException:
+    with contextlib.suppress(OSError):
+      os.remove(partial)
+    raise
+
+
+@contextlib.contextmanager
+def locked(folder: str) -> Iterator[None]:
+  descriptor = os.open(folder, os.O_RDONLY)
+  try:
+    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+  except BlockingIOError:
+    os.close(descriptor)
+    raise Refused(f"another process is writing to {folder}; wait for it, or end it") from None
+  except OSError:
+    pass  # a file system without locks
+  try:
+    yield
+  finally:
+    os.close(descriptor)
+
+
+def free_bytes(folder: str) -> float:
+  return shutil.disk_usage(folder).free
+
+
+@contextlib.contextmanager
+def local_copy(folder: str) -> Iterator[str]:
+  os.stat(folder)
+  yield folder

@@ -1,0 +1,128 @@
+"""Files that grow while training runs, in a folder that may be in a bucket."""
+
+import contextlib
+import os
+import sys
+import tempfile
+import threading
+import time
+
+from shufflenet_jax.errors import UserError
+from shufflenet_jax.storage import bucket, paths, trouble
+
+EVERY_SECONDS = 30
+LEAST_SECONDS = 1.1  # the service takes one write of an object a second
+
+
+class LogFolder(contextlib.AbstractContextManager):
+  """A local folder whose files are, or come to be, those of `path`; the end of the context waits for that.
+
+  In a bucket, a background thread carries over what is new: every half minute, and soon after `sync_soon`. Failures
+  do not stop the caller: what could not be written is tried again at the next turn.
+
+  Attributes:
+    folder: where to write files: they may grow, or be replaced as a whole.
+  """
+
+  def __init__(self, path: str):
+    """`path`: normalized, local or remote."""
+    self._path = path
+    self._remote = paths.is_remote(path)
+    if not self._remote:
+      self.folder = path
+      return
+    self._temporary = tempfile.TemporaryDirectory(prefix="shufflenet_jax_logs_")
+    self.folder = self._temporary.name
+    self._sent: dict[str, _Sent] = {}
+    self._wake, self._ending = threading.Event(), False
+    self._failing_since: float | None = None
+    self._thread = threading.Thread(target=self._work, daemon=True)
+    self._thread.start()
+
+  def sync_soon(self) -> None:
+    """Has what was written so far carried over without waiting for the next half minute."""
+    if self._remote:
+      self._wake.set()
+
+  def close(self) -> None:
+    """Waits until everything is in `path`, trying for up to `bucket.PATIENCE_SECONDS`.
+
+    Raises:
+      Unavailable, Refused: something could not be written.
+    """
+    if not self._remote or self._ending:
+      return
+    self._ending = True
+    self._wake.set()
+    self._thread.join()
+    deadline = time.monotonic() + bucket.PATIENCE_SECONDS
+    try:
+      while True:
+        try:
+          return self._sync()
+        except UserError as error:
+          if not isinstance(error, trouble.Unavailable) or time.monotonic() > deadline:
+            raise type(error)(f"the last lines of the logs are lost: {error}") from error
+        time.sleep(2)
+    finally:
+      self._temporary.cleanup()
+
+  def __exit__(self, kind, *exception):
+    with contextlib.suppress(UserError) if kind else contextlib.nullcontext():  # the first error is the one to report
+      self.close()
+
+  def _work(self) -> None:
+    while not self._ending:
+      self._wake.wait(EVERY_SECONDS)
+      self._wake.clear()
+      try:
+        self._sync()
+      except UserError as error:
+        self._tell_failing(error)
+      else:
+        self._tell_well()
+      time.sleep(LEAST_SECONDS)
+
+  def _tell_failing(self, error: UserError) -> None:
+    if self._failing_since is None:
+      self._failing_since = time.monotonic()
+      print(f"note: {error}; training continues, and the logs are kept here and written later", file=sys.stderr)
+
+  def _tell_well(self) -> None:
+    if self._failing_since is not None:
+      seconds = time.monotonic() - self._failing_since
+      print(f"note: the logs are written again to {self._path}, after {seconds:.0f} s", file=sys.stderr)
+      self._failing_since = None
+
+  def _sync(self) -> None:
+    with os.scandir(self.folder) as entries:
+      files = sorted(e.name for e in entries if e.is_file() and not e.name.endswith(".partial"))
+    for file in files:
+      if file not in self._sent:
+        piece = paths.join(self._path, f".append.{len(self._sent)}")
+        self._sent[file] = _Sent(os.path.join(self.folder, file), paths.join(self._path, file), piece)
+      self._sent[file].send()
+
+
+class _Sent:
+  """How much of a local file is in the bucket."""
+
+  def __init__(self, local: str, path: str, piece: str):
+    self._local, self._path = local, path
+    self._object = bucket.AppendedObject(path, piece)
+    self._inode, self._size = None, 0
+
+  def send(self) -> None:
+    """Carries over what is new: a file that grew is appended to, one that was replaced is written anew."""
+    with open(self._local, "rb") as file:
+      status = os.fstat(file.fileno())
+      if (status.st_ino, status.st_size) == (self._inode, self._size):
+        return
+      grew = status.st_ino == self._inode and status.st_size > self._size
+      file.seek(self._size if grew else 0)
+      new = file.read(status.st_size - file.tell())
+      with trouble.explained(self._path, "written"):
+        if not (grew and self._object.append(new)):
+          file.seek(0)
+          self._object.write(file.read(status.st_size))
+    self._inode, self._size = status.st_ino, status.st_size

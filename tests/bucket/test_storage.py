@@ -1,0 +1,277 @@
+"""`shufflenet_jax.storage` in a bucket, by the real client: what it does, and what each error means."""
+
+import json
+import os
+import threading
+import time
+
+import pytest
+
+from shufflenet_jax import storage
+from shufflenet_jax.storage import bucket as bucket_module
+from shufflenet_jax.storage import logs, trouble
+from tests.bucket.faults import Fault, cut, lose_answer, reset, slow, status
+
+WRITES = {"upload", "delete", "rewrite", "compose"}
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+  """Two seconds of patience with what passes, and no long pauses."""
+  monkeypatch.setattr(bucket_module, "PATIENCE_SECONDS", 2)
+  monkeypatch.setattr(bucket_module, "EXPIRED_PATIENCE_SECONDS", 1)
+
+
+def put_folder(url, name="folder"):
+  """A folder of three files, the last written being `marker`."""
+  with storage.new_folder(f"{url}/{name}", marker="in/marker") as inside:
+    for file in ("in/marker", "a", "b/c"):
+      storage.write_text(f"{inside}/{file}", file)
+  return f"{url}/{name}"
+
+
+def test_files_and_folders(here):
+  folder = put_folder(here.url)
+  storage.write_bytes(f"{here.url}/top.bin", bytes(range(256)))
+  assert storage.read_bytes(f"{here.url}/top.bin") == bytes(range(256))
+  assert storage.read_head(f"{here.url}/top.bin", 3) == b"\0\1\2"
+  assert storage.read_text(f"{folder}/b/c") == "b/c"
+  assert storage.list_folder(here.url) == [("folder", True), ("top.bin", False)]
+  assert sorted(storage.walk(folder)) == [("a", 1), ("b/c", 3), ("in/marker", 9)]
+  assert storage.is_folder(folder) and not storage.is_file(folder)
+  assert storage.is_file(f"{folder}/a") and not storage.is_folder(f"{folder}/a")
+  assert not storage.is_file(f"{folder}/none") and not storage.is_folder(f"{here.url}/fold")
+  with storage.local_copy(folder) as local:
+    assert sorted(storage.walk(local)) == sorted(storage.walk(folder))
+  storage.move_folder(folder, f"{here.url}/moved", marker="in/marker")
+  assert here.names() == ["moved/a", "moved/b/c", "moved/in/marker", "top.bin"]
+  storage.remove_folder(f"{here.url}/moved", marker="in/marker")
+  storage.remove_file(f"{here.url}/top.bin")
+  storage.remove_file(f"{here.url}/top.bin")
+  assert here.names() == []
+
+
+@pytest.mark.parametrize(
+  "pattern, found",
+  [
+    ("*.jpg", ["a.jpg"]),
+    ("**/*.jpg", ["a.jpg", "cats/b.jpg", "cats/old/c.jpg"]),
+    ("cats/*", ["cats/b.jpg", "cats/d.png"]),
+    ("cats/?.[jp]*g", ["cats/b.jpg", "cats/d.png"]),
+    ("dogs/*", []),
+  ],
+)
+def test_globs_are_as_those_of_local_files(here, tmp_path, pattern, found):
+  for name in ("a.jpg", "cats/b.jpg", "cats/d.png", "cats/old/c.jpg"):
+    here.put(f"photos/{name}", b"")
+    storage.write_bytes(f"{tmp_path}/{name}", b"")
+  assert storage.glob(f"{here.url}/photos/{pattern}") == [f"{here.url}/photos/{name}" for name in found]
+  assert storage.glob(f"{tmp_path}/{pattern}") == [f"{tmp_path}/{name}" for name in found]
+
+
+def test_a_listing_of_several_pages(here):
+  here.server.api.page_size, before = 7, here.server.api.page_size
+  try:
+    for i in range(30):
+      here.put(f"many/{i:02}", b"")
+    assert len(list(storage.walk(f"{here.url}/many"))) == 30
+    assert len(storage.list_folder(f"{here.url}/many")) == 30
+  finally:
+    here.server.api.page_size = before
+
+
+def test_absent_is_not_found_and_nothing_else(here):
+  for ask in (storage.read_bytes, storage.list_folder, lambda path: list(storage.walk(path))):
+    with pytest.raises(FileNotFoundError, match=f"{here.url}/none"):
+      ask(f"{here.url}/none")
+
+
+def test_no_such_bucket_is_named_at_once(here):
+  url = "gs://no-bucket-of-this-name"
+  for ask in (storage.read_bytes, storage.is_file, storage.is_folder, storage.list_folder, storage.make_folder):
+    with pytest.raises(storage.Refused, match=f"there is no bucket {url}; create it, or correct its name"):
+      ask(url + "/run")
+  with pytest.raises(storage.Refused, match="there is no bucket"):
+    storage.write_bytes(f"{url}/file", b"")
+
+
+@pytest.mark.parametrize("code", [400, 403, 405, 409])
+def test_what_is_refused_is_asked_once(here, code):
+  storage.make_folder(here.url)
+  here.faults.add(Fault(status(code), {"read", "list", "upload"}))
+  here.records.clear()
+  for ask in (storage.read_bytes, storage.list_folder, lambda path: storage.write_bytes(path, b"")):
+    with pytest.raises(storage.Refused, match=rf"{here.url}/a cannot be (read|listed|written): .*HTTP {code}"):
+      ask(f"{here.url}/a")
+  assert len(here.records.all(status=code)) == 3
+
+
+@pytest.mark.parametrize("effect", [status(503), status(429), status(500), status(408), reset(), cut(1)], ids=str)
+def test_what_passes_is_tried_again(here, effect):
+  here.put("a", b"content")
+  storage.make_folder(here.url)
+  fault = here.faults.add(Fault(effect, {"read", "list", "upload", "delete", "stat"}, times=2))
+  assert storage.read_bytes(f"{here.url}/a") == b"content"
+  storage.write_bytes(f"{here.url}/b", b"more")
+  assert fault.struck == 2
+  assert here.get("b") == b"more"
+
+
+@pytest.mark.parametrize("effect", [status(503), status(429), reset(), slow(5)], ids=str)
+def test_what_does_not_pass_is_an_end_that_another_start_may_mend(here, impatient, monkeypatch, effect):
+  monkeypatch.setattr(bucket_module, "_TIMEOUT", (1, 1))
+  storage.make_folder(here.url)
+  here.faults.add(Fault(effect))
+  began = time.monotonic()
+  with pytest.raises(storage.Unavailable, match=f"{here.url}/a cannot be read now .*; run the same command again"):
+    storage.read_bytes(f"{here.url}/a")
+  assert time.monotonic() - began < 10
+
+
+def test_a_long_wait_is_told(here, impatient, monkeypatch, capsys):
+  monkeypatch.setattr(bucket_module, "FIRST_WORD_SECONDS", 0.2)
+  monkeypatch.setattr(bucket_module, "_told", [0.0])
+  storage.make_folder(here.url)
+  here.put("a", b"")
+  here.faults.add(Fault(status(503), {"read"}, times=2))
+  storage.read_bytes(f"{here.url}/a")
+  assert f"waiting for {here.url}/a (HTTP 503), for up to 2 s in all" in capsys.readouterr().err
+
+
+def test_credentials_that_expire_are_renewed(here):
+  here.put("a", b"1")
+  storage.read_bytes(f"{here.url}/a")
+  here.expire_tokens()
+  assert storage.read_bytes(f"{here.url}/a") == b"1"
+
+
+def test_credentials_that_cannot_be_renewed_are_a_failure_that_may_pass(here, impatient):
+  here.put("a", b"1")
+  storage.read_bytes(f"{here.url}/a")
+  here.expire_tokens(refreshable=False)
+  with pytest.raises(storage.Unavailable, match="the credentials have expired"):
+    storage.read_bytes(f"{here.url}/a")
+  here.faults.clear()
+  assert storage.read_bytes(f"{here.url}/a") == b"1"
+
+
+def test_credentials_that_never_worked_are_wrong(here, monkeypatch):
+  here.put("a", b"1")
+  storage.read_bytes(f"{here.url}/a")
+  monkeypatch.setattr(trouble, "accepted", False)
+  here.expire_tokens(refreshable=False)
+  with pytest.raises(storage.Refused, match="the credentials are not accepted .*gcloud auth application-default login"):
+    storage.read_bytes(f"{here.url}/a")
+
+
+def test_bytes_that_were_changed_on_the_way_are_noticed(here):
+  from tests.bucket.faults import corrupt
+
+  here.put("a", b"content")
+  storage.make_folder(here.url)
+  fault = here.faults.add(Fault(corrupt(2), {"read"}, times=1))
+  assert storage.read_bytes(f"{here.url}/a") == b"content"
+  assert fault.struck == 1
+
+
+def test_the_role_needs_no_leave_to_see_the_bucket(here):
+  from tests.bucket.faults import no_leave_to_see_bucket
+
+  here.faults.add(*no_leave_to_see_bucket())
+  folder = put_folder(here.url)
+  storage.check_writable(folder, 100)
+  assert storage.is_folder(folder)
+
+
+def test_a_folder_is_not_whole_before_its_last_file(here, impatient):
+  storage.make_folder(here.url)
+  here.faults.add(Fault(status(403), {"upload"}, name="/b/c"))
+  with pytest.raises(storage.Refused):
+    put_folder(here.url)
+  assert "folder/in/marker" not in here.names()
+
+
+@pytest.mark.parametrize("struck", ["upload", "rewrite", "delete"])
+def test_no_half_of_a_move_is_whole(here, struck):
+  folder = put_folder(here.url)
+  for skip in range(5):
+    fault = here.faults.add(Fault(status(403), {struck}, name="moved|folder", skip=skip, times=1))
+    if fault and struck == "upload":
+      return  # a move uploads nothing
+    try:
+      storage.move_folder(folder, f"{here.url}/moved", marker="in/marker")
+    except storage.Refused:
+      names = here.names()
+      whole = {"a", "b/c", "in/marker"}
+      for half in ("folder", "moved"):
+        there = {name.removeprefix(f"{half}/") for name in names if name.startswith(half)}
+        assert "in/marker" not in there or there == whole, (skip, names)
+    here.faults.clear()
+    here.delete("")
+    folder = put_folder(here.url)
+
+
+def test_a_line_of_the_logs_costs_the_same_after_20000(here, monkeypatch):
+  """Requests and bytes of each turn of the background thread, over a run of 20,000 lines."""
+  monkeypatch.setattr(logs, "EVERY_SECONDS", 3600)
+  line = json.dumps({"step": 100_000, "train_loss": 0.123456, "train_accuracy": 0.5}) + "\n"
+  costs = []
+  with storage.LogFolder(f"{here.url}/run") as folder, open(f"{folder.folder}/metrics.jsonl", "a") as file:
+    for _ in range(20):
+      file.write(line * 1000)
+      file.flush()
+      here.records.clear()
+      folder._sync()
+      storage_requests = [r for r in here.records.all() if r.operation in WRITES]
+      costs.append((len(storage_requests), sum(r.bytes_up for r in storage_requests)))
+      time.sleep(1.05)
+  assert here.get("run/metrics.jsonl") == (line * 20_000).encode()
+  requests, sizes = zip(*costs[1:])
+  assert set(requests) == {3}
+  assert max(sizes) < 1.02 * min(sizes) < 1.2 * 1000 * len(line)
+  assert here.too_fast == []
+
+
+def test_no_object_of_the_logs_is_written_twice_a_second(here, monkeypatch):
+  monkeypatch.setattr(logs, "EVERY_SECONDS", 3600)
+  with storage.LogFolder(f"{here.url}/run") as folder, open(os.path.join(folder.folder, "a"), "a") as file:
+    for _ in range(60):
+      file.write("line\n")
+      file.flush()
+      folder.sync_soon()
+      time.sleep(0.05)
+  assert here.get("run/a") == b"line\n" * 60
+  assert here.too_fast == []
+  assert here.names() == ["run/a"]
+
+
+@pytest.mark.parametrize("effect", [status(503), reset(), lose_answer(), status(403), cut(10)], ids=str)
+def test_logs_that_cannot_be_written_for_a_while_are_written_later(here, impatient, monkeypatch, capsys, effect):
+  monkeypatch.setattr(logs, "EVERY_SECONDS", 0.1)
+  monkeypatch.setattr(logs, "LEAST_SECONDS", 0.1)
+  here.server.store.one_write_a_second = False
+  try:
+    with storage.LogFolder(f"{here.url}/run") as folder, open(os.path.join(folder.folder, "a"), "a") as file:
+      for i in range(30):
+        if i == 5:
+          fault = here.faults.add(Fault(effect, {"upload", "compose"}))
+        if i == 20:
+          here.faults.clear()
+        file.write(f"{i}\n")
+        file.flush()
+        time.sleep(0.05)
+  finally:
+    here.server.store.one_write_a_second = True
+  assert fault.struck
+  assert here.get("run/a").decode().split() == [str(i) for i in range(30)]
+
+
+def test_logs_that_are_never_written_are_a_line_at_the_end(here, impatient, monkeypatch, capsys):
+  monkeypatch.setattr(logs, "EVERY_SECONDS", 0.1)
+  here.faults.add(Fault(status(403), {"upload"}))
+  with pytest.raises(storage.Refused, match="the last lines of the logs are lost: .*no permission"):  # noqa: SIM117
+    with storage.LogFolder(f"{here.url}/run") as folder:
+      storage.write_text(f"{folder.folder}/a", "1")
+      time.sleep(0.5)
+  assert "training continues" in capsys.readouterr().err
+  assert not [t for t in threading.enumerate() if t.name == "logs"]
