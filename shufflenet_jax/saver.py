@@ -53,13 +53,7 @@ class Saver:
     self.saves += 1
     if jax.process_index() == 0:
       on_host = jax.tree.map(np.array, state)  # a copy: the next step reuses the devices' memory
-      description = {
-        "step": step,
-        "config": checkpoint.to_json(config),
-        "class_names": list(class_names),
-        "group": group,
-        "metrics": metrics,
-      }
+      description = _description(step, config, class_names, metrics, group)
       self._step, self._pending = step, self._thread.submit(self._save, step, on_host, description)
     self.blocked_seconds += time.perf_counter() - began
 
@@ -78,13 +72,13 @@ class Saver:
       kind = UserError if isinstance(error, UserError) and not isinstance(error, RunFailed) else RunFailed
       raise kind(
         f"the checkpoint of step {self._step} cannot be written to {self._folder} ({checkpoint.short(error)});"
-        f" {self._newest()}; the same command continues from there"
+        f" {self._newest()}"
       ) from error
 
   def _newest(self) -> str:
     if not self._top1:
       return "there is none before it"
-    return f"the newest one is of step {max(self._top1)}"
+    return f"the newest one is of step {max(self._top1)}, from which the same command continues"
 
   def _save(self, step: int, state, description: dict) -> None:
     if self._top1 is None:
@@ -125,13 +119,24 @@ def superseded(top1: dict[int, float | None], keep: int) -> list[int]:
   return [step for step in sorted(top1)[:-keep] if step != best]
 
 
+def _description(step: int, config, class_names, metrics: dict | None, group: int | None) -> dict:
+  """What `checkpoint.read` returns, as JSON values, but for the digests."""
+  return {
+    "step": step,
+    "config": checkpoint.to_json(config),
+    "class_names": list(class_names),
+    "group": group,
+    "metrics": metrics,
+  }
+
+
 def write(path: str, state, description: dict) -> None:
   """Writes a checkpoint's directory, whole or not at all.
 
   Args:
     path: of the directory, as `storage.normalize` returns it.
     state: a tree of arrays on the host.
-    description: what `checkpoint.read` returns, as JSON values; digests of it and of the arrays are added.
+    description: as `_description` returns it; digests of it and of the arrays are added.
 
   Raises:
     Refused, Unavailable: as `storage` raises them; or whatever Orbax meets.
@@ -157,14 +162,17 @@ def write_variables(workdir: str, variables: dict[str, Any], config, class_names
 
   Returns:
     The checkpoint's path.
+
+  Raises:
+    as `write` does; nothing is left then.
   """
   workdir = storage.normalize(workdir)
+  path = storage.join(workdir, checkpoint.FOLDER, "0")
   try:
-    with Saver(workdir, keep=1) as saver:
-      saver.save(0, variables, config, class_names, metrics=None)
+    write(path, jax.tree.map(np.array, variables), _description(0, config, class_names, metrics=None, group=None))
     checkpoint.write_config(workdir, config)
   except BaseException:
     with contextlib.suppress(UserError):
       storage.remove_folder(workdir)
     raise
-  return storage.join(workdir, checkpoint.FOLDER, "0")
+  return path

@@ -146,7 +146,7 @@ def test_the_requests_of_a_run_are_counted(here, compiled):
     here.delete("")
     url, data = f"{here.url}/run", f"{here.url}/data"
     warm = runs.Process(
-      f"{here.url}/warm", data, 1, here.environment(JAX_COMPILATION_CACHE_DIR=str(compiled)), num_train_steps=1
+      f"{here.url}/warm", data, 1, here.environment(JAX_COMPILATION_CACHE_DIR=str(compiled)), num_train_steps=3
     )
     assert warm.wait() == 0, warm.said()
     here.records.clear()

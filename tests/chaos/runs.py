@@ -67,8 +67,12 @@ class Process:
       self.log = pathlib.Path(f.name)
       self._process = subprocess.Popen(
         command + arguments(workdir, data_dir, **overrides),
-        cwd=ROOT, env=environment(f"{data_dir}/compiled") | (more_environment or {}), stdout=f, stderr=subprocess.STDOUT, start_new_session=True,
-      )  # fmt: skip
+        cwd=ROOT,
+        env=environment(f"{data_dir}/compiled") | (more_environment or {}),
+        stdout=f,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+      )
 
   def said(self) -> str:
     return self.log.read_text()
