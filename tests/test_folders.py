@@ -1,6 +1,7 @@
 """A folder per class to evaluate on: matched by name; what is bad in it is named."""
 
 import re
+import unicodedata
 
 import numpy as np
 import pytest
@@ -31,6 +32,23 @@ def test_a_folder_is_matched_by_name_not_by_rank(folder, config):
   [batch] = pipeline.eval_batches(split, config.data, batch_size=4, num_classes=3)
   seen = sorted(zip(batch["label"][batch["mask"]].tolist(), batch["image"][batch["mask"]].mean((1, 2, 3)).tolist()))
   assert seen == [(1, 10.0), (2, 20.0), (2, 30.0)]
+
+
+def test_first_words_that_are_not_unique_match_nothing(tmp_path):
+  for name in ("fruit apple", "fruit"):
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "x.png").write_bytes(tf.io.encode_png(np.zeros((4, 4, 3), np.uint8)).numpy())
+  with pytest.raises(UserError, match="fruit is no class of the checkpoint; its 2 classes .* 'fruit grape'"):
+    folders.open_folder(str(tmp_path), ("fruit grape", "apple"))
+  assert folders.open_folder(str(tmp_path), ("fruit", "fruit apple")).num_examples == 2
+
+
+def test_an_accent_may_be_composed_or_not(tmp_path):
+  """macOS and archives made there decompose what Linux and Windows compose."""
+  composed, decomposed = (unicodedata.normalize(form, "café") for form in ("NFC", "NFD"))
+  (tmp_path / decomposed).mkdir()
+  (tmp_path / decomposed / "x.png").write_bytes(tf.io.encode_png(np.zeros((4, 4, 3), np.uint8)).numpy())
+  assert folders.open_folder(str(tmp_path), ("bar", composed)).num_examples == 1
 
 
 def test_bad_folders(folder, tmp_path):

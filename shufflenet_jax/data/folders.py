@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 from etils import epath
 
+from shufflenet_jax.class_names import match
 from shufflenet_jax.data import augment
 from shufflenet_jax.data.datasets import Split, check_classes, plain
 from shufflenet_jax.errors import UserError
@@ -44,8 +45,8 @@ def open_split(
 def open_folder(folder: str, class_names: Sequence[str]) -> Split:
   """Images in one folder per class, matched to classes by name, never by rank.
 
-  A folder is a class's whole name, or its first word (`n01440764` for
-  `n01440764 tench, Tinca tinca`). A folder of some of the classes is fine.
+  A folder is a class's whole name, or its first word where that is enough (see
+  `class_names.py`). A folder of some of the classes is fine.
 
   Args:
     folder: holds `CLASS/.../IMAGE`.
@@ -61,16 +62,15 @@ def open_folder(folder: str, class_names: Sequence[str]) -> Split:
 
 def _open(folder: str, called: str, class_names: Sequence[str], num_classes: int, every_class: bool) -> Split:
   root = epath.Path(folder)
-  first_words = [name.split()[0] for name in class_names]
-  labels = {word: i for i, word in enumerate(first_words) if first_words.count(word) == 1}
-  labels |= {name: i for i, name in enumerate(class_names)}
+  found = sorted(p.name for p in root.iterdir() if not p.name.startswith(".") and p.is_dir())
+  labels = {found[i]: label for i, label in match(found, class_names).items()}
   paths, of_path, ignored, empty = [], [], [], []
   for of_class in sorted(p for p in root.iterdir() if not p.name.startswith(".")):
     if not of_class.is_dir():
       ignored.append(of_class.name)
       continue
     if of_class.name not in labels:
-      near = difflib.get_close_matches(of_class.name, labels, n=1) or list(class_names[:3])
+      near = difflib.get_close_matches(of_class.name, class_names, n=1) or list(class_names[:3])
       whose = f"the {'training data' if every_class else 'checkpoint'}; its {len(class_names)} classes"
       raise UserError(f"{of_class} is no class of {whose} are named as {near[0]!r}")
     images, others = _images(of_class, root)
