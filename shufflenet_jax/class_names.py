@@ -49,10 +49,11 @@ def match(names: Sequence[str], classes: Sequence[str]) -> dict[int, int]:
 def _match_equal(
   names: Sequence[str], classes: Sequence[str], spelling: Callable[[str], str], found: dict[int, int]
 ) -> dict[int, int]:
-  """`found` and what is equal in a spelling."""
-  places, times = defaultdict(list), Counter(map(spelling, names))
+  """`found`, and of the other classes what is equal in a spelling."""
+  places, times, taken = defaultdict(list), Counter(map(spelling, names)), set(found.values())
   for i, of_class in enumerate(classes):
-    places[spelling(of_class)].append(i)
+    if i not in taken:
+      places[spelling(of_class)].append(i)
   more = {}
   for i, name in enumerate(names):
     equal = places[spelling(name)]

@@ -32,6 +32,7 @@ ACCENT = unicodedata.normalize("NFC", "café"), unicodedata.normalize("NFD", "ca
     ([ACCENT[0]], [ACCENT[1]], {0: 0}),
     (list(ACCENT), list(ACCENT), {0: 0, 1: 1}),
     (list(ACCENT), [ACCENT[0]], {0: 0}),  # two folders are not one class
+    (list(ACCENT), [ACCENT[1]], {1: 0}),
     ([" ", ""], ["a", " "], {0: 1}),
     ([], ["a"], {}),
   ],

@@ -212,7 +212,8 @@ def _common_classes(train, validation) -> list[str]:
   """Names of the training split's class folders, which the validation split's must be as well."""
   names, theirs = (sorted({p.label for p in source.pictures}) for source in (train, validation))
   matched, said = match(theirs, names), []
-  only_ours = [name for i, name in enumerate(names) if i not in matched.values()]
+  in_both = set(matched.values())
+  only_ours = [name for i, name in enumerate(names) if i not in in_both]
   only_theirs = [name for i, name in enumerate(theirs) if i not in matched]
   for split, names_of_one in (("training", only_ours), ("validation", only_theirs)):
     if names_of_one:
