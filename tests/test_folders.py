@@ -96,7 +96,7 @@ def test_a_picture_that_cannot_be_decoded_is_named(folder, config, spoil, name):
   for batch_size in (1, 4):
     with pytest.raises(UserError) as raised:
       list(pipeline.eval_batches(split, config.data, batch_size=batch_size, num_classes=3))
-    assert str(raised.value).startswith(f"{path} cannot be decoded (.jpg, ")
+    assert str(raised.value).startswith(f"{path} cannot be decoded (")
     assert not re.search("{{|Op:|prepare", str(raised.value))
 
 

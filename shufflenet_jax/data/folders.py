@@ -8,8 +8,9 @@ import numpy as np
 import tensorflow as tf
 from etils import epath
 
+from shufflenet_jax import storage
 from shufflenet_jax.class_names import match
-from shufflenet_jax.data import augment
+from shufflenet_jax.data import pictures
 from shufflenet_jax.data.datasets import Split, check_classes, plain
 from shufflenet_jax.errors import UserError
 
@@ -96,11 +97,11 @@ def _open(folder: str, called: str, class_names: Sequence[str], num_classes: int
   def explain(example_id):
     path = paths[example_id]
     try:
-      augment.decode(tf.io.read_file(path))
-    except tf.errors.InvalidArgumentError:
-      return f"{path} cannot be decoded ({', '.join(IMAGE_SUFFIXES)}); mend it or take it away"
-    except tf.errors.OpError as error:
-      return f"{path} cannot be read: {plain(error)}"
+      pictures.check(storage.read_bytes(path))
+    except pictures.PictureError as error:
+      return f"{path} cannot be decoded ({error}); replace it or take it away"
+    except OSError as error:
+      return f"{path} cannot be read: {error.strerror}"
     return f"{path} could not be read, and now can"
 
   return Split(

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import tensorflow as tf
 
-from shufflenet_jax.data import augment, datasets, readers
+from shufflenet_jax.data import augment, datasets, pictures, readers
 from shufflenet_jax.data.datasets import Split
 from shufflenet_jax.errors import UserError
 
@@ -50,7 +50,7 @@ def raw_examples(split: Split) -> tf.data.Dataset:
 
   def decoded(i, record):
     encoded, label = split.parse(record)
-    return i, augment.decode(encoded), tf.cast(label, tf.int32)
+    return i, pictures.decode(encoded), tf.cast(label, tf.int32)
 
   return split.read(tf.range(len(split.sizes)), tf.zeros(len(split.sizes), tf.int64), split.sizes).map(
     _unconverted(decoded)
@@ -170,7 +170,7 @@ def _train_example(split: Split, config, careful: bool):
 
   The quick form takes pictures to be JPEGs where the split's first ones are,
   and fails at one that cannot be decoded. The careful form takes all that
-  `augment.decode` does, gives the same pixels where the quick one gives any,
+  `pictures.decode` does, gives the same pixels where the quick one gives any,
   and never fails.
   """
 
@@ -194,7 +194,7 @@ def _train_example(split: Split, config, careful: bool):
     return tf.cond(
       tf.io.is_jpeg(encoded),
       lambda: augment.random_crop_of_jpeg(encoded, *rest),
-      lambda: augment.random_crop(augment.decode(encoded), *rest),
+      lambda: augment.random_crop(pictures.decode(encoded), *rest),
     )
 
   if not careful:
@@ -283,7 +283,7 @@ def eval_batches(
 
   def example(i, record):
     encoded, label = split.parse(record)
-    image = augment.center_crop(augment.decode(encoded), config.image_size, config.eval_resize, config.antialias)
+    image = augment.center_crop(pictures.decode(encoded), config.image_size, config.eval_resize, config.antialias)
     return {"image": image, "label": tf.cast(label, tf.int32), "id": i, "ok": True}
 
   def examples(start, careful):

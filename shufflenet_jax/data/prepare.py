@@ -7,10 +7,10 @@ python -m shufflenet_jax.data.prepare --name=flowers --train=photos/train --vali
 It makes DIR/<name>/1.0.0 (for imagenet2012 the version of TFDS's own builder) with the splits train and validation;
 labels are the class folders in alphabetic order. Stopped, it goes on when run again.
 
-Without --short_side pictures are stored byte for byte; header and end of each are looked at. With it each is decoded,
-and one whose short side is larger is made smaller to it as evaluation does (Pillow, bilinear with antialiasing) and
-stored as JPEG with 4:2:0 chroma, RGB or grayscale. The EXIF orientation is ignored, as by TensorFlow, torchvision and
-the paper's pipelines, unless --upright. Pictures are read in random order: tars should lie on an SSD.
+Each picture is decoded once, so that nothing is stored that training could not read. It is stored byte for byte. With
+--short_side, one whose short side is larger is made smaller to it as evaluation does (Pillow, bilinear with
+antialiasing) and stored as JPEG with 4:2:0 chroma, RGB or grayscale. The EXIF orientation is ignored, as by TensorFlow,
+torchvision and the paper's pipelines, unless --upright. Pictures are read in random order: tars should lie on an SSD.
 """
 
 import dataclasses
@@ -251,10 +251,10 @@ def _plan(options: Options, version: str, splits: dict, dealt: dict) -> dict:
 
 def _treat(options: Options, encoded: bytes) -> bytes:
   """A picture's bytes as they are stored."""
-  from shufflenet_jax.data import recode
+  from shufflenet_jax.data import pictures, recode
 
   if not options.short_side:
-    recode.check(encoded)
+    pictures.check(encoded)
     return encoded
   return recode.shrink(encoded, options.short_side, options.quality or QUALITY, options.upright)
 
