@@ -3,10 +3,12 @@
 import itertools
 import shutil
 
+import jax
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from shufflenet_jax import start
 from shufflenet_jax.data import datasets, pipeline
 from shufflenet_jax.errors import UserError
 from tests.conftest import small_config
@@ -153,6 +155,15 @@ def test_folders_that_do_not_do(photographs, config):
   config.data.data_dir = ""
   with pytest.raises(UserError, match="needs --config.data.data_dir"):
     opened()
+
+
+def test_training_names_what_it_passes_over(photographs, config, tmp_path, capsys):
+  (photographs / "train" / "bee" / "scan.tif").write_bytes(b"II*\0")
+  (photographs / "val" / "notes.txt").write_text("")
+  start.prepare(config, str(tmp_path / "w"), jax.devices()[:1])
+  said = capsys.readouterr().out
+  assert f"{photographs}/train: ignored: 1 files that are no images in a class folder (bee/scan.tif first)" in said
+  assert f"{photographs}/val: ignored: 1 files that are no images in a class folder (notes.txt first)" in said
 
 
 def test_processes_must_divide_the_readers(photographs, config):

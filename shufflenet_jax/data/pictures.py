@@ -16,6 +16,7 @@ from PIL import Image, ImageChops, WebPImagePlugin  # noqa: F401  or Pillow woul
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP")
 NAMES = "JPEG, PNG, BMP, GIF, WebP"  # for messages
 HEAD_BYTES = 16  # that tell the format
+_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp")
 
 # The accurate transform, as Pillow decodes: the fast one, which TensorFlow takes by itself, moves pixels by up to 18
 # of 255, and is no faster in today's libjpeg-turbo.
@@ -29,11 +30,16 @@ class PictureError(ValueError):
   """The bytes are no picture that can be decoded. The message says why."""
 
 
+def has_suffix(name: str) -> bool:
+  """Whether a file is named like a picture of one of the `FORMATS`."""
+  return name.lower().endswith(_SUFFIXES)
+
+
 def is_picture(head: bytes) -> bool:
   """Whether a file that begins with these `HEAD_BYTES` is of one of the `FORMATS`."""
-  return head.startswith((b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"BM", b"GIF87a", b"GIF89a")) or (
-    head.startswith(b"RIFF") and head[8:12] == b"WEBP"
-  )
+  is_bmp = head.startswith(b"BM") and head[6:10] == bytes(4)  # no text that begins with BM has zeros there
+  is_webp = head.startswith(b"RIFF") and head[8:12] == b"WEBP"
+  return is_bmp or is_webp or head.startswith((b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a"))
 
 
 def decode(encoded: tf.Tensor) -> tf.Tensor:
@@ -131,8 +137,11 @@ def check(encoded: bytes) -> None:
   Raises:
     PictureError: it cannot be decoded.
   """
+  is_jpeg = encoded.startswith(b"\xff\xd8\xff")
+  if is_jpeg and b"\xff\xd9" not in encoded[-1024:]:
+    open_image(encoded)  # TensorFlow would print to stderr that it is cut short
   try:
-    if tf.io.is_jpeg(encoded):
+    if is_jpeg:
       tf.io.decode_jpeg(encoded, channels=3, ratio=8)
     else:
       decode(tf.constant(encoded))
