@@ -118,7 +118,7 @@ def _open(folder: str, called: str, class_names: Sequence[str], num_classes: int
     (*class_names, *map(str, range(len(class_names), num_classes))),
     len(class_names),
     np.ones(len(paths), np.int64),
-    max(map(len, path_of)),
+    max(len(os.fsencode(name)) for name in images),  # of `images`, so that the order is the same wherever the folder is
     read,
     lambda record: (tf.io.read_file(record[0]), record[1]),
     explain,
