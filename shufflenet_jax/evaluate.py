@@ -91,8 +91,8 @@ def evaluate(found, config, folder: str | None = None, devices=None, say=print) 
     split = datasets.open_split(config.data, config.data.eval_split, config.model.num_classes, found.class_names)
   else:
     split = folders.open_folder(folder, found.class_names)
-    if split.note:
-      say(split.note)
+  if split.note:
+    say(split.note)
   variables = mesh.replicate(found.restore_variables(), data_mesh)
   state = train_step.TrainState(found.step, 0, variables["params"], variables["batch_stats"], opt_state=())
   eval_fn = train_step.compile_eval_step(data_mesh, model=model, **settings.picture_scaling(config))

@@ -1,10 +1,11 @@
-"""Starting from another run's checkpoint: its network and picture scaling, and a new head where classes differ."""
+"""Starting from another run's checkpoint: its network and picture scaling, and its classifier's rows by class name."""
 
 from collections.abc import Sequence
 
 import jax
 import numpy as np
 
+from shufflenet_jax import class_names as names
 from shufflenet_jax import settings
 from shufflenet_jax.checkpoint import Checkpoint, to_json
 from shufflenet_jax.errors import UserError
@@ -33,30 +34,59 @@ def adopt(pretrained: Checkpoint, config) -> dict[str, str]:
 
 
 def known_classes(pretrained: Checkpoint, class_names: Sequence[str]) -> dict[int, int]:
-  """label -> the checkpoint's label, of classes it knows by the first word of their names. Numbers are no names."""
-  known = {name.split()[0]: label for label, name in enumerate(pretrained.class_names) if not name.isdecimal()}
-  return {i: known[name.split()[0]] for i, name in enumerate(class_names) if name.split()[0] in known}
+  """label -> the checkpoint's label, of the classes that it knows by name (see `class_names.py`).
+
+  Numbers are no names. Where there are only numbers on both sides, and as many, they are taken for the same classes.
+  """
+  if _only_numbers(pretrained, class_names):
+    return {i: i for i in range(len(class_names))}
+  found = names.match(class_names, pretrained.class_names)
+  return {i: label for i, label in found.items() if not names.is_number(class_names[i])}
+
+
+def _only_numbers(pretrained: Checkpoint, class_names: Sequence[str]) -> bool:
+  is_as_many = len(pretrained.class_names) == len(class_names)
+  return is_as_many and all(map(names.is_number, (*pretrained.class_names, *class_names)))
+
+
+def describe(pretrained: Checkpoint, class_names: Sequence[str], dataset_classes: int) -> str:
+  """One line on what becomes of the last layer.
+
+  Args:
+    pretrained: what the run starts from.
+    class_names: of the network, in label order.
+    dataset_classes: how many of them are the data's; those beyond have numbers for names.
+  """
+  if _only_numbers(pretrained, class_names):
+    return f"the classes have no names, and {pretrained.path} has as many: its last layer is kept as it is"
+  known = sum(i < dataset_classes for i in known_classes(pretrained, class_names))
+  if not known:
+    return f"none of the {dataset_classes} classes is known to {pretrained.path} by name: the last layer begins anew"
+  which = "all" if known == dataset_classes else f"{known} of"
+  others = "" if known == len(class_names) else ", the others begin anew"
+  return (
+    f"{which} {dataset_classes} classes are known to {pretrained.path} by name: their rows of the last layer are"
+    f" kept{others}"
+  )
 
 
 def start_from(pretrained: Checkpoint, state: TrainState, class_names: Sequence[str]) -> TrainState:
   """A fresh state with the checkpoint's parameters and batch statistics.
 
-  Where the head has another number of classes, those that the checkpoint knows
-  by name keep their weights, and the others begin anew.
+  In the classifier, the classes that the checkpoint knows by name get its
+  weights, whatever their order and number; the others begin anew.
 
   Raises:
     UserError: parameters besides the classifier's differ in shape.
   """
   variables = pretrained.restore_variables()
   params = dict(variables["params"])
-  shapes = jax.tree.map(lambda x: x.shape, (params, state.params))
-  if shapes[0]["classifier"] != shapes[1]["classifier"]:
-    known = known_classes(pretrained, class_names)
-    now, before = (np.array(labels, int) for labels in (list(known), list(known.values())))
-    # Kernels (..., classes) and biases (classes,) alike.
-    params["classifier"] = jax.tree.map(
-      lambda new, old: new.at[..., now].set(old[..., before]), state.params["classifier"], params["classifier"]
-    )
-  if jax.tree.map(lambda x: x.shape, params) != shapes[1]:
+  known = known_classes(pretrained, class_names)
+  now, before = (np.array(labels, int) for labels in (list(known), list(known.values())))
+  # Kernels (..., classes) and biases (classes,) alike.
+  params["classifier"] = jax.tree.map(
+    lambda new, old: new.at[..., now].set(old[..., before]), state.params["classifier"], params["classifier"]
+  )
+  if jax.tree.map(lambda x: x.shape, params) != jax.tree.map(lambda x: x.shape, state.params):
     raise UserError(f"--config.init_from={pretrained.path}: its parameters do not have the shapes of its own config")
   return state.replace(params=params, batch_stats=variables["batch_stats"])

@@ -28,7 +28,7 @@ def predictor(found, top: int = 5):
   import numpy as np
 
   from shufflenet_jax import network, settings
-  from shufflenet_jax.data import augment
+  from shufflenet_jax.data import augment, pictures
   from shufflenet_jax.train_step import normalize
 
   model, data = network.build(found.config.model), found.config.data
@@ -40,7 +40,7 @@ def predictor(found, top: int = 5):
     return jax.nn.softmax(model.apply(variables, normalize(images, **scaling)))
 
   def predict(encoded: bytes) -> list[tuple[str, float]]:
-    image = augment.center_crop(augment.decode(encoded), data.image_size, data.eval_resize, data.antialias).numpy()
+    image = augment.center_crop(pictures.decode(encoded), data.image_size, data.eval_resize, data.antialias).numpy()
     p = np.asarray(probabilities(image[None]))[0]
     return [(found.class_names[i], float(p[i])) for i in np.argsort(-p)[:top]]
 
@@ -61,19 +61,22 @@ def answer(predict, paths: list[str], as_json: bool) -> int:
   import tensorflow as tf
   from etils import epath
 
+  from shufflenet_jax.data import pictures
+
   width = max(map(len, paths))
   if not as_json:
     print(f"{'image':{width}}  probability  class")
   failed = 0
   for path in paths:
     try:
-      classes = predict(epath.Path(path).read_bytes())
+      encoded = epath.Path(path).read_bytes()
+      classes = predict(encoded)
     except OSError as error:
       print(f"error: {path}: {error.strerror or error}", file=sys.stderr)
       failed += 1
       continue
     except tf.errors.InvalidArgumentError:
-      print(f"error: {path}: not an image that can be decoded (JPEG, PNG, BMP, GIF, WebP)", file=sys.stderr)
+      print(f"error: {path}: not an image that can be decoded: {pictures.why_not(encoded)}", file=sys.stderr)
       failed += 1
       continue
     if as_json:

@@ -127,9 +127,7 @@ def prepare(config, workdir: str, devices=None, stop_after_step: int | None = No
 
   say(_overview(counted, config, data_mesh, train_split, eval_split))
   if pretrained and not resumed:
-    names = train_split.class_names[: train_split.dataset_classes]
-    known = len(fine_tune.known_classes(pretrained, names))
-    say(f"{known} of the {len(names)} classes are known to {pretrained.path} by name: their last layer is kept")
+    say(fine_tune.describe(pretrained, train_split.class_names, train_split.dataset_classes))
   if set_aside:
     say(f"{pretrained.path} sets the network and the scaling of pictures; the config's own are set aside:")
     say(*(f"  {k}: {v}" for k, v in set_aside.items()), sep="\n")
@@ -190,6 +188,9 @@ def _overview(counted, config, data_mesh, train_split, eval_split) -> str:
   )
   if unused := config.model.num_classes - train_split.dataset_classes:
     text += f"\nnote: {unused} of the network's {config.model.num_classes} classes are not in the data"
+  for split in (train_split, eval_split):
+    if split.note:
+      text += f"\n{split.name}: {split.note}"
   return text
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from shufflenet_jax.data import pipeline
+from shufflenet_jax.data import in_memory, pipeline
 from tests.streams import assert_same, batches, open_digits
 
 
@@ -23,6 +23,15 @@ def test_digits_are_scikit_learns_each_in_one_split(config):
     seen += [(int(label), image[..., 0].tobytes()) for _, image, label in examples]
   assert sorted(seen) == expected
   np.testing.assert_array_equal(sizes["test"], (sizes["train"] + sizes["test"]) // 5)
+
+
+@pytest.fixture(params=["held in memory", "read in every epoch"])
+def config(request, config):
+  """In the second case the windows that are shuffled hold a tenth of a reader's records."""
+  config.data.shuffle_bytes = {"held in memory": 1 << 30, "read in every epoch": 100_000}[request.param]
+  split = open_digits(config, "train")
+  assert in_memory.fits(split, config.data.shuffle_bytes) == (request.param == "held in memory")
+  return config
 
 
 def test_every_epoch_holds_every_example_once(config):

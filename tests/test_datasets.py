@@ -1,5 +1,6 @@
 """Prepared datasets by name: their splits, their classes, and what is wrong with them in one line."""
 
+import re
 import shutil
 
 import ml_collections
@@ -51,10 +52,20 @@ def test_a_dataset_of_other_classes_is_refused(tiny, tmp_path):
   [folder] = (tmp_path / "tfds" / "tiny").iterdir()
   (folder / "label.labels.txt").write_text("ant\nbee\ncat\n")
   data = ml_collections.ConfigDict({"name": "tiny", "data_dir": str(tmp_path / "tfds")})
-  for fine in ((), ("ant Formicidae", "bee", "2"), ("0", "1", "2")):
-    assert datasets.open_split(data, "train", 3, fine).class_names == ("ant", "bee", "cat")
+  for fine, note in (
+    ((), ""),
+    (("ant Formicidae", "bee", "cat"), ""),
+    (("ant", "bee", "2"), "note: 1 classes of dataset 'tiny' are matched by number.*: its 'cat' is taken for .* '2'"),
+    (("0", "1", "2"), "note: 3 classes of dataset 'tiny' are matched by number.*: its 'ant' is taken for .* '0'"),
+  ):
+    split = datasets.open_split(data, "train", 3, fine)
+    assert split.class_names == ("ant", "bee", "cat")
+    assert re.fullmatch(note, split.note)
   with pytest.raises(UserError, match="its class 1 is 'bee', the checkpoint's 'cat'"):
     datasets.open_split(data, "train", 3, ("ant", "cat", "bee"))
+  (folder / "label.labels.txt").write_text("fruit apple\nfruit pear\nfruit plum\n")
+  with pytest.raises(UserError, match="its class 2 is 'fruit plum', the checkpoint's 'fruit grape'"):
+    datasets.open_split(data, "train", 3, ("fruit apple", "fruit pear", "fruit grape"))
 
 
 def test_a_label_out_of_range_is_named(tiny, config):
@@ -94,8 +105,9 @@ def test_a_cut_shard_is_an_error_not_a_smaller_dataset(tiny, tmp_path, config):
     shard.write_bytes(kept)
     with pytest.raises(UserError, match="^tiny train cannot be read: [^{]*; prepare it anew$"):
       list(pipeline.eval_batches(split, config.data, batch_size=3, num_classes=3))
-    with pytest.raises(UserError, match="tiny train cannot be read"):
-      next(pipeline.train_batches(split, config.data, batch_size=3, num_classes=3, seed=0, start_step=0))
+    for config.data.shuffle_bytes in (1 << 30, 1):  # held in memory; read in every epoch
+      with pytest.raises(UserError, match="^tiny train cannot be read: [^{]*; prepare it anew$"):
+        next(pipeline.train_batches(split, config.data, batch_size=3, num_classes=3, seed=0, start_step=0))
   shard.unlink()
   with pytest.raises(UserError, match="lacks 1 of its files, tiny-train.tfrecord-00000-of-00001"):
     open_tfds("tiny", str(tmp_path / "tfds"), "train", 3)

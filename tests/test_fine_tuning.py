@@ -1,5 +1,6 @@
 """Starting from another run's checkpoint: its weights, its network, and a head where classes differ."""
 
+import re
 import shutil
 import types
 
@@ -36,11 +37,25 @@ def test_fine_tuning_takes_weights_and_picture_scaling_and_makes_a_new_head(run,
   assert started.model.num_classes == 12
 
 
+@pytest.mark.parametrize(
+  ("before", "now", "rows", "words"),
+  [
+    ("n01 dog|n02 cat|n03 newt|1", "n03|n09|1", {0: 2}, "1 of 3 classes are known to old by name: their rows of the"),
+    ("apple|grass|sky", "grass|sky|tomato", {0: 1, 1: 2}, "2 of 3 .* layer are kept, the others begin anew$"),
+    ("apple|grass|sky", "sky|apple|grass", {0: 2, 1: 0, 2: 1}, "all 3 classes are known to old .* are kept$"),
+    ("fruit apple|fruit pear", "fruit grape|fruit plum", {}, "none of the 2 classes is known to old by name: the last"),
+    ("0|1|2", "0|1|2", {0: 0, 1: 1, 2: 2}, "the classes have no names, and old has as many: its last layer is kept"),
+    ("0|1|2", "0|1", {}, "none of the 2 classes is known"),
+    ("0|1|2", "apple|grass|sky", {}, "none of the 3 classes is known"),
+    ("apple|1|2", "apple|grass|2", {0: 0}, "1 of 3 classes are known"),
+  ],
+)
 @pytest.mark.parametrize("bias", [False, True])
-def test_classes_that_the_checkpoint_knows_by_name_keep_their_weights(config, bias):
+def test_classes_that_the_checkpoint_knows_by_name_keep_their_weights(config, bias, before, now, rows, words):
+  """Whatever the numbers of classes on the two sides, and in whatever order."""
   config.model.classifier_bias = bias
   optimizer, _ = optim.sgd(config.optimizer, 10)
-
+  before, now = before.split("|"), now.split("|")
   rng = np.random.default_rng(0)
 
   def state(num_classes):
@@ -50,18 +65,16 @@ def test_classes_that_the_checkpoint_knows_by_name_keep_their_weights(config, bi
     shapes = jax.eval_shape(lambda: train_step.init_state(model, optimizer, 32, 0))
     return jax.tree.map(lambda x: jnp.asarray(rng.normal(size=x.shape), x.dtype), shapes)
 
-  old, new = state(4), state(3)
-  pretrained = types.SimpleNamespace(
-    path="old",
-    class_names=("n01 dog", "n02 cat", "n03 newt", "1"),
-    restore_variables=lambda: {"params": old.params, "batch_stats": old.batch_stats},
-  )
-  started = fine_tune.start_from(pretrained, new, ("n03", "n09", "1"))
-  for name, now in started.params["classifier"].items():
-    before, fresh = old.params["classifier"][name], new.params["classifier"][name]
-    np.testing.assert_array_equal(now[..., 0], before[..., 2])
-    np.testing.assert_array_equal(now[..., 1:], fresh[..., 1:])  # a number is no name
+  old, new = state(len(before)), state(len(now))
+  variables = {"params": old.params, "batch_stats": old.batch_stats}
+  pretrained = types.SimpleNamespace(path="old", class_names=before, restore_variables=lambda: variables)
+  started = fine_tune.start_from(pretrained, new, now)
+  for name, made in started.params["classifier"].items():
+    kept, fresh = old.params["classifier"][name], new.params["classifier"][name]
+    for i in range(len(now)):
+      np.testing.assert_array_equal(made[..., i], kept[..., rows[i]] if i in rows else fresh[..., i])
   jax.tree.map(np.testing.assert_array_equal, started.params["stage2_unit1"], old.params["stage2_unit1"])
+  assert re.search(words, fine_tune.describe(pretrained, now, len(now)))
 
 
 def test_fine_tuning_goes_on_where_its_source_is_gone(run, config, tmp_path):

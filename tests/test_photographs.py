@@ -1,14 +1,17 @@
 """Folders to train on: each picture once an epoch on any processes; bad ones are skipped, named and counted."""
 
+import dataclasses
 import itertools
 import shutil
 
+import jax
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from shufflenet_jax.data import datasets, pipeline
-from shufflenet_jax.errors import UserError
+from shufflenet_jax import start
+from shufflenet_jax.data import datasets, in_memory, pipeline
+from shufflenet_jax.errors import RunFailed, UserError
 from tests.conftest import small_config
 from tests.streams import assert_same, jpeg, stream, write_photographs
 
@@ -33,17 +36,28 @@ def test_every_epoch_holds_each_picture_once(photographs, config):
     np.testing.assert_array_equal(np.sort(epoch), np.arange(16))
 
 
+@pytest.fixture(scope="module", params=["held in memory", "read in every epoch"])
+def shuffle_bytes(request):
+  return {"held in memory": 1 << 30, "read in every epoch": 100}[request.param]
+
+
 @pytest.fixture(scope="module")
-def ids_of_8_steps(tmp_path_factory, data_dir):
+def ids_of_8_steps(tmp_path_factory, data_dir, shuffle_bytes):
   """As one process reads them from the start."""
   config = small_config(data_dir)
+  config.data.shuffle_bytes = shuffle_bytes
   write_photographs(tmp_path_factory.mktemp("photographs"), config)
   return np.concatenate([b["id"] for b in stream(config, 8, 12)])
 
 
 @pytest.mark.parametrize(("count", "start_step"), [(1, 3), (1, 7), (2, 0), (2, 7), (4, 0), (4, 3)])
-def test_any_processes_read_the_same_from_any_step(photographs, config, ids_of_8_steps, start_step, count):
+def test_any_processes_read_the_same_from_any_step(
+  photographs, config, ids_of_8_steps, shuffle_bytes, start_step, count
+):
   """Within the first epoch of 16, and within the last, in steps of 12."""
+  config.data.shuffle_bytes = shuffle_bytes
+  split = datasets.open_split(config.data, "train", 10, every_class=True)
+  assert in_memory.fits(split, shuffle_bytes) == (shuffle_bytes > 100)
   parts = [stream(config, 8 - start_step, 12, start_step=start_step, process=(p, count)) for p in range(count)]
   ids = np.concatenate([np.concatenate([b["id"] for b in step]) for step in zip(*parts)])
   np.testing.assert_array_equal(ids, ids_of_8_steps[start_step * 12 :])
@@ -155,6 +169,15 @@ def test_folders_that_do_not_do(photographs, config):
     opened()
 
 
+def test_training_names_what_it_passes_over(photographs, config, tmp_path, capsys):
+  (photographs / "train" / "bee" / "scan.tif").write_bytes(b"II*\0")
+  (photographs / "val" / "notes.txt").write_text("")
+  start.prepare(config, str(tmp_path / "w"), jax.devices()[:1])
+  said = capsys.readouterr().out
+  assert f"{photographs}/train: ignored: 1 files that are no images in a class folder (bee/scan.tif first)" in said
+  assert f"{photographs}/val: ignored: 1 files that are no images in a class folder (notes.txt first)" in said
+
+
 def test_processes_must_divide_the_readers(photographs, config):
   with pytest.raises(UserError, match="batch_size=100 is read by 50 readers, which do not divide over 4 processes"):
     stream(config, 1, 100, process=(0, 4))
@@ -166,3 +189,42 @@ def test_batches_do_not_depend_on_how_many_threads_make_them(photographs, config
     monkeypatch.setattr(tf.data, "AUTOTUNE", calls)
     for a, b in zip(stream(config, 3), expected):
       assert_same(a, b)
+
+
+def test_epochs_smaller_than_a_batch_are_whole(photographs, config):
+  """Sixteen pictures in batches of 56: three and a half epochs each."""
+  ids = np.concatenate([b["id"] for b in stream(config, 2, 56)])
+  for epoch in np.split(ids, 7):
+    np.testing.assert_array_equal(np.sort(epoch), np.arange(16))
+  assert len({tuple(epoch) for epoch in np.split(ids, 7)}) == 7
+
+
+@pytest.mark.parametrize(
+  ("error", "kind", "words", "tries"),
+  [
+    (tf.errors.UnavailableError, RunFailed, "cannot be read now .*run the same command again", 1),
+    (tf.errors.DeadlineExceededError, RunFailed, "cannot be read now", 1),
+    (tf.errors.AbortedError, RunFailed, "cannot be read now", 1),
+    (tf.errors.FailedPreconditionError, RunFailed, "cannot be read now", 1),
+    (tf.errors.PermissionDeniedError, UserError, "cannot be read: no permission", 1),
+    (tf.errors.DataLossError, UserError, "cannot be read: why; prepare it anew", 2),
+    (tf.errors.InvalidArgumentError, UserError, "cannot be read: why; prepare it anew", 2),
+    (tf.errors.NotFoundError, UserError, "cannot be read: why; put it back, or prepare it anew", 2),
+  ],
+)
+@pytest.mark.parametrize("training", [True, False])
+def test_what_storage_refuses_is_no_damage(photographs, config, error, kind, words, tries, training):
+  """And one that does not answer is waited for once: it is no reason to read carefully."""
+  split = datasets.open_split(config.data, "train", 10, every_class=True)
+  tried = []
+
+  def read(*arguments, **options):
+    tried.append(arguments)
+    raise error(None, None, "why")
+
+  options = {"batch_size": 8, "num_classes": 10} | ({"seed": 0, "start_step": 0} if training else {})
+  batches = pipeline.train_batches if training else pipeline.eval_batches
+  with pytest.raises(UserError, match=words) as raised:
+    next(batches(dataclasses.replace(split, read=read), config.data, **options))
+  assert isinstance(raised.value, RunFailed) == (kind is RunFailed)
+  assert len(tried) == tries

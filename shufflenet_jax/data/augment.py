@@ -2,25 +2,10 @@
 
 import tensorflow as tf
 
-# The accurate transform, as Pillow decodes: the fast one, which TensorFlow takes by itself, moves pixels by up to 18
-# of 255, and is no faster in today's libjpeg-turbo.
-_DCT = "INTEGER_ACCURATE"
+from shufflenet_jax.data import pictures
 
-
-def decode(encoded: tf.Tensor) -> tf.Tensor:
-  """JPEG, PNG, BMP, GIF (first frame) or WebP bytes -> uint8 RGB (h, w, 3).
-
-  Grayscale becomes three equal channels, CMYK is converted, alpha is dropped.
-  An EXIF orientation is not applied: pixels as stored, as in TensorFlow's and
-  torchvision's ImageNet pipelines.
-  """
-  image = tf.cond(
-    tf.io.is_jpeg(encoded),
-    lambda: tf.io.decode_jpeg(encoded, channels=3, dct_method=_DCT),
-    lambda: tf.io.decode_image(encoded, channels=3, expand_animations=False),
-  )
-  image.set_shape((None, None, 3))
-  return image
+# Long side over short side. A picture of 20,000 x 2 pixels whose short side becomes 256 would take gigabytes.
+_MOST_ASPECT = 16
 
 
 def _to_uint8(image: tf.Tensor) -> tf.Tensor:
@@ -34,12 +19,19 @@ def _resize_short_side(image: tf.Tensor, to: int, antialias: bool) -> tf.Tensor:
   return tf.image.resize(image, new_shape, antialias=antialias)  # bilinear, float32
 
 
+def _without_far_ends(image: tf.Tensor) -> tf.Tensor:
+  """The central part, `_MOST_ASPECT` times as long as wide, of a picture that is longer; others as they are."""
+  shape = tf.shape(image)[:2]
+  cut = tf.maximum(shape - _MOST_ASPECT * tf.reduce_min(shape), 0) // 2  # at both ends: the centre stays the centre
+  return tf.slice(image, tf.concat([cut, [0]], 0), tf.concat([shape - 2 * cut, [3]], 0))
+
+
 def center_crop(image: tf.Tensor, size: int, resize: int, antialias: bool) -> tf.Tensor:
   """Evaluation (section 4): short side to `resize` pixels, bilinear, then the central `size` x `size`.
 
   uint8 (h, w, 3) -> uint8 (size, size, 3).
   """
-  image = _resize_short_side(image, resize, antialias)
+  image = _resize_short_side(_without_far_ends(image), resize, antialias)
   # Halves go to the even pixel, as in torchvision: //2 would move every fourth crop by one.
   corner = tf.cast(tf.round((tf.shape(image)[:2] - size) / 2), tf.int32)
   return _to_uint8(tf.slice(image, tf.concat([corner, [0]], 0), [size, size, 3]))
@@ -70,8 +62,10 @@ def random_crop(image: tf.Tensor, size: int, min_area: float, max_aspect: float,
     max_aspect: widest crop, width over height; the narrowest is its inverse.
     seed: int32 (2,).
   """
-  is_small = tf.reduce_min(tf.shape(image)[:2]) < size
-  # Crops of a small picture would fall on few whole pixels; enlarged first, they fall between them.
+  sides = tf.shape(image)[:2]
+  # Crops of a small picture would fall on few whole pixels; enlarged first, they fall between them. Of very long ones
+  # hardly any crop has the area and the aspect wanted, and they would become too large.
+  is_small = (tf.reduce_min(sides) < size) & (tf.reduce_max(sides) <= _MOST_ASPECT * tf.reduce_min(sides))
   image = tf.cond(is_small, lambda: _to_uint8(_resize_short_side(image, size, False)), lambda: image)
   return tf.slice(image, *_crop_box(tf.shape(image), min_area, max_aspect, seed))
 
@@ -88,7 +82,9 @@ def random_crop_of_jpeg(
   window = tf.concat([begin[:2], extent[:2]], 0)
 
   def decode_at(ratio):
-    return lambda: tf.image.decode_and_crop_jpeg(encoded, window // ratio, channels=3, ratio=ratio, dct_method=_DCT)
+    return lambda: tf.image.decode_and_crop_jpeg(
+      encoded, window // ratio, channels=3, ratio=ratio, dct_method=pictures.DCT
+    )
 
   ratios = (1, 2, 4, 8)
   fits = [tf.reduce_min(extent[:2]) >= size * ratio for ratio in ratios[1:]]

@@ -11,6 +11,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from shufflenet_jax import storage
+from shufflenet_jax.class_names import first_difference, is_number
 from shufflenet_jax.data import digits, record_index
 from shufflenet_jax.errors import UserError
 
@@ -37,7 +38,7 @@ class Split:
       `takes` examples after `skips`. One chunk after the other, or `parallel`: several at once, in a fixed order.
     parse: record -> (encoded image, label).
     explain: id -> one line about why that example cannot be used.
-    note: what was passed over, "" if nothing.
+    note: what the user should know of it, for instance what was passed over; "" if nothing.
   """
 
   name: str
@@ -84,9 +85,21 @@ def check_classes(what: str, dataset_classes: int, num_classes: int) -> None:
     )
 
 
-def _same_class(a: str, b: str) -> bool:
-  """By the first words of two classes' names; a number is no name."""
-  return a.isdecimal() or b.isdecimal() or a.split()[0] == b.split()[0]
+def _check_same_classes(name: str, names: Sequence[str], class_names: Sequence[str]) -> str:
+  """A note, or "", on how a dataset's labels are those of a checkpoint; raises a UserError where they are not."""
+  if (label := first_difference(names, class_names)) is not None:
+    raise UserError(
+      f"dataset {name!r} has other classes than the checkpoint: its class {label} is {names[label]!r}, the checkpoint's"
+      f" {class_names[label]!r}; folders of pictures are matched by name (--data=FOLDER)"
+    )
+  by_number = [i for i, pair in enumerate(zip(names, class_names)) if is_number(pair[0]) != is_number(pair[1])]
+  if not by_number:
+    return ""
+  i = by_number[0]
+  return (
+    f"note: {len(by_number)} classes of dataset {name!r} are matched by number, as there are no names to compare:"
+    f" its {names[i]!r} is taken for the checkpoint's {class_names[i]!r}"
+  )
 
 
 def _open_tfds(name: str, data_dir: str, split: str, num_classes: int, class_names: Sequence[str]) -> Split:
@@ -113,12 +126,7 @@ def _open_tfds(name: str, data_dir: str, split: str, num_classes: int, class_nam
     raise UserError(f"split {split!r} of dataset {name!r} is empty; {builder.data_dir} holds {_sizes(builder)}")
   label = features[label_key]
   check_classes(f"dataset {name!r}", label.num_classes or 0, num_classes)
-  for number, (here, there) in enumerate(zip(label.names, class_names)):
-    if not _same_class(here, there):
-      raise UserError(
-        f"dataset {name!r} has other classes than the checkpoint: its class {number} is {here!r}, the checkpoint's"
-        f" {there!r}; folders of pictures are matched by name (--data=FOLDER)"
-      )
+  note = _check_same_classes(name, label.names, class_names)
   sizes_there = dict(storage.walk(str(builder.data_path)))
   missing = {os.path.basename(i.filename) for i in instructions} - set(sizes_there)
   if missing:
@@ -175,6 +183,7 @@ def _open_tfds(name: str, data_dir: str, split: str, num_classes: int, class_nam
     read,
     parse,
     explain,
+    note,
   )
 
 

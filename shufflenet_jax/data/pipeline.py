@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import tensorflow as tf
 
-from shufflenet_jax.data import augment, datasets, readers
+from shufflenet_jax import storage
+from shufflenet_jax.data import augment, datasets, in_memory, pictures, readers
 from shufflenet_jax.data.datasets import Split
 from shufflenet_jax.errors import UserError
 
@@ -50,7 +51,7 @@ def raw_examples(split: Split) -> tf.data.Dataset:
 
   def decoded(i, record):
     encoded, label = split.parse(record)
-    return i, augment.decode(encoded), tf.cast(label, tf.int32)
+    return i, pictures.decode(encoded), tf.cast(label, tf.int32)
 
   return split.read(tf.range(len(split.sizes)), tf.zeros(len(split.sizes), tf.int64), split.sizes).map(
     _unconverted(decoded)
@@ -113,16 +114,25 @@ def train_examples(
       f"config.batch_size={batch_size} is read by {num_readers} readers, which do not divide over {count} processes;"
       f" a multiple of {max(count, readers.MOST_READERS)} does"
     )
-  own = num_readers // count
+  if in_memory.fits(split, config.shuffle_bytes):
+    records = in_memory.records(split, batch_size, seed, start_step, process)
+  else:
+    records = _read_records(split, config.shuffle_bytes, batch_size, seed, start_step, process)
+  return records.map(_unconverted(_train_example(split, config, careful)), tf.data.AUTOTUNE, deterministic=True)
+
+
+def _read_records(split, shuffle_bytes: int, batch_size: int, seed: int, start_step: int, process) -> tf.data.Dataset:
+  """As `in_memory.records`, of a split that is read anew in every epoch, by readers that each have some rows."""
+  num_readers = readers.count(batch_size)
+  own, index = num_readers // process[1], process[0]
   numbers = tf.data.Dataset.range(index * own, (index + 1) * own)
-  records = numbers.interleave(
-    _unconverted(lambda i: _reader_records(split, i, config.shuffle_bytes, batch_size, num_readers, seed, start_step)),
+  return numbers.interleave(
+    _unconverted(lambda i: _reader_records(split, i, shuffle_bytes, batch_size, num_readers, seed, start_step)),
     cycle_length=own,
     block_length=batch_size // num_readers,
     num_parallel_calls=min(own, 16),
     deterministic=True,
   )
-  return records.map(_unconverted(_train_example(split, config, careful)), tf.data.AUTOTUNE, deterministic=True)
 
 
 def _reader_records(split, reader, shuffle_bytes: int, batch_size: int, num_readers: int, seed: int, start_step: int):
@@ -142,23 +152,18 @@ def _reader_records(split, reader, shuffle_bytes: int, batch_size: int, num_read
     seeds = tf.stack([tf.constant(seed, tf.int64), epoch])
     order = tf.random.experimental.stateless_shuffle(tf.range(len(split.sizes), dtype=tf.int64), seeds)
     records = split.read(*readers.cut(tf.cumsum(tf.gather(sizes, order)), order, sizes, first + begin, last))
+    records = in_memory.whole(records, last - first - begin)
     key = tf.cast(tf.random.experimental.stateless_fold_in(seeds, 0)[0], tf.int32)
 
     def described(i, parts):
       window_first = begin + i * window
-      count = tf.minimum(window, last - first - window_first)
       window_seed = (seed * 1_000_003 + epoch) * 4_099 + window_first * num_readers + reader
-      return key, window_seed, count, tf.maximum(done - window_first, 0), parts
+      return key, window_seed, tf.maximum(done - window_first, 0), parts
 
-    windows = records.window(window).apply(
-      tf.data.experimental.assert_cardinality((last - first - begin + window - 1) // window)
-    )
-    return windows.enumerate().map(described)
+    return records.window(window).enumerate().map(described)
 
-  def shuffled(key, window_seed, count, skip, parts):
+  def shuffled(key, window_seed, skip, parts):
     records = tf.data.Dataset.zip(parts).shuffle(window, seed=window_seed, reshuffle_each_iteration=False)
-    # Windows end early, and in silence, where a file does.
-    records = records.apply(tf.data.experimental.assert_cardinality(count))
     return records.skip(skip).map(lambda i, record: (key, i, record))
 
   epochs = tf.data.Dataset.range(place // n, np.iinfo(np.int64).max)
@@ -170,7 +175,7 @@ def _train_example(split: Split, config, careful: bool):
 
   The quick form takes pictures to be JPEGs where the split's first ones are,
   and fails at one that cannot be decoded. The careful form takes all that
-  `augment.decode` does, gives the same pixels where the quick one gives any,
+  `pictures.decode` does, gives the same pixels where the quick one gives any,
   and never fails.
   """
 
@@ -194,7 +199,7 @@ def _train_example(split: Split, config, careful: bool):
     return tf.cond(
       tf.io.is_jpeg(encoded),
       lambda: augment.random_crop_of_jpeg(encoded, *rest),
-      lambda: augment.random_crop(augment.decode(encoded), *rest),
+      lambda: augment.random_crop(pictures.decode(encoded), *rest),
     )
 
   if not careful:
@@ -235,7 +240,8 @@ def _restarting(examples, batch_size: int, start: int, split: Split) -> Iterator
     split: for messages.
 
   Raises:
-    UserError: careful reading fails too.
+    UserError: careful reading fails too, or the storage refuses.
+    RunFailed: the storage did not answer.
   """
   careful_left, next_careful = 0, _FIRST_CAREFUL_BATCHES
   while True:
@@ -250,8 +256,12 @@ def _restarting(examples, batch_size: int, start: int, split: Split) -> Iterator
       else:
         return
     except tf.errors.OpError as error:
+      explained = storage.explain(error, split.name)
+      if isinstance(explained, UserError):  # which says nothing about the pictures
+        raise explained from None
       if careful:
-        raise UserError(f"{split.name} cannot be read: {datasets.plain(error)}; prepare it anew") from None
+        remedy = "put it back, or prepare it anew" if isinstance(explained, FileNotFoundError) else "prepare it anew"
+        raise UserError(f"{split.name} cannot be read: {datasets.plain(error)}; {remedy}") from None
       careful_left, next_careful = next_careful, 2 * next_careful
 
 
@@ -283,12 +293,12 @@ def eval_batches(
 
   def example(i, record):
     encoded, label = split.parse(record)
-    image = augment.center_crop(augment.decode(encoded), config.image_size, config.eval_resize, config.antialias)
+    image = augment.center_crop(pictures.decode(encoded), config.image_size, config.eval_resize, config.antialias)
     return {"image": image, "label": tf.cast(label, tf.int32), "id": i, "ok": True}
 
   def examples(start, careful):
     records = split.read(*readers.cut(tf.cumsum(sizes), order, sizes, first, last), parallel=True)
-    records = records.apply(tf.data.experimental.assert_cardinality(last - first)).skip(start * local)
+    records = in_memory.whole(records, last - first).skip(start * local)
     prepare = _never_failing(example, config.image_size, {}) if careful else example
     return records.map(_unconverted(prepare), tf.data.AUTOTUNE, deterministic=True)
 

@@ -7,10 +7,10 @@ python -m shufflenet_jax.data.prepare --name=flowers --train=photos/train --vali
 It makes DIR/<name>/1.0.0 (for imagenet2012 the version of TFDS's own builder) with the splits train and validation;
 labels are the class folders in alphabetic order. Stopped, it goes on when run again.
 
-Without --short_side pictures are stored byte for byte; header and end of each are looked at. With it each is decoded,
-and one whose short side is larger is made smaller to it as evaluation does (Pillow, bilinear with antialiasing) and
-stored as JPEG with 4:2:0 chroma, RGB or grayscale. The EXIF orientation is ignored, as by TensorFlow, torchvision and
-the paper's pipelines, unless --upright. Pictures are read in random order: tars should lie on an SSD.
+Each picture is decoded once, so that nothing is stored that training could not read. It is stored byte for byte. With
+--short_side, one whose short side is larger is made smaller to it as evaluation does (Pillow, bilinear with
+antialiasing) and stored as JPEG with 4:2:0 chroma, RGB or grayscale. The EXIF orientation is ignored, as by TensorFlow,
+torchvision and the paper's pipelines, unless --upright. Pictures are read in random order: tars should lie on an SSD.
 """
 
 import dataclasses
@@ -25,6 +25,7 @@ from collections import Counter
 from absl import flags
 
 from shufflenet_jax import cli
+from shufflenet_jax.class_names import match
 from shufflenet_jax.errors import UserError
 
 QUALITY = 90
@@ -129,7 +130,10 @@ def prepare(options: Options) -> str:
       "file_name": tfds.features.Text(),  # ImageNet's as in TFDS, n01440764_10026.JPEG; else with the class folder
     }
   )
-  labels = {name: label for label, name in enumerate(class_names)}
+  labels = {}
+  for source in splits.values():
+    found = sorted({p.label for p in source.pictures})
+    labels |= {found[i]: label for i, label in match(found, class_names).items()}
   serializer = tfds.core.example_serializer.ExampleSerializer(features.get_serialized_info())
 
   def to_record(picture):
@@ -205,16 +209,18 @@ def _open_sources(options: Options, progress: _Progress) -> dict:
 
 
 def _common_classes(train, validation) -> list[str]:
-  """The class folders, which must be the same in both."""
-  ours, theirs = ({p.label for p in source.pictures} for source in (train, validation))
-  said = []
-  for split, names in (("training", sorted(ours - theirs)), ("validation", sorted(theirs - ours))):
-    if names:
-      more = f" and {len(names) - 5:,} more" if len(names) > 5 else ""
-      said.append(f"only in {split}: {', '.join(names[:5])}{more}")
+  """Names of the training split's class folders, which the validation split's must be as well."""
+  names, theirs = (sorted({p.label for p in source.pictures}) for source in (train, validation))
+  matched, said = match(theirs, names), []
+  in_both = set(matched.values())
+  only_ours = [name for i, name in enumerate(names) if i not in in_both]
+  only_theirs = [name for i, name in enumerate(theirs) if i not in matched]
+  for split, names_of_one in (("training", only_ours), ("validation", only_theirs)):
+    if names_of_one:
+      more = f" and {len(names_of_one) - 5:,} more" if len(names_of_one) > 5 else ""
+      said.append(f"only in {split}: {', '.join(names_of_one[:5])}{more}")
   if said:
     raise UserError(f"the classes of --train and --validation differ; {'; '.join(said)}")
-  names = sorted(ours)
   if len(names) == 1:
     raise UserError(f"--train={train.path} holds one class, {names[0]}; give what holds the class folders")
   odd = [name for name in names if name != name.strip() or not name.isprintable()]
@@ -245,10 +251,10 @@ def _plan(options: Options, version: str, splits: dict, dealt: dict) -> dict:
 
 def _treat(options: Options, encoded: bytes) -> bytes:
   """A picture's bytes as they are stored."""
-  from shufflenet_jax.data import recode
+  from shufflenet_jax.data import pictures, recode
 
   if not options.short_side:
-    recode.check(encoded)
+    pictures.check(encoded)
     return encoded
   return recode.shrink(encoded, options.short_side, options.quality or QUALITY, options.upright)
 

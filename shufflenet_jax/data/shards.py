@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from shufflenet_jax import storage
-from shufflenet_jax.data.recode import PictureError
+from shufflenet_jax.data.pictures import PictureError
 from shufflenet_jax.data.sources import Picture
 from shufflenet_jax.errors import UserError
 

@@ -8,8 +8,8 @@ import re
 import tarfile
 from collections.abc import Callable, Iterator
 
-from shufflenet_jax.data import imagenet
-from shufflenet_jax.data.folders import IMAGE_SUFFIXES
+from shufflenet_jax import storage
+from shufflenet_jax.data import folders, imagenet, pictures
 from shufflenet_jax.errors import UserError
 
 _TAR_OF_CLASS = re.compile(r"(n\d{8})\.tar")
@@ -77,6 +77,12 @@ class _Member:
   size: int = 0
   what: str = "file"  # or "folder", or "class tar" for the folder that a class's tar stands for
 
+  def head(self) -> bytes:
+    """The first bytes, from which the format follows."""
+    with open(self.path, "rb") as file:
+      file.seek(self.offset)
+      return file.read(min(pictures.HEAD_BYTES, self.size))
+
 
 def open_source(flag: str, path: str, tell: Callable[[int], None]) -> Source:
   """Looks through a folder or tar; the kind follows from what is inside.
@@ -93,7 +99,7 @@ def open_source(flag: str, path: str, tell: Callable[[int], None]) -> Source:
   here = f"{flag}={path}"
   if not os.path.exists(path):
     raise UserError(f"{here} does not exist; give a folder or a tar of class folders, or one of ImageNet's tars")
-  classes, pictures, loose, ignored, has_tars = set(), [], [], [], False
+  classes, found, loose, ignored, has_tars = set(), [], [], [], False
   try:
     for count, member in enumerate(_members(path)):
       if count % 1000 == 0:
@@ -102,42 +108,43 @@ def open_source(flag: str, path: str, tell: Callable[[int], None]) -> Source:
       has_tars |= member.what == "class tar"
       if member.what != "file":
         classes.add(label)
-      elif not member.name.lower().endswith(IMAGE_SUFFIXES):
+      elif not (pictures.has_suffix(member.name) or pictures.is_picture(member.head())):
         ignored.append(member.name)
       elif rest:
-        pictures.append(Picture(member.name, label, member.path, member.offset, member.size))
+        found.append(Picture(member.name, label, member.path, member.offset, member.size))
       else:
         loose.append(member)
   except OSError as error:
     raise UserError(f"{here} cannot be read: {error.filename or path}: {error.strerror}") from None
   kind = "one tar per class, as ImageNet's training tar" if has_tars else "class folders"
-  is_flat = not pictures and any(imagenet.VALIDATION_NAME.fullmatch(m.name) for m in loose)
+  is_flat = not found and any(imagenet.VALIDATION_NAME.fullmatch(m.name) for m in loose)
   if is_flat:
     kind, classes = "ImageNet's validation pictures", set()
     for m in loose:
       if imagenet.VALIDATION_NAME.fullmatch(m.name):
         label = imagenet.validation_label(m.name)
-        pictures.append(Picture(m.name, label, m.path, m.offset, m.size))
+        found.append(Picture(m.name, label, m.path, m.offset, m.size))
       else:
         ignored.append(m.name)
   else:
     ignored += [m.name for m in loose]
-  if not pictures:
-    raise UserError(f"{here} holds no pictures ({', '.join(IMAGE_SUFFIXES)}) in class folders")
-  empty = sorted(classes - {p.label for p in pictures})
+  if not found:
+    raise UserError(f"{here} holds no pictures ({pictures.NAMES}) in class folders")
+  empty = sorted(classes - {p.label for p in found})
   if empty:
     raise UserError(
-      f"{here}: {len(empty)} class folders hold no pictures ({', '.join(IMAGE_SUFFIXES)}), {empty[0]} first;"
+      f"{here}: {len(empty)} class folders hold no pictures ({pictures.NAMES}), {folders.readable(empty[0])} first;"
       " fill them or take them away"
     )
-  pictures.sort(key=lambda p: p.name)
-  for a, b in itertools.pairwise(pictures):
+  found.sort(key=lambda p: p.name)
+  for a, b in itertools.pairwise(found):
     if a.name == b.name:
-      raise UserError(f"{here} holds {a.name} twice; take one away")
+      raise UserError(f"{here} holds {folders.readable(a.name)} twice; take one away")
   note = ""
   if ignored:
-    note = f"{flag}: passed over {len(ignored):,} files that are no pictures in a class folder, {min(ignored)} first"
-  return Source(path, kind, has_tars or is_flat, pictures, note)
+    first = folders.readable(min(ignored))
+    note = f"{flag}: passed over {len(ignored):,} files that are no pictures in a class folder, {first} first"
+  return Source(path, kind, has_tars or is_flat, found, note)
 
 
 def _members(path: str) -> Iterator[_Member]:
@@ -156,18 +163,13 @@ def _members(path: str) -> Iterator[_Member]:
 
 
 def _in_folder(root: str) -> Iterator[_Member]:
-  def fail(error):
-    raise error  # os.walk passes over what it may not read
-
-  for parent, folders, files in os.walk(root, onerror=fail, followlinks=True):
-    folders[:] = [folder for folder in folders if not folder.startswith(".")]
-    inside = os.path.relpath(parent, root).replace(os.sep, "/")
-    if inside == ".":
-      yield from (_Member(folder, parent, what="folder") for folder in folders)
-    for name in files:
-      if not name.startswith("."):  # may be a link to nowhere: an editor's lock
-        path = os.path.join(parent, name)
-        yield _Member(name if inside == "." else f"{inside}/{name}", path, 0, os.stat(path).st_size)
+  yield from (_Member(name, root, what="folder") for name in folders.folders_in(root))
+  odd = {}
+  for name, size in storage.walk(root, odd):
+    yield _Member(name, os.path.join(root, name), size=size)
+  for name, what in odd.items():
+    if not folders.is_hidden(name):  # such as an editor's lock, a link to nowhere
+      raise UserError(f"{folders.readable(os.path.join(root, name))} is {what}; take it away")
 
 
 def _in_tar(path: str, begin: int = 0, size: int | None = None) -> Iterator[_Member]:

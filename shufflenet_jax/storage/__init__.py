@@ -82,10 +82,17 @@ def list_folder(folder: str) -> list[tuple[str, bool]]:
     return _of(folder).list_folder(folder)
 
 
-def walk(folder: str) -> Iterator[tuple[str, int]]:
-  """(path from `folder` on, size in bytes) of all files in a folder and below, sorted within a folder."""
+def walk(folder: str, odd: dict[str, str] | None = None) -> Iterator[tuple[str, int]]:
+  """(path from `folder` on, size in bytes) of all files in a folder and below, sorted within a folder.
+
+  Links to folders are followed, but for those that lead back to a folder above.
+
+  Args:
+    folder: where to begin.
+    odd: gets the path from `folder` on of each entry that is neither file nor folder, and what it is, for messages.
+  """
   with explained(folder, "listed"):
-    yield from _of(folder).walk(folder)
+    yield from _of(folder).walk(folder, {} if odd is None else odd)
 
 
 def glob(pattern: str) -> list[str]:

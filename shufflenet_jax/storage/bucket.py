@@ -89,7 +89,8 @@ def list_folder(folder: str) -> list[tuple[str, bool]]:
   return sorted(entry for entry in files + folders if entry[0])  # the folder itself, as the console makes one, is ""
 
 
-def walk(folder: str) -> Iterator[tuple[str, int]]:
+def walk(folder: str, odd: dict[str, str] | None = None) -> Iterator[tuple[str, int]]:
+  del odd  # a bucket has only files
   prefix, found = _prefix(folder), False
   with _in_a_bucket(folder):
     for blob in _list(folder):

@@ -1,10 +1,12 @@
 """The local file system. `shufflenet_jax.storage` documents these functions; errors are as the system raises them."""
 
 import contextlib
+import errno
 import fcntl
 import glob as globbing
 import os
 import shutil
+import stat
 import time
 import uuid
 from collections.abc import Iterator
@@ -61,17 +63,42 @@ def list_folder(folder: str) -> list[tuple[str, bool]]:
     return sorted((entry.name, entry.is_dir()) for entry in entries)
 
 
-def walk(folder: str) -> Iterator[tuple[str, int]]:
-  def fail(error):
-    raise error  # os.walk passes over what it may not read
+def walk(folder: str, odd: dict[str, str]) -> Iterator[tuple[str, int]]:
+  waiting = [(folder, "", _identities_above(folder))]
+  while waiting:
+    parent, inside, above = waiting.pop()
+    with os.scandir(parent) as entries:
+      in_order = sorted(entries, key=lambda entry: entry.name)
+    folders = []
+    for entry in in_order:
+      path = inside + entry.name
+      try:
+        status = entry.stat()
+      except OSError as error:
+        if not entry.is_symlink() or error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+          raise
+        odd[path] = "a link to nowhere"
+        continue
+      if stat.S_ISREG(status.st_mode):
+        yield path, status.st_size
+      elif not stat.S_ISDIR(status.st_mode):
+        odd[path] = "no regular file"
+      elif (status.st_dev, status.st_ino) in above:
+        odd[path] = "a link to a folder above it"
+      else:
+        folders.append((entry.path, f"{path}/", above | {(status.st_dev, status.st_ino)}))
+    waiting += reversed(folders)
 
-  for parent, folders, names in os.walk(folder, onerror=fail, followlinks=True):
-    folders.sort()
-    inside = os.path.relpath(parent, folder)
-    for name in sorted(names):
-      path = os.path.join(parent, name)
-      if os.path.exists(path):  # a link to nowhere is no file
-        yield (name if inside == "." else f"{inside}/{name}"), os.path.getsize(path)
+
+def _identities_above(folder: str) -> frozenset[tuple[int, int]]:
+  """(device, inode) of a folder and of all that hold it, by which a link back is known."""
+  found, path = set(), os.path.realpath(folder)
+  while True:
+    status = os.stat(path)
+    found.add((status.st_dev, status.st_ino))
+    if path == os.path.dirname(path):
+      return frozenset(found)
+    path = os.path.dirname(path)
 
 
 def glob(pattern: str) -> list[str]:
