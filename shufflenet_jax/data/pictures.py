@@ -52,19 +52,23 @@ def decode(encoded: tf.Tensor) -> tf.Tensor:
   Raises:
     tf.errors.InvalidArgumentError: they are no such picture; `check` says why.
   """
-  head = tf.strings.join([tf.strings.substr(encoded, 0, HEAD_BYTES), bytes(HEAD_BYTES)])
-  is_png = tf.strings.substr(head, 0, 4) == b"\x89PNG"
-  is_plain_webp = tf.strings.substr(head, 8, 8) == b"WEBPVP8 "  # with alpha or animation it begins by VP8X or VP8L
-  image = tf.switch_case(
-    tf.where(tf.io.is_jpeg(encoded), 0, tf.where(is_png | is_plain_webp, 1, 2)),
-    [
-      lambda: tf.io.decode_jpeg(encoded, channels=3, dct_method=DCT),
-      lambda: tf.io.decode_image(encoded, channels=3, expand_animations=False),
-      lambda: _decode_by_pillow(encoded),
-    ],
+  is_png = tf.strings.substr(encoded, 0, 4) == b"\x89PNG"
+  image = tf.cond(  # each operation here costs small pictures a noticeable part of their time
+    tf.io.is_jpeg(encoded) | is_png,
+    lambda: tf.io.decode_jpeg(encoded, channels=3, dct_method=DCT),  # which decodes PNG as well
+    lambda: _decode_others(encoded),
   )
   image.set_shape((None, None, 3))
   return image
+
+
+def _decode_others(encoded: tf.Tensor) -> tf.Tensor:
+  head = tf.strings.join([tf.strings.substr(encoded, 0, HEAD_BYTES), bytes(HEAD_BYTES)])
+  return tf.cond(
+    tf.strings.substr(head, 8, 8) == b"WEBPVP8 ",  # with alpha or animation it begins by VP8X or VP8L
+    lambda: tf.io.decode_image(encoded, channels=3, expand_animations=False),
+    lambda: _decode_by_pillow(encoded),
+  )
 
 
 def _decode_by_pillow(encoded: tf.Tensor) -> tf.Tensor:
