@@ -1,0 +1,44 @@
+"""Class folders in a bucket are listed by the rules of local ones."""
+
+import io
+
+import pytest
+from PIL import Image
+
+from shufflenet_jax import storage
+from shufflenet_jax.data import folders
+from shufflenet_jax.errors import RunFailed, UserError
+from shufflenet_jax.storage import bucket as bucket_module
+from tests.bucket.faults import Fault, status
+
+
+@pytest.fixture
+def data(here):
+  """Two classes in `train`, pictures with and without a suffix, and what is none."""
+  buffer = io.BytesIO()
+  Image.new("RGB", (6, 7)).save(buffer, "PNG")
+  for name in ("ant/a.png", "ant/deep/b", "bee/c.jfif", "bee/.hidden.png", ".trash/d.png", "loose.png"):
+    storage.write_bytes(f"{here.url}/data/train/{name}", buffer.getvalue())
+  storage.write_bytes(f"{here.url}/data/train/bee/scan.tif", b"II*\0" + bytes(50))
+  return f"{here.url}/data"
+
+
+def test_class_folders_are_listed(data):
+  split = folders.open_split(data, "train", 2, every_class=True)
+  assert split.class_names == ("ant", "bee")
+  assert split.num_examples == 3
+  assert split.note == "ignored: 2 files that are no images in a class folder (bee/scan.tif first)"
+  assert split.explain(0) == f"{data}/train/ant/a.png could not be read, and now can"
+  storage.write_bytes(f"{data}/train/ant/deep/b", b"no picture")
+  assert split.explain(1).startswith(f"{data}/train/ant/deep/b cannot be decoded (it is none of ")
+  storage.remove_file(f"{data}/train/bee/c.jfif")
+  assert split.explain(2) == f"{data}/train/bee/c.jfif cannot be read: No such file or directory"
+
+
+def test_what_is_not_there_and_what_cannot_be_read_now(here, data, monkeypatch):
+  monkeypatch.setattr(bucket_module, "PATIENCE_SECONDS", 1)
+  with pytest.raises(UserError, match="data has no folder 'val'; .* can be train"):
+    folders.open_split(data, "val", 2)
+  here.faults.add(Fault(status(503), {"list"}))
+  with pytest.raises(RunFailed, match="cannot be listed now .HTTP 503.; run the same command again"):
+    folders.open_split(data, "train", 2)
