@@ -12,9 +12,9 @@ from shufflenet_jax import cli
 from shufflenet_jax.errors import UserError
 
 if __name__ == "__main__":
-  flags.DEFINE_string("checkpoint", None, "A work directory (its newest checkpoint) or WORKDIR/checkpoints/<step>.")
+  cli.define_path("checkpoint", None, "A work directory (its newest checkpoint) or WORKDIR/checkpoints/<step>.")
   flags.DEFINE_bool("json", False, "Print one JSON object per image instead of a table.")
-  flags.mark_flag_as_required("checkpoint")
+  cli.require("checkpoint")
 
 
 def predictor(found, top: int = 5):
