@@ -17,21 +17,23 @@ _required: list[str] = []
 
 
 class _PathParser(flags.ArgumentParser):
+  def __init__(self, name: str):
+    self._name = name
+
   def parse(self, argument):
+    from shufflenet_jax import storage  # here, as it imports the clients of buckets
+
     if not argument:
-      raise ValueError("must not be empty; . is this folder")
-    path = os.path.expanduser(argument)
-    if path.startswith("~"):
-      raise ValueError("there is no such user; write ./~NAME for a file of that name")
-    return path
+      raise UserError(f"--{self._name}= is empty; . is this folder")
+    return storage.normalize(argument, f"--{self._name}=")
 
 
 def define_path(name: str, default: str | None, help: str) -> None:
-  """Defines a flag that takes a file or folder; `~` is expanded.
+  """Defines a flag that takes a file or folder, as `storage.normalize` returns it: absolute, or gs://.
 
   All flags that take a path are defined by this function, so that all treat paths alike.
   """
-  flags.DEFINE(_PathParser(), name, default, help, serializer=flags.ArgumentSerializer())
+  flags.DEFINE(_PathParser(name), name, default, help, serializer=flags.ArgumentSerializer())
 
 
 def define_config(

@@ -124,7 +124,7 @@ def main(arguments: list[str]) -> None:
   say(describe(figures), json.dumps(finite), sep="\n")
 
 
-def _config_of_checkpoint(values):
+def config_of_checkpoint(values: flags.FlagValues):
   """The checkpoint's own config, whose fields --config.FIELD=VALUE then overrides."""
   from shufflenet_jax import checkpoint
 
@@ -132,4 +132,4 @@ def _config_of_checkpoint(values):
 
 
 if __name__ == "__main__":
-  cli.run(main, _config_of_checkpoint)
+  cli.run(main, config_of_checkpoint)

@@ -95,7 +95,7 @@ def pictures(draw):
 
 def test_any_file_is_predicted_or_named(workdir, tmp_path, capfd, monkeypatch):
   """Those of a call together: what is bad does not keep the others from being answered."""
-  name = predict.predictor(checkpoint.find(workdir))
+  name = predict.Predictor(checkpoint.find(workdir))
   good = tmp_path / "good.jpg"
   good.write_bytes(encoded("jpeg"))
   path = tmp_path / "any"

@@ -97,7 +97,7 @@ def test_predict_as_a_command(run, config, tmp_path):
 
 
 def test_predictions_from_files_count_as_evaluation_does(run, tmp_path):
-  name = predict.predictor(checkpoint.find(run.workdir), top=1)
+  name = predict.Predictor(checkpoint.find(run.workdir), top=1)
   right = 0
   for path in export.export(run.config, 355, str(tmp_path / "p")):
     with open(path, "rb") as f:
