@@ -28,12 +28,12 @@ class _PathParser(flags.ArgumentParser):
     return storage.normalize(argument, f"--{self._name}=")
 
 
-def define_path(name: str, default: str | None, help: str) -> None:
+def define_path(name: str, default: str | None, help: str, values: flags.FlagValues = flags.FLAGS) -> None:
   """Defines a flag that takes a file or folder, as `storage.normalize` returns it: absolute, or gs://.
 
   All flags that take a path are defined by this function, so that all treat paths alike.
   """
-  flags.DEFINE(_PathParser(name), name, default, help, serializer=flags.ArgumentSerializer())
+  flags.DEFINE(_PathParser(name), name, default, help, values, flags.ArgumentSerializer())
 
 
 def define_config(

@@ -199,6 +199,8 @@ def override(
 
 def _unknown(name: str, config, holders: dict, known: list[str]) -> str:
   """What is wrong with a flag that is none."""
+  if name == "config" and config is not None:
+    return "--config takes no file here: the config is the checkpoint's own; --config.FIELD=VALUE changes a field"
   if not name.startswith("config."):
     near = difflib.get_close_matches(name, known, n=1)
     return f"there is no flag --{name}" + (f"; did you mean --{near[0]}?" if near else "; --help lists the flags")

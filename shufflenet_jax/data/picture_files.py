@@ -11,7 +11,8 @@ import numpy as np
 import tensorflow as tf
 
 from shufflenet_jax import storage
-from shufflenet_jax.data.folders import IMAGE_SUFFIXES
+from shufflenet_jax.data import pictures
+from shufflenet_jax.data.folders import is_hidden, is_picture_file, readable
 from shufflenet_jax.errors import UserError
 
 
@@ -41,28 +42,28 @@ def _find(argument: str) -> list[Picture]:
       return _in_folder(argument, path)
     if any(c in argument for c in "*?[") and not storage.is_file(path):
       matches = [Picture(match) for match in storage.glob(path)]
-      return matches or [Picture(argument, f"{argument}: no file matches this pattern")]
+      return matches or [Picture(argument, f"{readable(argument)}: no file matches this pattern")]
   except FileNotFoundError:  # removed meanwhile; reading it says so
     pass
   except UserError as error:
-    return [Picture(argument, str(error))]
+    return [Picture(argument, readable(str(error)))]
   return [Picture(argument)]
 
 
 def _in_folder(argument: str, path: str) -> list[Picture]:
-  """As evaluation takes a folder: no hidden files, and only what a suffix says is a picture."""
-  names = [name for name, _ in storage.walk(path) if not any(part.startswith(".") for part in name.split("/"))]
-  names = sorted(name for name in names if name.lower().endswith(IMAGE_SUFFIXES))
+  """What evaluation takes for pictures in a folder."""
+  names = [name for name, _ in storage.walk(path) if not is_hidden(name)]
+  names = sorted(name for name in names if is_picture_file(storage.join(path, name)))
   if not names:
-    return [Picture(argument, f"{argument}: a folder without pictures ({', '.join(IMAGE_SUFFIXES)})")]
+    return [Picture(argument, f"{readable(argument)}: a folder without pictures ({pictures.NAMES})")]
   return [Picture(storage.join(argument, name)) for name in names]
 
 
-def decoded(pictures: list[Picture], decode: Callable[[bytes], np.ndarray], group_size: int) -> Iterator[list[Picture]]:
+def decoded(named: list[Picture], decode: Callable[[bytes], np.ndarray], group_size: int) -> Iterator[list[Picture]]:
   """Reads and decodes pictures in threads, up to three groups ahead of the caller.
 
   Args:
-    pictures: as `find` gives them.
+    named: as `find` gives them.
     decode: a file's bytes -> the image.
     group_size: how many to a group; the last may be smaller.
 
@@ -75,17 +76,18 @@ def decoded(pictures: list[Picture], decode: Callable[[bytes], np.ndarray], grou
     if picture.wrong:
       return picture
     try:
-      return Picture(path, "", decode(storage.read_bytes(storage.normalize(path))))
+      encoded = storage.read_bytes(storage.normalize(path))
+      return Picture(path, "", decode(encoded))
     except FileNotFoundError as error:
-      return Picture(path, f"{path}: {error.strerror}")
+      return Picture(path, f"{readable(path)}: {error.strerror}")
     except UserError as error:
-      return Picture(path, str(error))
+      return Picture(path, readable(str(error)))
     except tf.errors.InvalidArgumentError:
-      return Picture(path, f"{path}: not an image that can be decoded (JPEG, PNG, BMP, GIF, WebP)")
+      return Picture(path, f"{readable(path)}: not an image that can be decoded: {pictures.why_not(encoded)}")
 
   cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
   pool = futures.ThreadPoolExecutor(cores)  # TensorFlow lets go of Python's lock where it decodes
-  ahead, rest = collections.deque(), iter(pictures)
+  ahead, rest = collections.deque(), iter(named)
   try:
     while True:
       ahead.extend(pool.submit(load, picture) for picture in itertools.islice(rest, 3 * group_size - len(ahead)))
