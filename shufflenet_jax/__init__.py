@@ -1,3 +1,12 @@
 """ShuffleNet V1 (arXiv 1707.01083) for JAX and Flax."""
 
 __version__ = "0.1.0"
+
+import os
+import signal
+import sys
+
+# `python -m shufflenet_jax.COMMAND` imports this file first, while its name is still "-m". Ctrl-C in the tenths of a
+# second until `cli.run` takes over would print a traceback.
+if sys.argv[:1] == ["-m"]:
+  signal.signal(signal.SIGINT, lambda *_: os._exit(130))

@@ -14,11 +14,10 @@ import typing
 
 from absl import flags
 
-from shufflenet_jax import cli, recipes
-from shufflenet_jax.errors import UserError
+from shufflenet_jax import cli
 
 if __name__ == "__main__":
-  recipes.define_flag("Count this config's network in place of the paper's.")
+  cli.define_config("Count this config's network in place of the paper's.")
   flags.DEFINE_bool("json", False, "Print JSON: a list of objects, one a network.")
 
 
@@ -139,8 +138,7 @@ def count_network(model, image_size: int) -> NetworkCount:
 
 
 def main(arguments: list[str]) -> None:
-  if arguments:
-    raise UserError(f"unexpected argument {arguments[0]!r}; flags begin with --")
+  cli.refuse_arguments(arguments)
   from shufflenet_jax import network, paper
 
   config = flags.FLAGS.config

@@ -3,6 +3,7 @@
 FAILED = 1  # exit statuses; launch/outcomes.py says what follows from each
 WRONG = 2
 PREEMPTED = 75  # EX_TEMPFAIL
+INTERRUPTED = 130  # 128 + SIGINT, as shells report what Ctrl-C ends
 
 
 class UserError(Exception):
@@ -21,3 +22,9 @@ class Preempted(UserError):
   """Stopped on request; what was trained is saved, and the same command goes on from there."""
 
   status = PREEMPTED
+
+
+class Interrupted(Preempted):
+  """Stopped by Ctrl-C; what was trained is saved, and the same command goes on from there."""
+
+  status = INTERRUPTED

@@ -8,10 +8,9 @@ name; --config.data fields point it at other TFDS data.
 
 import json
 import math
-import sys
+from collections.abc import Callable
 
 from absl import flags
-from ml_collections import config_flags
 
 from shufflenet_jax import cli
 from shufflenet_jax.errors import UserError
@@ -19,10 +18,10 @@ from shufflenet_jax.errors import UserError
 if __name__ == "__main__":
   from shufflenet_jax import hosts
 
-  flags.DEFINE_string("checkpoint", None, "A work directory (its newest checkpoint) or WORKDIR/checkpoints/<step>.")
+  cli.define_path("checkpoint", None, "A work directory (its newest checkpoint) or WORKDIR/checkpoints/<step>.")
   hosts.define_flags()
-  flags.DEFINE_string("data", None, "A folder that holds a folder of images per class.")
-  flags.mark_flag_as_required("checkpoint")
+  cli.define_path("data", None, "A folder that holds a folder of images per class.")
+  cli.require("checkpoint")
 
 
 def batches(split, config):
@@ -40,7 +39,7 @@ def batches(split, config):
   )
 
 
-def run(eval_fn, state, split, config, mesh) -> dict[str, float]:
+def run(eval_fn, state, split, config, mesh, stop: Callable[[], bool] = lambda: False) -> dict[str, float] | None:
   """Figures over a whole split: `top1` and `top5` (fractions), `loss` (mean), `examples`, `bad_pictures` (left out).
 
   Args:
@@ -49,15 +48,21 @@ def run(eval_fn, state, split, config, mesh) -> dict[str, float]:
     split: a `data.datasets.Split`.
     config: the whole config.
     mesh: the devices.
+    stop: asked before each batch; if it says yes, the evaluation is given up.
+
+  Returns:
+    The figures; None if the evaluation was given up.
   """
   import jax
 
   from shufflenet_jax.mesh import split_batch
 
   # Left on the device until the end, so that steps follow each other without waiting.
-  sums = [
-    eval_fn(state, split_batch({k: b[k] for k in ("image", "label", "mask")}, mesh)) for b in batches(split, config)
-  ]
+  sums = []
+  for batch in batches(split, config):
+    if stop():
+      return None
+    sums.append(eval_fn(state, split_batch({k: batch[k] for k in ("image", "label", "mask")}, mesh)))
   sums = jax.device_get(sums)
   total = {k: sum(s[k].item() for s in sums) for k in sums[0]}
   examples = total["examples"]
@@ -100,8 +105,7 @@ def evaluate(found, config, folder: str | None = None, devices=None, say=print) 
 
 
 def main(arguments: list[str]) -> None:
-  if arguments:
-    raise UserError(f"unexpected argument {arguments[0]!r}; flags begin with --")
+  cli.refuse_arguments(arguments)
   from shufflenet_jax import checkpoint, hosts
 
   config = flags.FLAGS.config
@@ -120,17 +124,12 @@ def main(arguments: list[str]) -> None:
   say(describe(figures), json.dumps(finite), sep="\n")
 
 
-def _define_config_flag() -> None:
-  """The checkpoint's own config is the default that --config.… flags override, so it is read before they parse."""
+def config_of_checkpoint(values: flags.FlagValues):
+  """The checkpoint's own config, whose fields --config.FIELD=VALUE then overrides."""
   from shufflenet_jax import checkpoint
 
-  for argument, following in zip(sys.argv[1:], [*sys.argv[2:], ""]):
-    name, equals, value = argument.lstrip("-").partition("=")
-    if argument.startswith("-") and name == "checkpoint":
-      config = checkpoint.find(value if equals else following).config
-      config_flags.DEFINE_config_dict("config", config, "The checkpoint's config; override its data fields.")
-      return
+  return checkpoint.find(values.checkpoint).config
 
 
 if __name__ == "__main__":
-  cli.run(main, _define_config_flag)
+  cli.run(main, config_of_checkpoint)

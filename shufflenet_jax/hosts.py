@@ -9,7 +9,8 @@ import threading
 
 from absl import flags
 
-from shufflenet_jax.errors import PREEMPTED, Preempted, RunFailed, UserError
+from shufflenet_jax import signals
+from shufflenet_jax.errors import PREEMPTED, Interrupted, Preempted, RunFailed, UserError
 
 SLOWEST_SECONDS = 300  # for the slowest host to come up, and to come to its end
 
@@ -76,18 +77,24 @@ def exit_on_sigterm() -> None:
 
 
 class StopRequest(contextlib.AbstractContextManager):
-  """Notes SIGTERM (and, on TPU VMs, JAX's preemption notice), and tells every process at the same step to stop.
+  """Notes SIGTERM, Ctrl-C (and, on TPU VMs, JAX's preemption notice), and stops every process at the same step.
 
-  One process notes the signal itself; several have JAX's preemption service
-  do so, which lets them agree on the step after the furthest of them.
+  One process notes the signals itself. Several have JAX's preemption service note
+  SIGTERM, which lets them agree on the step after the furthest of them; as that
+  service knows no other signal, Ctrl-C is passed on to it as SIGTERM.
+
+  Attributes:
+    interrupted: whether this process was stopped by Ctrl-C.
   """
 
   def __init__(self):
     import jax
 
+    self.interrupted = False
     self._asked = False
     self._alone = jax.process_count() == 1
     self._before = None
+    self._stack = contextlib.ExitStack()
 
   def __enter__(self):
     if self._alone and threading.current_thread() is threading.main_thread():
@@ -95,11 +102,26 @@ class StopRequest(contextlib.AbstractContextManager):
     return self
 
   def __exit__(self, *exception):
+    self._stack.close()
     if self._before is not None:
       signal.signal(signal.SIGTERM, self._before)
 
   def _note(self, *_):
     self._asked = True
+
+  def _interrupt(self):
+    self.interrupted = True
+    if self._alone:
+      self._asked = True
+    else:
+      os.kill(os.getpid(), signal.SIGTERM)
+
+  def hold_interrupts(self) -> None:
+    """From now on Ctrl-C is a request to save and stop. To be called once there is something to save.
+
+    Until then, for instance while compiling, Ctrl-C does what it did before: it ends a command at once.
+    """
+    self._stack.enter_context(signals.held(self._interrupt))
 
   def reached(self, step: int) -> bool:
     """Whether to save and stop now that `step` is done. To be asked after every step."""
@@ -108,6 +130,15 @@ class StopRequest(contextlib.AbstractContextManager):
     from jax.experimental import multihost_utils
 
     return multihost_utils.reached_preemption_sync_point(step)
+
+  def asked(self) -> bool:
+    """Whether to stop before the current step or evaluation is done; several processes agree only between steps."""
+    return self._alone and self._asked
+
+  def error(self, step: int, last_step: int) -> Preempted:
+    """What to raise once `step` is saved; its status depends on the signal."""
+    text = f"at step {step} of {last_step}, which is saved; the same command goes on"
+    return Interrupted(f"interrupted {text}") if self.interrupted else Preempted(f"stopped {text}")
 
 
 @contextlib.contextmanager
@@ -135,14 +166,17 @@ def tell(error: Exception, text: str) -> None:
     print(text if stopped else f"error: {text}", file=sys.stderr, flush=True)
 
 
-def leave(status: int) -> None:
+def leave(status: int, together: bool = False) -> None:
   """Ends a process of several at once: the ordinary end would wait for those that do not end.
 
-  After a stop on request all of them end, and the first is waited for by none: they take leave of each other.
+  Args:
+    status: the exit status.
+    together: whether all processes are ending, as after a stop on request. Nobody waits for process 0, so JAX's
+      shutdown barrier is run first.
   """
   if joined():
     sys.stdout.flush()
-    if status == PREEMPTED:
+    if together:
       with contextlib.suppress(Exception):
         sys.modules["jax"].distributed.shutdown()
     os._exit(status)

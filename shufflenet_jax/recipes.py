@@ -1,4 +1,4 @@
-"""The configs that come with the package, and the --config flag, which finds them from any folder.
+"""The configs that come with the package, found from any folder.
 
 In a checkout they are the top-level folder `configs/`; a wheel holds the same files as `shufflenet_jax/configs/` (see
 `package-dir` in pyproject.toml). They are loaded by path and never imported as `configs`, because that name may well
@@ -10,10 +10,6 @@ import importlib.util
 import os
 import pathlib
 import types
-
-from absl import flags
-from ml_collections import config_flags
-from ml_collections.config_flags.config_flags import ConfigFileFlagParser
 
 from shufflenet_jax.errors import UserError
 
@@ -52,26 +48,3 @@ def find(path: str) -> str:
     return str(shipped)
   names = ", ".join(sorted(f"configs/{file.name}" for file in folder().glob("[!_]*.py")))
   raise UserError(f"--config={path} is no file; give one of your own, or one that is shipped: {names}")
-
-
-class _Parser(ConfigFileFlagParser):
-  """Parses FILE.py[:arguments] as ml_collections does, after `find`."""
-
-  def parse(self, path: str):
-    file, colon, arguments = path.partition(":")
-    return super().parse(find(file) + colon + arguments)
-
-
-def define_flag(words: str, flag_values: flags.FlagValues = flags.FLAGS) -> None:
-  """Defines --config=FILE.py[:arguments] and its overrides, --config.path.to.field=value.
-
-  Args:
-    words: for --help.
-    flag_values: where.
-  """
-  config_flags.DEFINE_config_file("config", None, words, flag_values=flag_values)
-  flag_values["config"].parser = _Parser("config")
-
-
-# What most commands say of the flag.
-HELP = "Config file, for instance configs/imagenet.py:scale=1.0,groups=3."

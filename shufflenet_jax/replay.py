@@ -14,8 +14,8 @@ from shufflenet_jax import cli
 from shufflenet_jax.errors import UserError
 
 if __name__ == "__main__":
-  flags.DEFINE_string("dump", None, "WORKDIR/nonfinite/STEP, as training named it.")
-  flags.mark_flag_as_required("dump")
+  cli.define_path("dump", None, "WORKDIR/nonfinite/STEP, as training named it.")
+  cli.require("dump")
 
 
 def replay(folder: str):
@@ -69,8 +69,7 @@ def replay(folder: str):
 
 
 def main(arguments: list[str]) -> None:
-  if arguments:
-    raise UserError(f"unexpected argument {arguments[0]!r}; flags begin with --")
+  cli.refuse_arguments(arguments)
   finite = True
   for i, (ids, loss, wrong) in enumerate(replay(flags.FLAGS.dump)):
     shown = ", ".join(wrong[:6]) + (f" and {len(wrong) - 6} more" if len(wrong) > 6 else "")

@@ -3,22 +3,23 @@
     python -m shufflenet_jax.train --config=configs/quickstart.py --workdir=runs/quickstart \\
         [--config.optimizer.learning_rate=0.2 ...]
 
-SIGTERM leads to a checkpoint and exit status 75. Several hosts: --distributed; several processes on one machine:
-launch/local.sh. docs/reliability.md says what is promised.
+SIGTERM leads to a checkpoint and exit status 75, Ctrl-C to a checkpoint and 130; a second Ctrl-C ends the run at once.
+Several hosts: --distributed; several processes on one machine: launch/local.sh. docs/reliability.md says what is
+promised.
 """
 
 from absl import flags
 
-from shufflenet_jax import cli, recipes
-from shufflenet_jax.errors import Preempted, UserError
+from shufflenet_jax import cli
+from shufflenet_jax.errors import UserError
 
 if __name__ == "__main__":
   from shufflenet_jax import hosts
 
-  recipes.define_flag(recipes.HELP)
-  flags.DEFINE_string("workdir", None, "Where checkpoints, logs and curves go; local or gs://.")
+  cli.define_config()
+  cli.define_path("workdir", None, "Where checkpoints, logs and curves go; local or gs://.")
   hosts.define_flags()
-  flags.mark_flags_as_required(["config", "workdir"])
+  cli.require("config", "workdir")
 
 
 def train(config, workdir: str, devices=None, stop_after_step: int | None = None):
@@ -37,6 +38,7 @@ def train(config, workdir: str, devices=None, stop_after_step: int | None = None
     UserError: wrong input. Nothing has been written, or, where the data turn out damaged later, what one process
       trained is saved (several cannot: the others only see the one end).
     Preempted: stopped by SIGTERM, with a checkpoint.
+    Interrupted: the same, by Ctrl-C.
     RunFailed: what another start may mend.
   """
   import contextlib
@@ -96,7 +98,9 @@ def train(config, workdir: str, devices=None, stop_after_step: int | None = None
     progress = metrics.Progress(run.start_step, config.num_train_steps, config.batch_size, batches)
 
     def evaluate_at(step):
-      figures = evaluate.run(eval_fn, state, run.eval_split, config, run.mesh)
+      figures = evaluate.run(eval_fn, state, run.eval_split, config, run.mesh, stop.asked)
+      if figures is None:
+        return None
       say(f"  evaluation at step {step}: {evaluate.describe(figures)}")
       logs.write(step, {f"eval_{k}": figures[k] for k in ("loss", "top1", "top5")})
       logs.draw_curves(f"{network.describe(config.model)} on {config.data.name}")
@@ -120,6 +124,7 @@ def train(config, workdir: str, devices=None, stop_after_step: int | None = None
       guard.check(state, keep=1)  # two steps under way at most, so that batches do not pile up
       if step == run.start_step + 1:
         jax.block_until_ready(state)
+        stop.hold_interrupts()
         progress.restart(step)
       at_end, stopping = step == run.last_step, stop.reached(step)
       evaluation_due = step % config.eval_every_steps == 0 or at_end
@@ -134,24 +139,23 @@ def train(config, workdir: str, devices=None, stop_after_step: int | None = None
         line, speed = progress.line(step, means)
         say(line)
         logs.write(step, means | speed | {"save_seconds": saves.blocked_seconds})
-      if stopping:  # there is no time for an evaluation; if one is due, the next start makes it
-        save(step, None)
-        stopped_at = step
-        break
-      if evaluation_due:
+      if evaluation_due and not stopping:
         try:
           evaluated = evaluate_at(step)
         except UserError:
           save_at_error(step)
           raise
+        stopping = evaluated is None
+      if stopping:  # there is no time for an evaluation; if one is due, the next start makes it
+        save(step, None)
+        stopped_at = step
+        break
       if saving:
         save(step, evaluated if evaluation_due else None)
   if saves.saves:
     say(f"saving checkpoints kept the training waiting for {saves.blocked_seconds:.2f} s ({saves.saves} times)")
   if stopped_at:
-    raise Preempted(
-      f"stopped at step {stopped_at} of {config.num_train_steps}, which is saved; the same command goes on"
-    )
+    raise stop.error(stopped_at, config.num_train_steps)
   say(
     f"done: step {max(run.start_step, run.last_step)} of {config.num_train_steps}", *metrics.places(workdir), sep="\n"
   )
@@ -161,8 +165,7 @@ def train(config, workdir: str, devices=None, stop_after_step: int | None = None
 def main(arguments: list[str]) -> None:
   from shufflenet_jax import hosts, settings
 
-  if arguments:
-    raise UserError(f"unexpected argument {arguments[0]!r}; flags begin with --")
+  cli.refuse_arguments(arguments)
   hosts.exit_on_sigterm()
   settings.check(flags.FLAGS.config, training=True)
   hosts.join(flags.FLAGS, flags.FLAGS.config.peer_timeout_seconds, preemptible=True)

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from configs import imagenet, quickstart
-from shufflenet_jax import checkpoint, cli, mesh, network, optim, predict, recipes, saver, train_step
+from shufflenet_jax import checkpoint, cli, mesh, network, optim, predict, saver, train_step
 from shufflenet_jax import settings as config_settings
 from shufflenet_jax.errors import UserError
 
@@ -28,7 +28,7 @@ ARGUMENTS = st.sampled_from(["", *imagenet.NETWORKS["shufflenet_v1"], "network",
 def parsed(arguments, overrides):
   """The config of a command line; None if it ended with one line."""
   values = flags.FlagValues()
-  recipes.define_flag("", values)
+  cli.define_config("", values)
   stderr = io.StringIO()
   try:
     with contextlib.redirect_stderr(stderr):
@@ -95,7 +95,7 @@ def pictures(draw):
 
 def test_any_file_is_predicted_or_named(workdir, tmp_path, capfd, monkeypatch):
   """Those of a call together: what is bad does not keep the others from being answered."""
-  name = predict.predictor(checkpoint.find(workdir))
+  name = predict.Predictor(checkpoint.find(workdir))
   good = tmp_path / "good.jpg"
   good.write_bytes(encoded("jpeg"))
   path = tmp_path / "any"

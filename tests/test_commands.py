@@ -29,6 +29,21 @@ from tests.commands import ROOT, command
     (["--config=configs/imagenet.py:network=lenet"], ["lenet", "mobilenet_v1"]),
     (["--config.model.groups=5"], ["groups=5", "1, 2, 3, 4, 8"]),
     (["stray"], ["stray"]),
+    (["--config.learning_rate=1"], ["no field learning_rate; did you mean --config.optimizer.learning_rate?"]),
+    (["--config.optimiser.momentum=1"], ["no field optimiser.momentum; did you mean --config.optimizer.momentum?"]),
+    (["--config.datadir=x"], ["no field datadir; did you mean --config.data.data_dir?"]),
+    (["--config.batch_size=1.5"], ["--config.batch_size=1.5: must be a whole number"]),
+    (["--config.optimizer.momentum=much"], ["--config.optimizer.momentum=much: must be a number"]),
+    (["--config.data.flip=perhaps"], ["--config.data.flip=perhaps: must be true or false"]),
+    (["--config.data.mean=(1,2"], ["--config.data.mean=(1,2: must be values separated by commas"]),
+    (["--config.optimizer=1"], ["--config.optimizer is a section", "--config.optimizer.decay=VALUE"]),
+    (["--config.optimizer.decay.x=1"], ["no field optimizer.decay.x; did you mean --config.optimizer.decay?"]),
+    (["--config.batch_size"], ["Missing value for flag --config.batch_size"]),
+    (["--wrokdir=x"], ["no flag --wrokdir; did you mean --workdir?"]),
+    (["--workdir=s3://bucket/run"], ["--workdir=s3://bucket/run: s3: is not supported"]),
+    (["--workdir="], ["--workdir= is empty"]),
+    (["--workdir=~nobody-of-that-name/x"], ["there is no user 'nobody-of-that-name'"]),
+    (["--flagfile=absent"], ["--flagfile=absent cannot be read: No such file or directory"]),
   ],
 )
 def test_bad_command_lines_are_one_line(tmp_path, overrides, words):
@@ -72,9 +87,7 @@ def test_evaluate_as_a_command(run):
 def test_evaluate_knows_the_fields_of_the_checkpoints_config(run):
   done = command("evaluate", f"--checkpoint={run.workdir}", "--config.data.nam=x")
   assert done.returncode == 2
-  assert [line for line in done.stderr.splitlines() if line] == [
-    'error: \'nam\': Did you mean "name" instead of "nam"?'
-  ]
+  assert done.stderr == "error: config has no field data.nam; did you mean --config.data.name or --config.data.mean?\n"
 
 
 def test_predict_as_a_command(run, config, tmp_path):
@@ -97,7 +110,7 @@ def test_predict_as_a_command(run, config, tmp_path):
 
 
 def test_predictions_from_files_count_as_evaluation_does(run, tmp_path):
-  name = predict.predictor(checkpoint.find(run.workdir), top=1)
+  name = predict.Predictor(checkpoint.find(run.workdir), top=1)
   right = 0
   for path in export.export(run.config, 355, str(tmp_path / "p")):
     with open(path, "rb") as f:
@@ -143,7 +156,7 @@ def test_imagenet_config_trains_on_a_prepared_imagenet2012(tmp_path):
 
 
 @pytest.mark.parametrize(
-  ("error", "status", "said"), [("KeyboardInterrupt", 130, "interrupted;"), ("BrokenPipeError", 141, "")]
+  ("error", "status", "said"), [("KeyboardInterrupt", 130, "interrupted"), ("BrokenPipeError", 141, "")]
 )
 def test_an_interrupt_and_a_reader_who_left_end_without_a_traceback(error, status, said):
   code = f"from shufflenet_jax import cli\ndef main(_): print('x'); raise {error}\ncli.run(main)"

@@ -5,14 +5,14 @@ python -m shufflenet_jax.data.export --config=configs/quickstart.py --count=5 --
 
 from absl import flags
 
-from shufflenet_jax import cli, recipes
+from shufflenet_jax import cli
 from shufflenet_jax.errors import UserError
 
 if __name__ == "__main__":
-  recipes.define_flag("Config file; its data section says what to read.")
+  cli.define_config("Config file; its data section says what to read.")
   flags.DEFINE_integer("count", 5, "How many examples.", lower_bound=1)
-  flags.DEFINE_string("to", None, "Folder to write DIR/<class>/<example>.png into.")
-  flags.mark_flags_as_required(["config", "to"])
+  cli.define_path("to", None, "Folder to write DIR/<class>/<example>.png into.")
+  cli.require("config", "to")
 
 
 def export(config, count: int, to: str) -> list[str]:
@@ -39,8 +39,7 @@ def export(config, count: int, to: str) -> list[str]:
 
 
 def main(arguments: list[str]) -> None:
-  if arguments:
-    raise UserError(f"unexpected argument {arguments[0]!r}; flags begin with --")
+  cli.refuse_arguments(arguments)
   paths = export(flags.FLAGS.config, flags.FLAGS.count, flags.FLAGS.to)
   print(f"{len(paths)} pictures in {flags.FLAGS.to}")
 

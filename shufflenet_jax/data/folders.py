@@ -132,13 +132,13 @@ def _images(folder: str) -> tuple[list[str], list[str]]:
   for name, _ in storage.walk(folder, odd):
     if is_hidden(name):
       continue
-    is_image = "/" in name and _is_picture(storage.join(folder, name))
+    is_image = "/" in name and is_picture_file(storage.join(folder, name))
     (images if is_image else others).append(name)
   others += [name for name in odd if not is_hidden(name)]
   return sorted(images, key=lambda name: (name.partition("/")[0], name)), others
 
 
-def _is_picture(path: str) -> bool:
+def is_picture_file(path: str) -> bool:
   """By its suffix, or else by its first bytes: what has the name of a picture and is none shall be named as bad."""
   return pictures.has_suffix(path) or pictures.is_picture(storage.read_head(path, pictures.HEAD_BYTES))
 

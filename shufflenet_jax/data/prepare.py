@@ -24,18 +24,18 @@ from collections import Counter
 
 from absl import flags
 
-from shufflenet_jax import cli
+from shufflenet_jax import cli, signals
 from shufflenet_jax.class_names import match
-from shufflenet_jax.errors import UserError
+from shufflenet_jax.errors import INTERRUPTED, UserError
 
 QUALITY = 90
 MARKER = "dataset_info.json"  # without which a folder is no dataset to TFDS
 
 if __name__ == "__main__":
   flags.DEFINE_string("name", None, "Name of the dataset: a-z, 0-9 and _.")
-  flags.DEFINE_string("train", None, "Folder or tar of the training pictures.")
-  flags.DEFINE_string("validation", None, "Folder or tar of the validation pictures.")
-  flags.DEFINE_string("to", None, "Folder of TFDS datasets to write into, the later --config.data.data_dir.")
+  cli.define_path("train", None, "Folder or tar of the training pictures.")
+  cli.define_path("validation", None, "Folder or tar of the validation pictures.")
+  cli.define_path("to", None, "Folder of TFDS datasets to write into, the later --config.data.data_dir.")
   flags.DEFINE_integer("short_side", None, "Pixels to make larger pictures' short sides smaller to.", lower_bound=16)
   flags.DEFINE_integer("quality", None, f"With --short_side: JPEG quality, else {QUALITY}.", 1, 100)
   flags.DEFINE_bool("upright", False, "With --short_side: turn the pixels as the EXIF orientation says.")
@@ -44,7 +44,7 @@ if __name__ == "__main__":
   )
   flags.DEFINE_bool("allow_partial", False, "Take a part of ImageNet; labels go by number and name, so they are right.")
   flags.DEFINE_integer("skip_bad", 0, "Leave out up to this many pictures that cannot be decoded.", lower_bound=0)
-  flags.mark_flags_as_required(["name", "train", "validation", "to"])
+  cli.require("name", "train", "validation", "to")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -323,16 +323,16 @@ def _report(options: Options, final: str, splits: dict, written: dict, num_class
 
 
 def main(arguments: list[str]) -> int | None:
-  if arguments:
-    raise UserError(f"unexpected argument {arguments[0]!r}; flags begin with --")
+  cli.refuse_arguments(arguments)
   # Pillow warns of odd tags and huge pictures; what it cannot decode it raises.
   warnings.filterwarnings("ignore", module="PIL")
   options = Options(**{field.name: getattr(flags.FLAGS, field.name) for field in dataclasses.fields(Options)})
   try:
-    prepare(options)
+    with signals.held(signals.raise_interrupt):
+      prepare(options)
   except KeyboardInterrupt:
     print("\nstopped; whole shards are kept, and the same command goes on", file=sys.stderr)
-    return 130  # as the shell says of what Ctrl-C ends
+    return INTERRUPTED
   return None
 
 

@@ -14,13 +14,13 @@ import io
 
 from absl import flags, logging
 
-from shufflenet_jax import cli
+from shufflenet_jax import cli, signals
 from shufflenet_jax.errors import UserError
 
 if __name__ == "__main__":
-  flags.DEFINE_string("from", None, "The PyTorch or safetensors file.")
-  flags.DEFINE_string("to", None, "The work directory to make; an empty one will do.")
-  flags.mark_flags_as_required(["from", "to"])
+  cli.define_path("from", None, "The PyTorch or safetensors file.")
+  cli.define_path("to", None, "The work directory to make; an empty one will do.")
+  cli.require("from", "to")
 
 
 def imagenet_class_names() -> tuple[str, ...]:
@@ -51,7 +51,7 @@ def import_torch(path: str, workdir: str) -> str:
   names = imagenet_class_names()
   if model["num_classes"] != len(names):
     names = tuple(map(str, range(model["num_classes"])))
-  with _quiet():
+  with signals.finished_first(), _quiet():
     try:
       written = saver.write_variables(workdir, jax.tree.map(jnp.asarray, variables), config, names)
     except UserError as error:
@@ -85,8 +85,7 @@ def _check_new(workdir: str) -> None:
 
 
 def main(arguments: list[str]) -> None:
-  if arguments:
-    raise UserError(f"unexpected argument {arguments[0]!r}; flags begin with --")
+  cli.refuse_arguments(arguments)
   workdir = flags.FLAGS.to
   print(f"checkpoint: {import_torch(flags.FLAGS['from'].value, workdir)}")
   print(f"next: python -m shufflenet_jax.predict --checkpoint={workdir} picture.jpg")

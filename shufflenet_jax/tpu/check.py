@@ -18,16 +18,16 @@ import time
 
 from absl import flags
 
-from shufflenet_jax import cli, recipes
+from shufflenet_jax import cli
 from shufflenet_jax.errors import UserError
 
 if __name__ == "__main__":
-  recipes.define_flag(recipes.HELP)
+  cli.define_config()
   flags.DEFINE_string("topology", "v5e:2x4", "TPU slice to compile for; config.batch_size divides over its devices.")
   flags.DEFINE_enum("mode", "train", ("train", "infer"), "The train step, or uint8 images to logits.")
-  flags.DEFINE_string("dump_hlo", None, "Directory for the optimised HLO of each compiled program.")
+  cli.define_path("dump_hlo", None, "Directory for the optimised HLO of each compiled program.")
   flags.DEFINE_bool("json", False, "Print one JSON object in place of the report.")
-  flags.mark_flag_as_required("config")
+  cli.require("config")
 
 FREE = 1.05  # how many times the estimate without shuffle still counts as free
 KERNEL_CYCLES = 10_000  # a unit, beyond that: shuffling a kernel takes a few instructions of 1,800 each, however small
@@ -272,8 +272,7 @@ def _remedy(config, devices, topology_name, mode, model, error, say) -> str:
 
 
 def main(arguments: list[str]):
-  if arguments:
-    raise UserError(f"unexpected argument {arguments[0]!r}; flags begin with --")
+  cli.refuse_arguments(arguments)
   values = flags.FLAGS
   report = check(
     values.config,

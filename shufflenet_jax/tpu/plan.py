@@ -16,7 +16,7 @@ import time
 
 from absl import flags
 
-from shufflenet_jax import cli, recipes
+from shufflenet_jax import cli
 from shufflenet_jax.errors import WRONG, UserError
 from shufflenet_jax.tpu import slices
 
@@ -27,13 +27,13 @@ IMAGES_PER_SECOND_PER_CORE = 536
 PRE_RESIZED_SPEEDUP = 1.42
 
 if __name__ == "__main__":
-  recipes.define_flag(recipes.HELP)
+  cli.define_config()
   flags.DEFINE_list("topology", ["v5e:4x4"], "One or more, separated by commas, as v5e:4x4,v4:2x2x1.")
   flags.DEFINE_bool("verify", False, "Compile the largest batch as well, in place of extrapolating to it.")
   flags.DEFINE_float("host_images_per_second_per_core", IMAGES_PER_SECOND_PER_CORE, "What a host's vCPU can feed.", 1)
   flags.DEFINE_bool("json", False, "Print one JSON object in place of the report.")
-  flags.DEFINE_string("plot", None, "PNG to draw hours against chips into.")
-  flags.mark_flag_as_required("config")
+  cli.define_path("plot", None, "PNG to draw hours against chips into.")
+  cli.require("config")
 
 LANES = 128  # a batch that is no multiple of it leaves lanes empty
 LARGEST_SCALED_BATCH = 8192  # to which the linear scaling rule was shown to hold (Goyal et al., 2017)
@@ -245,8 +245,7 @@ def make(config, topologies: list[str], images_per_second_per_core: float, verif
 def main(arguments: list[str]):
   from shufflenet_jax.tpu import plan_report
 
-  if arguments:
-    raise UserError(f"unexpected argument {arguments[0]!r}; flags begin with --")
+  cli.refuse_arguments(arguments)
   values = flags.FLAGS
   topologies = [name.strip() for name in values.topology] or [""]
   if len(set(topologies)) < len(topologies) or not all(topologies):
