@@ -29,6 +29,7 @@ class Split:
 
   Attributes:
     name: for messages, for instance `digits train[:90%]`.
+    where: the folder that holds its files.
     num_examples: how many there are, > 0.
     class_names: names in label order, at least one for each class of the network.
     dataset_classes: how many of them are the dataset's own.
@@ -42,6 +43,7 @@ class Split:
   """
 
   name: str
+  where: str
   num_examples: int
   class_names: tuple[str, ...]
   dataset_classes: int
@@ -174,6 +176,7 @@ def _open_tfds(name: str, data_dir: str, split: str, num_classes: int, class_nam
 
   return Split(
     f"{name} {split}",
+    str(builder.data_path),
     num_examples,
     # A network may have more classes than the dataset: they go by number.
     (*label.names, *map(str, range(len(label.names), num_classes))),

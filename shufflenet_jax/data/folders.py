@@ -11,7 +11,7 @@ from shufflenet_jax import storage
 from shufflenet_jax.class_names import match
 from shufflenet_jax.data import pictures
 from shufflenet_jax.data.datasets import Split, check_classes
-from shufflenet_jax.errors import UserError
+from shufflenet_jax.errors import RunFailed, UserError
 
 
 def open_split(
@@ -110,9 +110,10 @@ def _open(folder: str, called: str, class_names: Sequence[str], num_classes: int
       return f"{path} cannot be decoded ({error}); replace it or take it away"
     except FileNotFoundError as error:
       return f"{path} cannot be read: {error.strerror}"
-    return f"{path} could not be read, and now can"
+    raise RunFailed(f"{path} could not be read, and now can; run the same command again")
 
   return Split(
+    folder,
     folder,
     len(paths),
     (*class_names, *map(str, range(len(class_names), num_classes))),

@@ -247,7 +247,8 @@ def _restarting(examples, batch_size: int, start: int, split: Split) -> Iterator
   while True:
     careful = careful_left > 0
     try:
-      for batch in examples(start, careful).batch(batch_size).prefetch(2).as_numpy_iterator():
+      batches = examples(start, careful).batch(batch_size).prefetch(2).as_numpy_iterator()
+      for batch in storage.patiently(batches, split.where):
         yield batch
         start += 1
         careful_left -= careful
@@ -256,7 +257,7 @@ def _restarting(examples, batch_size: int, start: int, split: Split) -> Iterator
       else:
         return
     except tf.errors.OpError as error:
-      explained = storage.explain(error, split.name)
+      explained = storage.judge(error, split.where)
       if isinstance(explained, UserError):  # which says nothing about the pictures
         raise explained from None
       if careful:

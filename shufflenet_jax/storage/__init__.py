@@ -26,9 +26,9 @@ from shufflenet_jax.storage.trouble import Refused, Unavailable, explain, explai
 
 __all__ = [
   "PATIENCE_SECONDS", "LogFolder", "Refused", "Unavailable", "check_writable", "explain", "explained", "free_bytes",
-  "glob", "is_file", "is_folder", "join", "list_folder", "local_copy", "locked", "make_folder", "move_folder", "name",
-  "new_file", "new_folder", "normalize", "parent", "read_bytes", "read_head", "read_text", "remove_file",
-  "remove_folder", "seeks_cheaply", "waiting", "walk", "write_bytes", "write_text",
+  "glob", "is_file", "is_folder", "join", "judge", "list_folder", "local_copy", "locked", "make_folder",
+  "move_folder", "name", "new_file", "new_folder", "normalize", "parent", "patiently", "read_bytes", "read_head",
+  "read_text", "remove_file", "remove_folder", "seeks_cheaply", "waiting", "walk", "write_bytes", "write_text",
 ]  # fmt: skip
 
 
@@ -179,6 +179,52 @@ def local_copy(folder: str) -> Iterator[str]:
     with explained(folder):
       inside = stack.enter_context(_of(folder).local_copy(folder))
     yield inside
+
+
+def judge(error: BaseException, folder: str) -> BaseException:
+  """`explain`, for what another library raised about files in a folder.
+
+  TensorFlow has one class for a token that expired and for a missing permission, so this package's own client is
+  asked about the folder before either is reported.
+  """
+  explained_as = explain(error, folder)
+  if not paths.is_remote(folder) or not isinstance(explained_as, FileNotFoundError | Refused):
+    return explained_as
+  try:
+    bucket.check_readable(folder)
+  except Exception as own:  # whatever the client raises
+    return explain(own, folder)
+  if isinstance(explained_as, Refused):
+    return Unavailable(f"{folder} could not be read ({type(error).__name__}), and now can; run the same command again")
+  return explained_as
+
+
+def patiently(items: Iterator, path: str) -> Iterator:
+  """The items of an iterator that reads from `path`; tells the user, each half minute, when the next one is late."""
+  asked: list[float | None] = [None]  # when the next item was asked for
+  done = threading.Event()
+
+  def tell():
+    while not done.wait(bucket.WORD_SECONDS / 10):
+      since = asked[0]
+      late = time.monotonic() - since if since else 0
+      if late > bucket.WORD_SECONDS:
+        print(f"waiting for {path}, for {late:.0f} s by now", file=sys.stderr, flush=True)
+        done.wait(bucket.WORD_SECONDS)
+
+  if paths.is_remote(path):
+    threading.Thread(target=tell, daemon=True).start()
+  try:
+    while True:
+      asked[0] = time.monotonic()
+      try:
+        item = next(items)
+      except StopIteration:
+        return
+      asked[0] = None
+      yield item
+  finally:
+    done.set()
 
 
 @contextlib.contextmanager

@@ -116,6 +116,13 @@ def _as_regex(pattern: str) -> re.Pattern:
   return re.compile("".join(words.get(p) or (p.replace("[!", "[^") if p[:1] == "[" else re.escape(p)) for p in parts))
 
 
+def check_readable(folder: str) -> None:
+  """Reads a byte of the first file in a folder or below."""
+  for name, _ in walk(folder):
+    read_head(f"{folder}/{name}", 1)
+    return
+
+
 def make_folder(folder: str) -> None:
   handle(folder)  # there is nothing to make, but the bucket has to be there
 
@@ -288,8 +295,19 @@ def _see(bucket: str) -> None:
 
 def _for_each(work: Callable[[str], None], names: Iterable[str]) -> None:
   """Calls `work` in some threads; where it fails, the rest is given up and the first error raised."""
+  failed = threading.Event()
+
+  def unless_failed(name):
+    if failed.is_set():  # or each of those that are left would be tried for as long as the first
+      return
+    try:
+      work(name)
+    except BaseException:
+      failed.set()
+      raise
+
   with futures.ThreadPoolExecutor(THREADS) as pool:
-    running = [pool.submit(work, name) for name in names]
+    running = [pool.submit(unless_failed, name) for name in names]
     try:
       for future in futures.as_completed(running):
         future.result()

@@ -45,8 +45,8 @@ class LogFolder(contextlib.AbstractContextManager):
     if self._remote:
       self._wake.set()
 
-  def close(self) -> None:
-    """Waits until everything is in `path`, trying for up to `bucket.PATIENCE_SECONDS`.
+  def close(self, patience: float | None = None) -> None:
+    """Waits until everything is in `path`, trying for up to `patience` seconds (`bucket.PATIENCE_SECONDS`).
 
     Raises:
       Unavailable, Refused: something could not be written.
@@ -56,7 +56,7 @@ class LogFolder(contextlib.AbstractContextManager):
     self._ending = True
     self._wake.set()
     self._thread.join()
-    deadline = time.monotonic() + bucket.PATIENCE_SECONDS
+    deadline = time.monotonic() + (bucket.PATIENCE_SECONDS if patience is None else patience)
     try:
       while True:
         try:
@@ -69,8 +69,11 @@ class LogFolder(contextlib.AbstractContextManager):
       self._temporary.cleanup()
 
   def __exit__(self, kind, *exception):
-    with contextlib.suppress(UserError) if kind else contextlib.nullcontext():  # the first error is the one to report
+    if kind is None:
       self.close()
+    else:
+      with contextlib.suppress(UserError):  # the first error is the one to report, soon
+        self.close(patience=0)
 
   def _work(self) -> None:
     while not self._ending:

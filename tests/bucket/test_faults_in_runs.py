@@ -1,6 +1,7 @@
 """Faults at each moment of a run: what is lost is nothing, and how it ends says whether trying again may help."""
 
 import copy
+import os
 
 import jax
 import numpy as np
@@ -131,8 +132,6 @@ def test_nothing_is_lost_and_the_end_says_whether_to_try_again(
   before = checkpoints(here)
   hooks = pytest.MonkeyPatch()
   at(moment, here, make(here), hooks)
-  if (kind, moment) in (("no permission to read", "evaluation"), ("no permission to read", "middle")):
-    expected = PASSES  # small data are in memory by then, and nothing else is read
   if (kind, moment) == ("no permission to read", "save"):
     expected = PASSES  # a save only writes
   ended, capture = PASSES, None
@@ -161,7 +160,7 @@ def test_nothing_is_lost_and_the_end_says_whether_to_try_again(
   assert steps == sorted(set(steps))
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(int(os.environ.get("RANDOM_FAULT_RUNS", "3"))))
 def test_a_tenth_of_all_requests_failing_changes_no_bit(seed, prepared, config, here, unlimited, monkeypatch):
   monkeypatch.setattr(logs, "EVERY_SECONDS", 0.5)
   config.checkpoint_every_steps = 2
