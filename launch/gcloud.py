@@ -47,6 +47,12 @@ def reason(text: str) -> str:
   return line if len(line) <= 300 else f"{line[:297]}..."
 
 
+def escape_what_the_console_cannot_encode() -> None:
+  """Or a name with an umlaut could end what is to delete a slice."""
+  for stream in (sys.stdout, sys.stderr):
+    stream.reconfigure(errors="backslashreplace")
+
+
 def tell(text: str, stream=None) -> None:
   """Prints while there is somebody to read: a closed terminal or pipe must not end what is to delete a slice."""
   stream = stream or sys.stdout

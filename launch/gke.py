@@ -15,7 +15,7 @@ import json
 import sys
 
 from launch import jobset, names, outcomes
-from launch.gcloud import CommandFailed, Runner, tell
+from launch.gcloud import CommandFailed, Runner, escape_what_the_console_cannot_encode, tell
 from launch.tpu_vm import OneLineParser
 from shufflenet_jax.errors import UserError
 from shufflenet_jax.tpu import slices
@@ -129,6 +129,7 @@ def dispatch(flags: argparse.Namespace, manifest: dict | None) -> int:
 
 def main(argv: list[str]) -> int:
   """Runs a command line; returns the exit status."""
+  escape_what_the_console_cannot_encode()
   try:
     return dispatch(*checked(argv))
   except UserError as error:

@@ -20,7 +20,7 @@ import sys
 import tempfile
 
 from launch import names, outcomes
-from launch.gcloud import CommandFailed, Runner, TpuVm, tell
+from launch.gcloud import CommandFailed, Runner, TpuVm, escape_what_the_console_cannot_encode, tell
 from launch.lifecycle import ROOT, Lifecycle, Preempted, StillBilled, Stopped, Unreachable
 from launch.recovery import bring_up
 from shufflenet_jax.errors import UserError
@@ -221,6 +221,7 @@ def _with_archive(flags: argparse.Namespace, training: list[str], life: Lifecycl
 
 def main(argv: list[str]) -> int:
   """Runs a command line; returns the exit status."""
+  escape_what_the_console_cannot_encode()
   life = None
 
   def interrupt(number, frame):

@@ -37,7 +37,7 @@ from tests.commands import ROOT, command
     (["--config.data.flip=perhaps"], ["--config.data.flip=perhaps: must be true or false"]),
     (["--config.data.mean=(1,2"], ["--config.data.mean=(1,2: must be values separated by commas"]),
     (["--config.optimizer=1"], ["--config.optimizer is a section", "--config.optimizer.decay=VALUE"]),
-    (["--config.optimizer.decay.x=1"], ["no field optimizer.decay.x; did you mean --config.optimizer.decay?"]),
+    (["--config.optimizer.decay.x=1"], ["no field optimizer.decay.x; did you mean --config.optimizer.decay"]),
     (["--config.batch_size"], ["Missing value for flag --config.batch_size"]),
     (["--wrokdir=x"], ["no flag --wrokdir; did you mean --workdir?"]),
     (["--workdir=s3://bucket/run"], ["--workdir=s3://bucket/run: s3: is not supported"]),

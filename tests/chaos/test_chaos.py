@@ -265,3 +265,57 @@ def test_a_full_disk_loses_no_checkpoint(place, small_disk):
   assert again.wait() == 0, again.said()
   assert "resuming from" in again.said()
   runs.assert_same(workdir, folder / "whole1")
+
+
+def interrupt_and_restart(workdir, place, reference, moment, count=1, **overrides) -> float:
+  """Sends Ctrl-C at a moment, lets the run go on to the same end; seconds until it ended."""
+  _, data_dir, _ = place
+  process = runs.Process(workdir, data_dir, count, **overrides)
+  if moment == "save":
+    assert wait_for_save(workdir, process, random.Random(0))
+  else:
+    assert process.wait_for(moment)
+  asked = time.monotonic()
+  process.signal(signal.SIGINT)
+  status, took, said = process.wait(120), time.monotonic() - asked, process.said()
+  assert "Traceback" not in said
+  assert status == 130, said
+  if stopped := re.search(r"^interrupted at step (\d+) of \d+, which is saved; the same command goes on$", said, re.M):
+    assert checkpoint.find(workdir).step == int(stopped[1])
+  else:
+    assert re.search(r"^interrupted$", said, re.M), said
+    assert "step 2/" not in said
+  again = runs.Process(workdir, data_dir, count, **overrides)
+  assert again.wait() == 0, again.said()
+  if stopped:
+    assert f"resuming from {workdir}/checkpoints/{stopped[1]}\n" in again.said()
+  runs.assert_same(workdir, reference)
+  return took
+
+
+@pytest.mark.parametrize("moment", ["digits: ", "compiling", "step 3/", "step 8/", "save"])
+def test_ctrl_c_loses_no_step(place, tmp_path, moment):
+  """At the start, while compiling, in a step, in an evaluation (at step 8) and in a save."""
+  folder, _, _ = place
+  took = interrupt_and_restart(tmp_path / "w", place, folder / "whole1", moment)
+  print(f"\nended {took:.1f} s after Ctrl-C at {moment!r}")
+
+
+def test_ctrl_c_stops_two_processes_at_the_same_step(place, calm, tmp_path):
+  took = interrupt_and_restart(tmp_path / "w", place, calm, "step 4/", 2, **CALM)
+  print(f"\nended {took:.1f} s after Ctrl-C")
+
+
+def test_a_second_ctrl_c_ends_a_run_at_once(place, tmp_path):
+  folder, data_dir, _ = place
+  for count in (1, 2):
+    process = runs.Process(tmp_path / f"w{count}", data_dir, count)
+    assert process.wait_for("step 5/")
+    process.signal(signal.SIGINT)
+    time.sleep(0.05)
+    process.signal(signal.SIGINT)
+    assert process.wait(10) == 130, process.said()
+    assert "Traceback" not in process.said()
+    again = runs.Process(tmp_path / f"w{count}", data_dir, count)
+    assert again.wait() == 0, again.said()
+    runs.assert_same(tmp_path / f"w{count}", folder / f"whole{count}")
