@@ -329,10 +329,10 @@ def retry(path: str, patience: float | None = None):
   patience = PATIENCE_SECONDS if patience is None else patience
 
   def again(error):
-    expired = getattr(error, "code", None) == 401
     if isinstance(error, DataCorruption):
       return False  # see `_download`
-    return trouble.is_passing(error) and time.monotonic() - began < (EXPIRED_PATIENCE_SECONDS if expired else patience)
+    enough = min(patience, EXPIRED_PATIENCE_SECONDS) if trouble.is_about_credentials(error) else patience
+    return trouble.is_passing(error) and time.monotonic() - began < enough
 
   def tell(error):
     now = time.monotonic()

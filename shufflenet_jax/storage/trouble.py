@@ -95,6 +95,15 @@ def reason(error: BaseException) -> str:
   return _meaning(error)[1]
 
 
+def is_about_credentials(error: BaseException) -> bool:
+  """Whether it says that credentials are not accepted, or cannot be renewed."""
+  if not type(error).__module__.startswith("google."):
+    return False
+  from google.auth.exceptions import RefreshError
+
+  return getattr(error, "code", None) == 401 or isinstance(error, RefreshError)
+
+
 def _meaning(error: BaseException) -> tuple[str, str, str]:
   """(meaning, reason, remedy) of an error, whichever library raised it."""
   if isinstance(error, MemoryError):
@@ -136,7 +145,7 @@ def _of_tensorflow(error: BaseException) -> tuple[str, str, str] | None:
 
 
 def _of_google(error: BaseException) -> tuple[str, str, str] | None:
-  if not any(name.startswith("google.") for name in (type(error).__module__,)):
+  if not type(error).__module__.startswith("google."):
     return None
   from google.api_core import exceptions as api
   from google.auth import exceptions as auth
