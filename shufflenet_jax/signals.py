@@ -10,6 +10,7 @@ import contextlib
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable
 
 from shufflenet_jax.errors import INTERRUPTED
@@ -17,15 +18,18 @@ from shufflenet_jax.errors import INTERRUPTED
 # How many more times Ctrl-C is left to the handler that `held` installs. The thread must know, because it learns of a
 # signal before that handler runs.
 _held_interrupts = 0
+_listening = False  # whether there is that thread
 
 
 def end_at_once_on_interrupt() -> None:
   """From now on Ctrl-C ends the process with status 130 and one line. To be called once, by the main thread."""
+  global _listening
   reader, writer = os.pipe()
   os.set_blocking(writer, False)
   signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
   signal.signal(signal.SIGINT, lambda *_: _end())
   threading.Thread(target=_listen, args=(reader,), daemon=True).start()
+  _listening = True
 
 
 def _listen(reader: int) -> None:
@@ -58,9 +62,11 @@ def held(note: Callable[[], None]):
   if threading.current_thread() is not threading.main_thread():
     yield
     return
-  before = signal.getsignal(signal.SIGINT)
+  before, noted = signal.getsignal(signal.SIGINT), False
 
   def handler(*_):
+    nonlocal noted
+    noted = True
     signal.signal(signal.SIGINT, before)
     note()
 
@@ -69,6 +75,10 @@ def held(note: Callable[[], None]):
   try:
     yield
   finally:
+    # The thread may learn of the Ctrl-C that was handled here only now, and would take it for another one.
+    until = time.monotonic() + 1
+    while noted and _listening and _held_interrupts and time.monotonic() < until:
+      time.sleep(0.001)
     _held_interrupts = 0
     signal.signal(signal.SIGINT, before)
 

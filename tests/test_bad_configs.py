@@ -31,7 +31,7 @@ from shufflenet_jax.train import train
     ("data.std", (0.0, 1.0, 1.0), "three numbers but 0"),
     ("data.min_crop_area", 2.0, "min_crop_area=2.0 must be above 0 and at most 1"),
     ("data.name", "imagenet2012", "prepare it with"),
-    ("data.data_dir", __file__, "digits cannot be prepared there"),
+    ("data.data_dir", __file__, "cannot be written: Not a directory"),
     ("init_from", "nowhere", "^--config.init_from=nowhere does not exist; give a WORKDIR"),
   ],
 )

@@ -45,18 +45,22 @@ def read_bytes(path: str) -> bytes:
 
 
 def _download(whole: Callable):
-  """Calls `whole` again where bytes were changed on their way: the client, trying again by itself, only reads on."""
+  """Calls `whole` again after each of two failures that the client does not repeat by itself.
+
+  Bytes that were changed on their way: the client would only read on. And an answer like 404 whose body breaks off.
+  """
+  import requests
   from google.cloud.storage.exceptions import DataCorruption
 
   for _ in range(2):
-    with contextlib.suppress(DataCorruption):
+    with contextlib.suppress(DataCorruption, requests.RequestException):
       return whole()
   return whole()
 
 
 def read_head(path: str, count: int) -> bytes:
   with _in_a_bucket(path):
-    return handle(path).download_as_bytes(start=0, end=count - 1, retry=retry(path), timeout=TIMEOUT)
+    return _download(lambda: handle(path).download_as_bytes(start=0, end=count - 1, retry=retry(path), timeout=TIMEOUT))
 
 
 def write_bytes(path: str, content: bytes) -> None:
@@ -118,9 +122,8 @@ def _as_regex(pattern: str) -> re.Pattern:
 
 def check_readable(folder: str) -> None:
   """Reads a byte of the first file in a folder or below."""
-  for name, _ in walk(folder):
-    read_head(f"{folder}/{name}", 1)
-    return
+  if first := next(walk(folder), None):
+    read_head(f"{folder}/{first[0]}", 1)
 
 
 def make_folder(folder: str) -> None:

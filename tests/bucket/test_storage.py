@@ -185,6 +185,14 @@ def test_bytes_that_were_changed_on_the_way_are_noticed(here):
   assert fault.struck == 1
 
 
+def test_an_answer_of_404_that_breaks_off_is_asked_for_again(here):
+  storage.make_folder(here.url)
+  fault = here.faults.add(Fault(cut(20), {"read"}, times=1))
+  with pytest.raises(FileNotFoundError):
+    storage.read_bytes(f"{here.url}/none")
+  assert fault.struck == 1
+
+
 def test_the_role_needs_no_leave_to_see_the_bucket(here):
   from tests.bucket.faults import no_leave_to_see_bucket
 
