@@ -55,7 +55,7 @@ def import_torch(path: str, workdir: str) -> str:
     try:
       written = saver.write_variables(workdir, jax.tree.map(jnp.asarray, variables), config, names)
     except UserError as error:
-      raise type(error)(f"--to={workdir} cannot be written: {error}") from None
+      raise type(error)(f"--to={workdir} cannot be written, and nothing was left there: {error}") from None
     except Exception as error:  # Orbax raises whatever its layers meet; what the system said stands last
       text = " ".join(str(error).split())
       text = text if len(text) < 200 else f"... {text[-150:]}"

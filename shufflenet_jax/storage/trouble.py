@@ -27,7 +27,7 @@ class Unavailable(RunFailed):
 
 
 _LASTING_ERRNOS = {
-  errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EISDIR, errno.ENOTDIR, errno.EEXIST,
+  errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EISDIR, errno.ENOTDIR, errno.EEXIST,
   errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTEMPTY, errno.EINVAL,
 }  # fmt: skip
 _PASSING_HTTP = {408, 429, 500, 502, 503, 504}

@@ -248,7 +248,8 @@ def test_a_full_disk_loses_no_checkpoint(place, small_disk):
   fill(filler, leave=40_000)
   refused = runs.Process(workdir, data_dir)
   assert refused.wait() == 2, refused.said()
-  assert re.search(r"error: --workdir=.* cannot take a checkpoint of 0.1 MB: .*No space left on device\n", refused.said())
+  message = r"error: --workdir=.* cannot take a checkpoint of 0.1 MB: .*No space left on device\n"
+  assert re.search(message, refused.said())
   assert not (workdir / "checkpoints").exists()
   filler.unlink()
 
