@@ -75,12 +75,15 @@ def _quiet():
 
 
 def _check_new(workdir: str) -> None:
-  from shufflenet_jax import storage
+  from shufflenet_jax import checkpoint, storage
 
   path = storage.normalize(workdir, "--to=")
   if storage.is_file(path):
     raise UserError(f"--to={workdir} is a file; name a new directory")
-  if storage.is_folder(path) and storage.list_folder(path):
+  there = [name for name, _ in storage.list_folder(path)] if storage.is_folder(path) else []
+  if there == [checkpoint.FOLDER] and not any(name.endswith(checkpoint.DESCRIPTION) for name, _ in storage.walk(path)):
+    storage.remove_folder(path)  # of an import that was killed: nothing in it is whole
+  elif there:
     raise UserError(f"--to={workdir} is not empty; name a new directory")
 
 

@@ -27,8 +27,8 @@ class Unavailable(RunFailed):
 
 
 _LASTING_ERRNOS = {
-  errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EISDIR, errno.ENOTDIR, errno.EEXIST,
-  errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTEMPTY, errno.EINVAL,
+  errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EISDIR, errno.ENOTDIR,
+  errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTEMPTY, errno.EINVAL,
 }  # fmt: skip
 _PASSING_HTTP = {408, 429, 500, 502, 503, 504}
 _ABSENT, _LASTING, _PASSING, _CONTENTS = "absent", "lasting", "passing", "contents"
