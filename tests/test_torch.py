@@ -156,6 +156,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing_and_a_retry_works(tmp_path):
   assert "File too large" in line
   assert list(tmp_path.iterdir()) == [path]
   (to / "checkpoints/0.1234abcd.partial/0").mkdir(parents=True)  # as a killed process leaves it
+  (to / "checkpoints/0.1234abcd.partial/0/manifest").touch()
   subprocess.run(command.split(), cwd=ROOT, check=True)
   assert checkpoint.find(str(to)).step == 0
   assert [p.name for p in (to / "checkpoints").iterdir()] == ["0"]

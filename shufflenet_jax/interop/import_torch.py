@@ -80,10 +80,10 @@ def _check_new(workdir: str) -> None:
   path = storage.normalize(workdir, "--to=")
   if storage.is_file(path):
     raise UserError(f"--to={workdir} is a file; name a new directory")
-  there = [name for name, _ in storage.list_folder(path)] if storage.is_folder(path) else []
-  if there == [checkpoint.FOLDER] and not any(name.endswith(checkpoint.DESCRIPTION) for name, _ in storage.walk(path)):
+  there = dict(storage.walk(path)) if storage.is_folder(path) else {}
+  if there and all(name.startswith(f"{checkpoint.FOLDER}/0.") for name in there):
     storage.remove_folder(path)  # of an import that was killed: nothing in it is whole
-  elif there:
+  elif there or (storage.is_folder(path) and storage.list_folder(path)):
     raise UserError(f"--to={workdir} is not empty; name a new directory")
 
 
