@@ -27,7 +27,7 @@ def end_at_once_on_interrupt() -> None:
   reader, writer = os.pipe()
   os.set_blocking(writer, False)
   signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-  signal.signal(signal.SIGINT, lambda *_: _end())
+  signal.signal(signal.SIGINT, lambda *_: None)  # the thread acts; two that did could each print their line
   threading.Thread(target=_listen, args=(reader,), daemon=True).start()
   _listening = True
 
@@ -45,7 +45,7 @@ def _listen(reader: int) -> None:
       held_before = True
 
 
-def _end(text: str = "interrupted") -> None:
+def _end(text: str) -> None:
   # Not `print`: the main thread may hold the lock of sys.stderr. For the same reason stdout is not flushed.
   with contextlib.suppress(OSError):
     os.write(2, f"{text}\n".encode())

@@ -243,3 +243,10 @@ def test_gclouds_own_parser_takes_every_command(tmp_path):
       pytest.skip("this gcloud has no linter")
     [found] = json.loads(linted.stdout)
     assert found["success"], found["error_message"]
+
+
+def test_a_flag_that_the_console_cannot_encode_is_escaped(tmp_path, monkeypatch):
+  monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+  done = tpu_vm(tmp_path, "up", "--dry_run", training=[*TRAINING, "--config.data.name=ü"], script=Script())
+  assert done.returncode == 0, done.stderr
+  assert r"--config.data.name=\xfc" in done.stdout
