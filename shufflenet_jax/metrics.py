@@ -85,7 +85,9 @@ def read(workdir: str) -> list[dict[str, float]]:
   lines = []
   for line in text.splitlines():
     with contextlib.suppress(ValueError):
-      lines.append(json.loads(line))
+      values = json.loads(line)
+      if isinstance(values, dict) and isinstance(values.get("step"), int):
+        lines.append(values)
   return lines
 
 

@@ -34,7 +34,7 @@ def newest_whole(workdir: str, say: Callable[[str], None] = print) -> tuple[Chec
   for age, (step, path) in enumerate(checkpoint.steps_in(workdir)):
     try:
       found = checkpoint.read(path)
-      if found is None and age == 0:  # in a bucket, nothing has another name while it is being written
+      if found is None and age == 0 and not storage.renames(path):  # there, it has its name while it is being written
         say(f"{path} is half-written; it is set aside as {_set_aside(path, workdir)}")
         continue
       if found is None:
@@ -49,7 +49,7 @@ def newest_whole(workdir: str, say: Callable[[str], None] = print) -> tuple[Chec
   if damaged and not whole:
     raise UserError(
       f"none of the checkpoints in {directory} is whole; they are in {storage.join(workdir, FOLDER)}, where they may be"
-      " repaired. The same command would begin anew"
+      " repaired. Running the same command again would start at step 0"
     )
   return whole
 

@@ -231,6 +231,6 @@ class Lock(contextlib.ExitStack):
       return
     try:
       self.enter_context(storage.locked(self._workdir))
-    except storage.Refused:
+    except storage.Locked:
       raise UserError(f"another process is training in --workdir={self._workdir}; choose another, or end it") from None
     self._taken = True

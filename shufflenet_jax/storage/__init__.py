@@ -22,13 +22,14 @@ from shufflenet_jax.storage import bucket, local, paths
 from shufflenet_jax.storage.bucket import PATIENCE_SECONDS
 from shufflenet_jax.storage.logs import LogFolder
 from shufflenet_jax.storage.paths import join, name, normalize, parent
-from shufflenet_jax.storage.trouble import Refused, Unavailable, explain, explained
+from shufflenet_jax.storage.trouble import Locked, Refused, Unavailable, explain, explained
 
 __all__ = [
-  "PATIENCE_SECONDS", "LogFolder", "Refused", "Unavailable", "check_writable", "explain", "explained", "free_bytes",
-  "glob", "is_file", "is_folder", "join", "judge", "list_folder", "local_copy", "locked", "make_folder",
+  "PATIENCE_SECONDS", "Locked", "LogFolder", "Refused", "Unavailable", "check_writable", "explain", "explained",
+  "free_bytes", "glob", "is_file", "is_folder", "join", "judge", "list_folder", "local_copy", "locked", "make_folder",
   "move_folder", "name", "new_file", "new_folder", "normalize", "parent", "patiently", "read_bytes", "read_head",
-  "read_text", "remove_file", "remove_folder", "seeks_cheaply", "waiting", "walk", "write_bytes", "write_text",
+  "read_text", "remove_file", "remove_folder", "renames", "seeks_cheaply", "waiting", "walk", "write_bytes",
+  "write_text",
 ]  # fmt: skip
 
 
@@ -160,9 +161,12 @@ def locked(folder: str) -> Iterator[None]:
   """Keeps other processes of this machine that ask for the same out of a folder. Buckets have no locks.
 
   Raises:
-    Refused: another process has it.
+    Locked: another process has it.
+    Refused, Unavailable: it cannot be opened.
   """
-  with _of(folder).locked(folder):
+  with contextlib.ExitStack() as stack:
+    with explained(folder, "locked"):
+      stack.enter_context(_of(folder).locked(folder))
     yield
 
 
@@ -246,6 +250,11 @@ def waiting(path: str) -> Iterator[None]:
     yield
   finally:
     done.set()
+
+
+def renames(path: str) -> bool:
+  """Whether what is being written has another name until it is whole: a bucket has no rename."""
+  return not paths.is_remote(path)
 
 
 def seeks_cheaply(path: str) -> bool:

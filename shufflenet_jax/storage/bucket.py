@@ -59,8 +59,12 @@ def _download(whole: Callable):
 
 
 def read_head(path: str, count: int) -> bytes:
-  with _in_a_bucket(path):
-    return _download(lambda: handle(path).download_as_bytes(start=0, end=count - 1, retry=retry(path), timeout=TIMEOUT))
+  from google.api_core.exceptions import RequestRangeNotSatisfiable
+
+  ask = {"start": 0, "end": count - 1, "retry": retry(path), "timeout": TIMEOUT}
+  with _in_a_bucket(path), contextlib.suppress(RequestRangeNotSatisfiable):
+    return _download(lambda: handle(path).download_as_bytes(**ask))
+  return b""  # an empty object has no first byte
 
 
 def write_bytes(path: str, content: bytes) -> None:
@@ -114,7 +118,7 @@ def glob(pattern: str) -> list[str]:
 
 
 def _as_regex(pattern: str) -> re.Pattern:
-  """As `glob.glob` takes a pattern: `*` within a part of a path, `**/` for any folders."""
+  """`*` stands for a part of a path, `**/` for any folders, as in `glob.glob`."""
   parts = re.split(r"(\*\*/|\*|\?|\[[^]]*\])", pattern)
   words = {"**/": "(?:.*/)?", "*": "[^/]*", "?": "[^/]"}
   return re.compile("".join(words.get(p) or (p.replace("[!", "[^") if p[:1] == "[" else re.escape(p)) for p in parts))
@@ -265,12 +269,12 @@ _FIELDS = "items(name,size),prefixes,nextPageToken"
 def _client():
   from google.auth.credentials import AnonymousCredentials
   from google.auth.exceptions import DefaultCredentialsError
-  from google.cloud import storage
+  from google.cloud.storage import Client
 
   try:
-    return storage.Client(project=None)
+    return Client(project=None)
   except DefaultCredentialsError:
-    return storage.Client(project=None, credentials=AnonymousCredentials())  # enough for a public bucket
+    return Client(project=None, credentials=AnonymousCredentials())  # enough for a public bucket
 
 
 @functools.cache

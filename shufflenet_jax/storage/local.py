@@ -11,7 +11,7 @@ import time
 import uuid
 from collections.abc import Iterator
 
-from shufflenet_jax.storage.trouble import Refused
+from shufflenet_jax.storage.trouble import Locked
 
 PARTIAL = ".partial"
 
@@ -175,7 +175,7 @@ def locked(folder: str) -> Iterator[None]:
     fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
   except BlockingIOError:
     os.close(descriptor)
-    raise Refused(f"another process is writing to {folder}; wait for it, or end it") from None
+    raise Locked(f"another process is writing to {folder}; wait for it, or end it") from None
   except OSError:
     pass  # a file system without locks
   try:

@@ -66,6 +66,8 @@ class LogFolder(contextlib.AbstractContextManager):
             raise type(error)(f"the last lines of the logs are lost: {error}") from error
         time.sleep(2)
     finally:
+      for sent in self._sent.values():
+        sent.close()
       self._temporary.cleanup()
 
   def __exit__(self, kind, *exception):
@@ -114,19 +116,29 @@ class _Sent:
   def __init__(self, local: str, path: str, piece: str):
     self._local, self._path = local, path
     self._object = AppendedObject(path, piece)
-    self._inode, self._size = None, 0
+    self._file, self._size = None, 0  # held open: a file that replaces it cannot have its inode
 
   def send(self) -> None:
     """Carries over what is new: a file that grew is appended to, one that was replaced is written anew."""
-    with open(self._local, "rb") as file:
-      status = os.fstat(file.fileno())
-      if (status.st_ino, status.st_size) == (self._inode, self._size):
-        return
-      grew = status.st_ino == self._inode and status.st_size > self._size
-      file.seek(self._size if grew else 0)
-      new = file.read(status.st_size - file.tell())
-      with trouble.explained(self._path, "written"):
-        if not (grew and self._object.append(new)):
-          file.seek(0)
-          self._object.write(file.read(status.st_size))
-    self._inode, self._size = status.st_ino, status.st_size
+    with trouble.explained(self._local):
+      status = os.stat(self._local)
+      is_new = self._file is None or os.fstat(self._file.fileno()).st_ino != status.st_ino
+      if is_new:
+        self.close()
+        self._file, self._size = open(self._local, "rb"), None  # noqa: SIM115  closed by `close`
+    if self._size == status.st_size:
+      return
+    with trouble.explained(self._path, "written"):
+      grew = self._size is not None and status.st_size > self._size
+      if not (grew and self._object.append(self._read(self._size, status.st_size))):
+        self._object.write(self._read(0, status.st_size))
+    self._size = status.st_size
+
+  def _read(self, begin: int, end: int) -> bytes:
+    self._file.seek(begin)
+    return self._file.read(end - begin)
+
+  def close(self) -> None:
+    if self._file is not None:
+      self._file.close()
+      self._file = None

@@ -22,6 +22,10 @@ class Refused(UserError):
   """Storage says no, and would say so again: no such bucket, no permission, no space."""
 
 
+class Locked(Refused):
+  """Another process of this machine is at work in a folder."""
+
+
 class Unavailable(RunFailed):
   """Storage did not answer, or not usefully; another start may find it well."""
 

@@ -35,6 +35,9 @@ def test_files_and_folders(here):
   storage.write_bytes(f"{here.url}/top.bin", bytes(range(256)))
   assert storage.read_bytes(f"{here.url}/top.bin") == bytes(range(256))
   assert storage.read_head(f"{here.url}/top.bin", 3) == b"\0\1\2"
+  here.put("empty", b"")
+  assert storage.read_head(f"{here.url}/empty", 3) == b""
+  here.delete("empty")
   assert storage.read_text(f"{folder}/b/c") == "b/c"
   assert storage.list_folder(here.url) == [("folder", True), ("top.bin", False)]
   assert sorted(storage.walk(folder)) == [("a", 1), ("b/c", 3), ("in/marker", 9)]
@@ -294,3 +297,20 @@ def test_logs_that_are_never_written_are_a_line_at_the_end(here, impatient, monk
       time.sleep(0.5)
   assert "training continues" in capsys.readouterr().err
   assert not [t for t in threading.enumerate() if t.name == "logs"]
+
+
+def test_a_log_file_that_is_replaced_twice_between_two_turns_is_written_anew(here, monkeypatch):
+  monkeypatch.setattr(logs, "EVERY_SECONDS", 3600)
+  here.server.store.one_write_a_second = False
+  try:
+    with storage.LogFolder(f"{here.url}/run") as folder:
+      for content in (b"A" * 10, b"B" * 12, b"C" * 15, b"D" * 15):
+        storage.write_bytes(f"{folder.folder}/curves.png", content)
+        if content[:1] in b"AD":
+          folder._sync()
+          assert here.get("run/curves.png") == content
+        if content[:1] == b"C":
+          folder._sync()
+          assert here.get("run/curves.png") == content
+  finally:
+    here.server.store.one_write_a_second = True
