@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent import futures
 
-from shufflenet_jax.storage import trouble
+from shufflenet_jax.storage import paths, trouble
 
 PATIENCE_SECONDS = 120  # of answers like 503 or 429, and of no answers
 EXPIRED_PATIENCE_SECONDS = 15  # of credentials that worked before: new ones come within seconds or not at all
@@ -111,17 +111,10 @@ def walk(folder: str, odd: dict[str, str] | None = None) -> Iterator[tuple[str, 
 
 def glob(pattern: str) -> list[str]:
   fixed = re.split(r"[*?\[]", pattern, maxsplit=1)[0].rpartition("/")[0]
-  wanted = _as_regex(pattern)
+  wanted = paths.as_regex(pattern)
   with contextlib.suppress(FileNotFoundError):
     return [path for name, _ in walk(fixed) if wanted.fullmatch(path := f"{fixed}/{name}")]
   return []
-
-
-def _as_regex(pattern: str) -> re.Pattern:
-  """`*` stands for a part of a path, `**/` for any folders, as in `glob.glob`."""
-  parts = re.split(r"(\*\*/|\*|\?|\[[^]]*\])", pattern)
-  words = {"**/": "(?:.*/)?", "*": "[^/]*", "?": "[^/]"}
-  return re.compile("".join(words.get(p) or (p.replace("[!", "[^") if p[:1] == "[" else re.escape(p)) for p in parts))
 
 
 def check_readable(folder: str) -> None:
