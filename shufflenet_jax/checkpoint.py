@@ -136,10 +136,7 @@ def steps_in(workdir: str) -> list[tuple[int, str]]:
     Refused, Unavailable: the work directory cannot be listed.
   """
   directory = storage.join(storage.normalize(workdir), FOLDER)
-  try:
-    entries = storage.list_folder(directory)
-  except FileNotFoundError:
-    return []
+  entries = storage.list_folder(directory, missing_ok=True)
   steps = [int(name) for name, is_folder in entries if is_folder and name.isdigit()]
   return [(step, storage.join(directory, str(step))) for step in sorted(steps, reverse=True)]
 

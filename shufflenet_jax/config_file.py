@@ -97,28 +97,22 @@ def _failed(argument: str, path: str, error: Exception) -> UserError:
   return UserError(f"--config={argument} failed ({place}): {reason}")
 
 
-class _Whole(flags.IntegerParser):
-  def convert(self, argument):
-    try:
-      return super().convert(argument)
-    except (TypeError, ValueError):
-      raise ValueError("must be a whole number") from None
+def _worded(base: type[flags.ArgumentParser], words: str) -> type[flags.ArgumentParser]:
+  """One of absl's parsers, with words of ours for what is wrong."""
+
+  class Parser(base):
+    def parse(self, argument):
+      try:
+        return super().parse(argument)
+      except (TypeError, ValueError):
+        raise ValueError(words) from None
+
+  return Parser
 
 
-class _Number(flags.FloatParser):
-  def convert(self, argument):
-    try:
-      return super().convert(argument)
-    except (TypeError, ValueError):
-      raise ValueError("must be a number") from None
-
-
-class _YesNo(flags.BooleanParser):
-  def parse(self, argument):
-    try:
-      return super().parse(argument)
-    except (TypeError, ValueError):
-      raise ValueError("must be true or false") from None
+_Whole = _worded(flags.IntegerParser, "must be a whole number")
+_Number = _worded(flags.FloatParser, "must be a number")
+_YesNo = _worded(flags.BooleanParser, "must be true or false")
 
 
 class _Tuple(flags.ArgumentParser):

@@ -8,11 +8,13 @@ or gs://. Answers come in the order of the arguments. What cannot be read is nam
 
 import json
 import sys
+import time
 
 from absl import flags
 
 from shufflenet_jax import cli
 from shufflenet_jax.errors import UserError
+from shufflenet_jax.progress import ProgressLine
 
 if __name__ == "__main__":
   cli.define_path("checkpoint", None, "A work directory (its newest checkpoint) or WORKDIR/checkpoints/<step>.")
@@ -67,32 +69,12 @@ class Predictor:
     return self.classes([self.decode(encoded)], batch_size=1)[0]
 
 
-class _Progress:
-  """`1,200 of 10,000 pictures, 85/s, 1 min 43 s left` on stderr: one line on a terminal, else one every ten seconds."""
+def _so_far(done: int, total: int, seconds: float) -> str:
+  """`1,200 of 10,000 pictures, 85/s, 1 min 43 s left`."""
+  from shufflenet_jax import metrics
 
-  def __init__(self, total: int):
-    import time
-
-    self._clock, self._total = time.monotonic, total
-    self._on_terminal = sys.stderr.isatty()
-    self._began = self._shown = self._clock()
-
-  def show(self, done: int) -> None:
-    from shufflenet_jax import metrics
-
-    now = self._clock()
-    if now - self._shown < (1 if self._on_terminal else 10) or done == self._total:
-      return
-    self._shown = now
-    rate = done / (now - self._began)
-    left = metrics.duration((self._total - done) / rate)
-    text = f"{done:,} of {self._total:,} pictures, {rate:,.0f}/s, {left} left"
-    print(f"\r\x1b[K{text}" if self._on_terminal else f"{text}\n", end="", file=sys.stderr, flush=True)
-
-  def clear(self) -> None:
-    """Before something else is printed, which may be to the same terminal."""
-    if self._on_terminal:
-      print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+  rate = done / max(seconds, 1e-9)
+  return f"{done:,} of {total:,} pictures, {rate:,.0f}/s, {metrics.duration((total - done) / rate)} left"
 
 
 def answer(predictor: Predictor, arguments: list[str], as_json: bool) -> int:
@@ -114,7 +96,7 @@ def answer(predictor: Predictor, arguments: list[str], as_json: bool) -> int:
   if not as_json:
     print(f"{'image':{width}}  probability  class", flush=True)
   batch_size = next((size for size in predictor.batch_sizes if size >= len(pictures)), predictor.batch_sizes[-1])
-  progress, failed, done = _Progress(len(pictures)), 0, 0
+  progress, began, failed, done = ProgressLine(sys.stderr, terminal_seconds=1), time.monotonic(), 0, 0
   for group in picture_files.decoded(pictures, predictor.decode, batch_size):
     images = [picture.image for picture in group if not picture.wrong]
     found = iter(predictor.classes(images, batch_size) if images else ())
@@ -130,7 +112,8 @@ def answer(predictor: Predictor, arguments: list[str], as_json: bool) -> int:
           print(f"{'' if row else readable(path):{width}}  {100 * probability:9.1f} %  {name}")
     sys.stdout.flush()
     done += len(group)
-    progress.show(done)
+    if done < len(pictures):
+      progress.show(_so_far(done, len(pictures), time.monotonic() - began))
   if failed:
     print(f"error: {failed} of {len(pictures)} images could not be read", file=sys.stderr)
   return 1 if failed else 0

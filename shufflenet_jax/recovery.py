@@ -26,7 +26,7 @@ def newest_whole(workdir: str, say: Callable[[str], None] = print) -> tuple[Chec
   """
   workdir = storage.normalize(workdir)
   directory = storage.join(workdir, checkpoint.FOLDER)
-  for name in _names_in(directory):
+  for name, _ in storage.list_folder(directory, missing_ok=True):
     if any(part in name for part in _HALF_WRITTEN):
       path = storage.join(directory, name)
       say(f"{path} is half-written; it is set aside as {_set_aside(path, workdir)}")
@@ -54,13 +54,6 @@ def newest_whole(workdir: str, say: Callable[[str], None] = print) -> tuple[Chec
   return whole
 
 
-def _names_in(folder: str) -> list[str]:
-  try:
-    return [name for name, _ in storage.list_folder(folder)]
-  except FileNotFoundError:
-    return []
-
-
 def _arrays(found: Checkpoint) -> dict[str, np.ndarray]:
   arrays = found.read_arrays()
   if int(arrays.get("step", found.step)) != found.step:
@@ -70,7 +63,7 @@ def _arrays(found: Checkpoint) -> dict[str, np.ndarray]:
 
 def _set_aside(path: str, workdir: str) -> str:
   folder = storage.join(workdir, FOLDER)
-  taken = _names_in(folder)
+  taken = [name for name, _ in storage.list_folder(folder, missing_ok=True)]
   number = next(i for i in range(len(taken) + 1) if f"{storage.name(path)}.{i}" not in taken)
   target = storage.join(folder, f"{storage.name(path)}.{number}")
   storage.move_folder(path, target, marker=checkpoint.DESCRIPTION)

@@ -2,7 +2,7 @@
 
 import contextlib
 import io
-import os
+import shutil
 import tempfile
 
 import numpy as np
@@ -59,16 +59,13 @@ def prepare(data_dir: str) -> None:
   marker = storage.join(folder, _MARKER)
   if storage.is_file(marker):
     return
-  storage.make_folder(storage.parent(folder))
   tfds.disable_progress_bar()  # it takes half a second
   try:
     with storage.new_folder(folder, marker=_MARKER) as inside, tempfile.TemporaryDirectory() as temporary:
       with contextlib.redirect_stdout(io.StringIO()):  # TFDS would speak of downloads, and of a temporary folder
         builder = Digits(data_dir=temporary)
         builder.download_and_prepare()
-      os.makedirs(inside)
-      for name, _ in storage.walk(str(builder.data_path)):
-        storage.write_bytes(storage.join(inside, name), storage.read_bytes(storage.join(str(builder.data_path), name)))
+      shutil.copytree(builder.data_path, inside)
   except storage.Refused:
     if not storage.is_file(marker):  # by another process of the run, at the same time
       raise

@@ -2,7 +2,6 @@
 
 import collections
 import itertools
-import os
 import typing
 from collections.abc import Callable, Iterator
 from concurrent import futures
@@ -11,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from shufflenet_jax import storage
-from shufflenet_jax.data import pictures
+from shufflenet_jax.data import cores, pictures
 from shufflenet_jax.data.folders import is_hidden, is_picture_file, readable
 from shufflenet_jax.errors import UserError
 
@@ -85,8 +84,7 @@ def decoded(named: list[Picture], decode: Callable[[bytes], np.ndarray], group_s
     except tf.errors.InvalidArgumentError:
       return Picture(path, f"{readable(path)}: not an image that can be decoded: {pictures.why_not(encoded)}")
 
-  cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-  pool = futures.ThreadPoolExecutor(cores)  # TensorFlow lets go of Python's lock where it decodes
+  pool = futures.ThreadPoolExecutor(cores.count())  # TensorFlow lets go of Python's lock where it decodes
   ahead, rest = collections.deque(), iter(named)
   try:
     while True:

@@ -18,7 +18,6 @@ import os
 import re
 import sys
 import tempfile
-import time
 import warnings
 from collections import Counter
 
@@ -27,6 +26,7 @@ from absl import flags
 from shufflenet_jax import cli, signals
 from shufflenet_jax.class_names import match
 from shufflenet_jax.errors import INTERRUPTED, UserError
+from shufflenet_jax.progress import ProgressLine
 
 QUALITY = 90
 MARKER = "dataset_info.json"  # without which a folder is no dataset to TFDS
@@ -63,23 +63,6 @@ class Options:
   skip_bad: int = 0
 
 
-class _Progress:
-  """One line, rewritten on a terminal; elsewhere one every ten seconds."""
-
-  def __init__(self):
-    self._on_terminal = sys.stdout.isatty()
-    self._last = time.monotonic()
-
-  def show(self, text: str) -> None:
-    if time.monotonic() - self._last >= (0.2 if self._on_terminal else 10):
-      self._last = time.monotonic()
-      print(f"\r\x1b[K{text}" if self._on_terminal else f"{text}\n", end="", flush=True)
-
-  def clear(self) -> None:
-    if self._on_terminal:
-      print("\r\x1b[K", end="", flush=True)
-
-
 def prepare(options: Options) -> str:
   """Makes the dataset, or goes on with it; returns its folder.
 
@@ -106,7 +89,7 @@ def prepare(options: Options) -> str:
   if foreign and not storage.is_folder(work):  # which is there while a move in a bucket is not finished
     raise UserError(f"{final} is there and not made by this command; choose another --name or --to, or remove it")
 
-  progress = _Progress()
+  progress = ProgressLine(sys.stdout, terminal_seconds=0.2)
   splits = _open_sources(options, progress)
   of_imagenet = options.name == "imagenet2012" or any(source.of_imagenet for source in splits.values())
   if of_imagenet:
@@ -192,7 +175,7 @@ def _check_options(options: Options) -> None:
       raise UserError(f"--{flag} needs --short_side: without it pictures are stored as they are")
 
 
-def _open_sources(options: Options, progress: _Progress) -> dict:
+def _open_sources(options: Options, progress: ProgressLine) -> dict:
   from shufflenet_jax.data import sources
 
   splits = {}
@@ -307,6 +290,8 @@ def _description(options: Options, num_classes: int, num_bad: int) -> str:
 
 
 def _report(options: Options, final: str, splits: dict, written: dict, num_classes: int) -> None:
+  from shufflenet_jax import storage
+
   print(final)
   for split, source in splits.items():
     of_class = Counter(p.label for p in source.pictures).values()
@@ -317,7 +302,7 @@ def _report(options: Options, final: str, splits: dict, written: dict, num_class
       f" ({size / sum(p.size for p in source.pictures):.2f} of the source pictures)"
     )
   print(
-    f"train on it with: --config.data.name={options.name} --config.data.data_dir={os.path.expanduser(options.to)}"
+    f"train on it with: --config.data.name={options.name} --config.data.data_dir={storage.normalize(options.to)}"
     f" --config.data.eval_split=validation --config.model.num_classes={num_classes}"
   )
 

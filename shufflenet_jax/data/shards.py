@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from shufflenet_jax import storage
+from shufflenet_jax.data import cores
 from shufflenet_jax.data.pictures import PictureError
 from shufflenet_jax.data.sources import Picture
 from shufflenet_jax.errors import UserError
@@ -134,8 +135,9 @@ def write(
   total = sum(len(shard.pictures) for shard in shards)
   kept = total - sum(len(shard.pictures) for shard in missing)
   tally, begin = _Tally(), time.monotonic()
-  cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-  with futures.ThreadPoolExecutor(cores) as pool:  # Pillow and TensorFlow let go of Python's lock where they work
+  with futures.ThreadPoolExecutor(
+    cores.count()
+  ) as pool:  # Pillow and TensorFlow let go of Python's lock where they work
     running = {pool.submit(_write_shard, work, shard, to_record, tally): shard for shard in missing}
     pending = set(running)
     try:

@@ -7,29 +7,25 @@ Every function raises one of three errors, and nothing else, whatever library is
   FileNotFoundError  the file or folder is not there; no other failure is ever taken for that.
   Refused            exit status 2: no such bucket, no permission, no space. Told within seconds.
   Unavailable        exit status 1: no answer, too many requests, expired credentials. From a bucket it comes after
-                     `PATIENCE_SECONDS` of trying, and the user is told of the waiting meanwhile.
+                     `bucket.PATIENCE_SECONDS` of trying, and the user is told of the waiting meanwhile.
 """
 
 import contextlib
 import os
-import sys
-import threading
-import time
 import types
 from collections.abc import Iterator
 
 from shufflenet_jax.storage import bucket, local, paths
-from shufflenet_jax.storage.bucket import PATIENCE_SECONDS
 from shufflenet_jax.storage.logs import LogFolder
 from shufflenet_jax.storage.paths import join, name, normalize, parent
 from shufflenet_jax.storage.trouble import Locked, Refused, Unavailable, explain, explained
+from shufflenet_jax.storage.waiting import patiently, waiting
 
 __all__ = [
-  "PATIENCE_SECONDS", "Locked", "LogFolder", "Refused", "Unavailable", "check_writable", "explain", "explained",
-  "free_bytes", "glob", "is_file", "is_folder", "join", "judge", "list_folder", "local_copy", "locked", "make_folder",
-  "move_folder", "name", "new_file", "new_folder", "normalize", "parent", "patiently", "read_bytes", "read_head",
-  "read_text", "remove_file", "remove_folder", "renames", "seeks_cheaply", "waiting", "walk", "write_bytes",
-  "write_text",
+  "Locked", "LogFolder", "Refused", "Unavailable", "check_writable", "explain", "explained", "free_bytes", "glob",
+  "is_file", "is_folder", "join", "judge", "list_folder", "local_copy", "locked", "make_folder", "move_folder",
+  "name", "new_file", "new_folder", "normalize", "parent", "patiently", "read_bytes", "read_head", "read_text",
+  "remove_file", "remove_folder", "renames", "seeks_cheaply", "waiting", "walk", "write_bytes", "write_text",
 ]  # fmt: skip
 
 
@@ -77,10 +73,11 @@ def is_folder(path: str) -> bool:
     return _of(path).is_folder(path)
 
 
-def list_folder(folder: str) -> list[tuple[str, bool]]:
-  """(name, whether it is a folder) of what is in a folder, sorted."""
-  with explained(folder, "listed"):
+def list_folder(folder: str, missing_ok: bool = False) -> list[tuple[str, bool]]:
+  """(name, whether it is a folder) of what is in a folder, sorted; with `missing_ok`, nothing where there is none."""
+  with contextlib.suppress(FileNotFoundError) if missing_ok else contextlib.nullcontext(), explained(folder, "listed"):
     return _of(folder).list_folder(folder)
+  return []
 
 
 def walk(folder: str, odd: dict[str, str] | None = None) -> Iterator[tuple[str, int]]:
@@ -203,55 +200,6 @@ def judge(error: BaseException, folder: str) -> BaseException:
   return explained_as
 
 
-def patiently(items: Iterator, path: str) -> Iterator:
-  """The items of an iterator that reads from `path`; tells the user, each half minute, when the next one is late."""
-  asked: list[float | None] = [None]  # when the next item was asked for
-  done = threading.Event()
-
-  def tell():
-    while not done.wait(bucket.WORD_SECONDS / 10):
-      since = asked[0]
-      late = time.monotonic() - since if since else 0
-      if late > bucket.WORD_SECONDS:
-        print(f"waiting for {path}, for {late:.0f} s by now", file=sys.stderr, flush=True)
-        done.wait(bucket.WORD_SECONDS)
-
-  if paths.is_remote(path):
-    threading.Thread(target=tell, daemon=True).start()
-  try:
-    while True:
-      asked[0] = time.monotonic()
-      try:
-        item = next(items)
-      except StopIteration:
-        return
-      asked[0] = None
-      yield item
-  finally:
-    done.set()
-
-
-@contextlib.contextmanager
-def waiting(path: str) -> Iterator[None]:
-  """Around reading by another library, which tries again in silence: tells the user that it takes long.
-
-  Nothing is told of local paths.
-  """
-  done = threading.Event()
-
-  def tell():
-    began = time.monotonic()
-    while not done.wait(bucket.WORD_SECONDS):
-      print(f"waiting for {path}, for {time.monotonic() - began:.0f} s by now", file=sys.stderr, flush=True)
-
-  if paths.is_remote(path):
-    threading.Thread(target=tell, daemon=True).start()
-  try:
-    yield
-  finally:
-    done.set()
-
-
 def renames(path: str) -> bool:
   """Whether what is being written has another name until it is whole: a bucket has no rename."""
   return not paths.is_remote(path)
@@ -266,7 +214,7 @@ def _configure_tensorflow() -> None:
   """Before TensorFlow is imported: it reads datasets in buckets, by a client of its own.
 
   That would fetch 64 MB for each file that it opens; and its patience with a bucket that does not answer becomes about
-  `PATIENCE_SECONDS`.
+  `bucket.PATIENCE_SECONDS`.
   """
   os.environ.setdefault("GCS_READAHEAD_BUFFER_SIZE_BYTES", str(8 << 20))
   os.environ.setdefault("GCS_RETRY_CONFIG_MAX_RETRIES", "8")  # after 1, 2, 4, 8, 16, 32, 32 and 32 seconds

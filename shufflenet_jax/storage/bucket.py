@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent import futures
 
-from shufflenet_jax.storage import paths, trouble
+from shufflenet_jax.storage import local, paths, trouble
 
 PATIENCE_SECONDS = 120  # of answers like 503 or 429, and of no answers
 EXPIRED_PATIENCE_SECONDS = 15  # of credentials that worked before: new ones come within seconds or not at all
@@ -142,17 +142,14 @@ def remove_file(path: str) -> None:
 
 
 def remove_folder(folder: str, marker: str) -> None:
-  names = [name for name, _ in _walk_or_nothing(folder)]
+  with contextlib.suppress(FileNotFoundError):
+    _remove(folder, [name for name, _ in walk(folder)], marker)
+
+
+def _remove(folder: str, names: list[str], marker: str) -> None:
   if marker in names:
     remove_file(f"{folder}/{marker}")
   _for_each(lambda name: remove_file(f"{folder}/{name}"), [name for name in names if name != marker])
-
-
-def _walk_or_nothing(folder: str) -> list[tuple[str, int]]:
-  try:
-    return list(walk(folder))
-  except FileNotFoundError:
-    return []
 
 
 def move_folder(folder: str, to: str, marker: str) -> None:
@@ -161,7 +158,7 @@ def move_folder(folder: str, to: str, marker: str) -> None:
   _for_each(lambda name: _copy(f"{folder}/{name}", f"{to}/{name}"), others)
   if marker in names:
     _copy(f"{folder}/{marker}", f"{to}/{marker}")
-  remove_folder(folder, marker)
+  _remove(folder, names, marker)
 
 
 def _copy(path: str, to: str) -> None:
@@ -177,18 +174,15 @@ def new_folder(folder: str, marker: str) -> Iterator[str]:
   with tempfile.TemporaryDirectory(prefix="shufflenet_jax_") as temporary:
     inside = os.path.join(temporary, "folder")
     yield inside
-    names = [
-      os.path.relpath(os.path.join(parent, name), inside) for parent, _, files in os.walk(inside) for name in files
-    ]
-    others = sorted(name for name in names if name != marker)
+    others = [name for name, _ in local.walk(inside, {}) if name != marker]
     _for_each(lambda name: _upload(os.path.join(inside, name), f"{folder}/{name}"), others)
     _upload(os.path.join(inside, marker), f"{folder}/{marker}")
 
 
-def _upload(local: str, path: str) -> None:
+def _upload(file: str, path: str) -> None:
   with _in_a_bucket(path):
     handle(path).upload_from_filename(
-      local, "application/octet-stream", checksum="crc32c", retry=retry(path), timeout=TIMEOUT
+      file, "application/octet-stream", checksum="crc32c", retry=retry(path), timeout=TIMEOUT
     )
 
 

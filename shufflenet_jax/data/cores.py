@@ -1,0 +1,8 @@
+"""How many threads may decode at a time."""
+
+import os
+
+
+def count() -> int:
+  """The cores that this process may use."""
+  return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
