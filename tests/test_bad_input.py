@@ -10,10 +10,11 @@ from absl import flags
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from configs import imagenet, quickstart
-from shufflenet_jax import checkpoint, cli, mesh, network, optim, predict, saver, train_step
+from configs import imagenet
+from shufflenet_jax import checkpoint, cli, mesh, network, optim, predict
 from shufflenet_jax import settings as config_settings
 from shufflenet_jax.errors import UserError
+from tests.checkpoints import of_random_weights
 
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")  # ml_collections' own
 quick = settings(max_examples=150, deadline=None, derandomize=True)
@@ -66,14 +67,8 @@ def test_any_config_argument_gives_a_config_or_one_line(pairs):
 @pytest.fixture(scope="module")
 def workdir(tmp_path_factory):
   """A checkpoint of a small network of random weights."""
-  config = quickstart.get_config()
-  config.model.scale, config.model.repeats = 0.25, (1, 1, 1)
-  model, _ = network.build_for_images(config)
-  optimizer, _ = optim.sgd(config.optimizer, 10)
-  state = train_step.init_state(model, optimizer, 32, 0)
   folder = tmp_path_factory.mktemp("bad_input") / "w"
-  variables = {"params": state.params, "batch_stats": state.batch_stats}
-  saver.write_variables(folder, variables, config, list("0123456789"))
+  of_random_weights(folder, list("0123456789"))
   return folder
 
 

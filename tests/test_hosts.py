@@ -6,12 +6,12 @@ import subprocess
 import types
 
 import jax
-import numpy as np
 import pytest
 
-from shufflenet_jax import checkpoint, hosts, metrics
+from shufflenet_jax import hosts
 from shufflenet_jax.errors import PREEMPTED, Preempted, UserError
 from shufflenet_jax.train import train
+from tests.checkpoints import assert_stopped_at_6_and_resumes
 from tests.launcher import ROOT
 
 ONE = jax.devices()[:1]
@@ -90,9 +90,4 @@ def test_sigterm_saves_and_the_next_start_makes_the_evaluation_that_was_due(conf
   assert raised.value.status == PREEMPTED == 75
   assert told == [1, 2, 3, 4, 5, 6]
   assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL  # as it was
-  assert checkpoint.find(tmp_path / "w").step == 6
-  assert not [line for line in metrics.read(tmp_path / "w") if "eval_top1" in line]
-  state, resumed_figures = train(config, str(tmp_path / "w"), ONE)
-  jax.tree.map(np.testing.assert_array_equal, state, expected)
-  assert resumed_figures == figures
-  assert [line["step"] for line in metrics.read(tmp_path / "w") if "eval_top1" in line] == [6, 12]
+  assert_stopped_at_6_and_resumes(config, str(tmp_path / "w"), expected, figures)

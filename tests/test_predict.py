@@ -10,8 +10,9 @@ import jax
 import numpy as np
 import pytest
 
-from shufflenet_jax import checkpoint, network, optim, predict, saver, train_step
+from shufflenet_jax import checkpoint, predict
 from shufflenet_jax.data import picture_files
+from tests.checkpoints import of_random_weights
 from tests.commands import ROOT
 from tests.pictures import picture, put
 
@@ -19,16 +20,8 @@ from tests.pictures import picture, put
 @pytest.fixture(scope="module")
 def workdir(tmp_path_factory):
   """A checkpoint of a small network of random weights, with a class that is no ASCII."""
-  from configs import quickstart
-
-  config = quickstart.get_config()
-  config.model.scale, config.model.repeats = 0.25, (1, 1, 1)
-  model, _ = network.build_for_images(config)
-  optimizer, _ = optim.sgd(config.optimizer, 10)
-  state = train_step.init_state(model, optimizer, 32, 0)
-  variables = {"params": state.params, "batch_stats": state.batch_stats}
   names = [f"Gänseblümchen {i}" for i in range(10)]
-  return saver.write_variables(tmp_path_factory.mktemp("predict") / "w", variables, config, names)
+  return of_random_weights(tmp_path_factory.mktemp("predict") / "w", names)
 
 
 @pytest.fixture(scope="module")

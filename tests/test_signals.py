@@ -7,13 +7,13 @@ import subprocess
 import sys
 
 import jax
-import numpy as np
 import pytest
 
-from shufflenet_jax import checkpoint, evaluate, hosts, metrics, signals
+from shufflenet_jax import evaluate, hosts, signals
 from shufflenet_jax.errors import INTERRUPTED, Interrupted
 from shufflenet_jax.train import train
 from tests.chaos import runs
+from tests.checkpoints import assert_stopped_at_6_and_resumes
 from tests.commands import ROOT
 
 ONE = jax.devices()[:1]
@@ -104,12 +104,7 @@ def test_ctrl_c_saves_and_the_next_start_goes_on(config, tmp_path, monkeypatch, 
     with pytest.raises(Interrupted, match=said) as raised:
       train(config, str(tmp_path / "w"), ONE)
   assert raised.value.status == INTERRUPTED == 130
-  assert checkpoint.find(tmp_path / "w").step == 6
-  assert not [line for line in metrics.read(tmp_path / "w") if "eval_top1" in line]
-  state, resumed_figures = train(config, str(tmp_path / "w"), ONE)
-  jax.tree.map(np.testing.assert_array_equal, state, expected)
-  assert resumed_figures == figures
-  assert [line["step"] for line in metrics.read(tmp_path / "w") if "eval_top1" in line] == [6, 12]
+  assert_stopped_at_6_and_resumes(config, str(tmp_path / "w"), expected, figures)
 
 
 def test_ctrl_c_while_a_command_starts(tmp_path, data_dir):

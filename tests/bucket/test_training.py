@@ -6,7 +6,6 @@ import subprocess
 import sys
 import time
 
-import numpy as np
 import pytest
 
 from shufflenet_jax import checkpoint, metrics
@@ -34,10 +33,7 @@ def arrays_of(workdir):
 
 
 def assert_same(workdir, other):
-  arrays, expected = arrays_of(workdir), arrays_of(other)
-  assert arrays.keys() == expected.keys()
-  for name in arrays:
-    np.testing.assert_array_equal(arrays[name], expected[name], err_msg=name)
+  runs.assert_same_arrays(arrays_of(workdir), arrays_of(other))
 
 
 @pytest.fixture(scope="module")

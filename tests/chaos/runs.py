@@ -144,13 +144,18 @@ def outcome(workdir) -> tuple[dict[str, np.ndarray], dict]:
   return found.read_arrays(), evaluations[-1]
 
 
+def assert_same_arrays(arrays: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> None:
+  """The same names, and under each the same bits."""
+  assert arrays.keys() == expected.keys()
+  for name in arrays:
+    np.testing.assert_array_equal(arrays[name], expected[name], err_msg=name)
+
+
 def assert_same(workdir, reference) -> None:
   """Parameters, optimiser, statistics and evaluation, bit for bit; and each logged step once."""
   arrays, figures = outcome(workdir)
   expected, expected_figures = outcome(reference)
-  assert arrays.keys() == expected.keys()
-  for name in arrays:
-    np.testing.assert_array_equal(arrays[name], expected[name], err_msg=name)
+  assert_same_arrays(arrays, expected)
   for name, figure in expected_figures.items():
     # The sum of losses alone depends on how many processes add it up.
     assert figures[name] == (pytest.approx(figure, rel=1e-6) if name == "eval_loss" else figure), name
