@@ -12,7 +12,7 @@ import numpy as np
 from flax import traverse_util
 
 from shufflenet_jax import integrity, orbax_files, storage
-from shufflenet_jax.errors import UserError
+from shufflenet_jax.errors import RunFailed, UserError
 from shufflenet_jax.integrity import Damaged
 
 FOLDER = "checkpoints"  # in the work directory
@@ -67,8 +67,11 @@ class Checkpoint:
     except Exception as error:  # Orbax raises whatever its layers meet, and for files that it may not read None
       if isinstance(error, MemoryError):
         raise storage.explain(error, state) from error
-      for name, _ in storage.walk(state):  # where a file cannot be read, that is the reason
-        storage.read_bytes(storage.join(state, name))
+      try:
+        for name, _ in storage.walk(state):  # where a file cannot be read, that is the reason
+          storage.read_bytes(storage.join(state, name))
+      except FileNotFoundError as missing:
+        raise Damaged(f"{missing.filename} is missing") from error
       raise Damaged(short(error)) from error
     arrays = integrity.arrays_by_name(tree)
     integrity.check_arrays(arrays, self.digest)
@@ -79,10 +82,13 @@ class Checkpoint:
 
     Raises:
       UserError: the files are damaged.
+      RunFailed: they were removed meanwhile, as a training does that saves newer ones.
     """
     try:
       arrays = self.read_arrays()
     except Damaged as error:
+      if not storage.is_file(storage.join(self.path, DESCRIPTION)):
+        raise RunFailed(f"{self.path} was removed while it was read; run the same command again") from error
       raise UserError(f"checkpoint {self.path} cannot be read ({error}); move it away to use an earlier one") from error
     tree = traverse_util.unflatten_dict(arrays, sep="/")
     return {collection: tree.get(collection, {}) for collection in ("params", "batch_stats")}

@@ -32,6 +32,8 @@ def load(argument: str) -> ml_collections.ConfigDict:
   Raises:
     UserError: there is no such file, it fails, or it gives no config. The message names the file and the line.
   """
+  if "://" in argument:
+    raise UserError(f"--config={argument}: a config is a program, and is run from local files only; copy it here first")
   path, colon, given = argument.partition(":")
   path = recipes.find(path)
   module = _run_file(argument, path)

@@ -48,21 +48,26 @@ def run(eval_fn, state, split, config, mesh, stop: Callable[[], bool] = lambda: 
     split: a `data.datasets.Split`.
     config: the whole config.
     mesh: the devices.
-    stop: asked before each batch; if it says yes, the evaluation is given up.
+    stop: asked before each batch, and while one is late; if it says yes, the evaluation is given up.
 
   Returns:
     The figures; None if the evaluation was given up.
   """
   import jax
 
+  from shufflenet_jax import feed
   from shufflenet_jax.mesh import split_batch
+
+  def to_devices(batch):
+    return split_batch({k: batch[k] for k in ("image", "label", "mask")}, mesh)
 
   # Left on the device until the end, so that steps follow each other without waiting.
   sums = []
-  for batch in batches(split, config):
-    if stop():
-      return None
-    sums.append(eval_fn(state, split_batch({k: batch[k] for k in ("image", "label", "mask")}, mesh)))
+  with feed.Feed(batches(split, config), to_devices) as ahead:
+    while (batch := ahead.get(sums[-1:], stop)) is not None:
+      sums.append(eval_fn(state, batch))
+  if stop():
+    return None
   sums = jax.device_get(sums)
   total = {k: sum(s[k].item() for s in sums) for k in sums[0]}
   examples = total["examples"]

@@ -1,11 +1,15 @@
 """Batches to the devices ahead of time, and how long the devices wait for them."""
 
+import contextlib
 import queue
 import threading
 import time
 from collections.abc import Callable, Iterator
 
 import jax
+
+STOP_SECONDS = 0.2  # between two questions whether to stop
+CLOSE_SECONDS = 2  # that `close` waits for the thread
 
 
 class Feed:
@@ -28,7 +32,7 @@ class Feed:
       for batch in batches:
         if not self._offer((put(batch), None)):
           return
-      self._offer((None, StopIteration("no more batches")))
+      self._offer((None, None))
     except Exception as error:  # for the thread that asks for batches
       self._offer((None, error))
 
@@ -41,12 +45,13 @@ class Feed:
         pass
     return False
 
-  def get(self, last_result):
-    """The next batch.
+  def get(self, last_result, stop: Callable[[], bool] = lambda: False):
+    """The next batch; None if there are no more, or as soon as `stop` says yes.
 
     Args:
       last_result: what the devices compute last, as dispatched. Where no batch is there, it is awaited first: time
         from then on is the devices'.
+      stop: asked several times a second.
 
     Raises:
       what `batches` or `put` raised.
@@ -54,18 +59,24 @@ class Feed:
     if self._queue.empty():
       jax.block_until_ready(last_result)
       began = time.perf_counter()
-      batch, error = self._queue.get()
+      batch, error = self._wait(stop)
       self.waited_seconds += time.perf_counter() - began
     else:
-      batch, error = self._queue.get()
+      batch, error = self._wait(stop)
     if error is not None:
       raise error
     return batch
 
+  def _wait(self, stop):
+    while not stop():
+      with contextlib.suppress(queue.Empty):
+        return self._queue.get(timeout=STOP_SECONDS)
+    return None, None
+
   def close(self) -> None:
-    """Ends the thread; what it had prepared is dropped."""
+    """Ends the thread; what it had prepared is dropped. One that waits for late data ends when these come."""
     self._stop.set()
-    self._thread.join()
+    self._thread.join(CLOSE_SECONDS)
 
   def __enter__(self):
     return self

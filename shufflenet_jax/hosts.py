@@ -124,7 +124,7 @@ class StopRequest(contextlib.AbstractContextManager):
     self._stack.enter_context(signals.held(self._interrupt))
 
   def reached(self, step: int) -> bool:
-    """Whether to save and stop now that `step` is done. To be asked after every step."""
+    """Returns whether to save and stop now. Call it after every step."""
     if self._alone:
       return self._asked
     from jax.experimental import multihost_utils
@@ -132,7 +132,7 @@ class StopRequest(contextlib.AbstractContextManager):
     return multihost_utils.reached_preemption_sync_point(step)
 
   def asked(self) -> bool:
-    """Whether to stop before the current step or evaluation is done; several processes agree only between steps."""
+    """Returns whether to stop without the batch or evaluation under way; several processes agree only between steps."""
     return self._alone and self._asked
 
   def error(self, step: int, last_step: int) -> Preempted:

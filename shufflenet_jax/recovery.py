@@ -12,25 +12,28 @@ from shufflenet_jax.integrity import Damaged
 FOLDER = "damaged"  # in the work directory
 # Parts of names: of what a kill left of this version's saves, and of those of versions that left them to Orbax.
 _HALF_WRITTEN = (".partial", ".orbax-checkpoint-tmp")
+_HALF_REMOVED = ".removed"
 
 
 def newest_whole(workdir: str, say: Callable[[str], None] = print) -> tuple[Checkpoint, dict[str, np.ndarray]] | None:
   """The newest checkpoint whose files are as they were written, and its arrays; None if there is none.
 
-  Newer ones that are half-written or damaged are moved to `WORKDIR/damaged/`,
-  none is deleted, and `say` is told of each.
+  Newer ones that are half-written or damaged are then moved to `WORKDIR/damaged/`; none is deleted, and `say` is told
+  of each.
 
   Raises:
-    UserError: there are checkpoints, and all are damaged.
+    UserError: there are checkpoints, and all are damaged; none is moved.
     Refused, Unavailable: the work directory cannot be listed, or one of the checkpoints cannot be read or moved.
   """
   workdir = storage.normalize(workdir)
   directory = storage.join(workdir, checkpoint.FOLDER)
   for name, _ in storage.list_folder(directory, missing_ok=True):
-    if any(part in name for part in _HALF_WRITTEN):
-      path = storage.join(directory, name)
+    path = storage.join(directory, name)
+    if name.endswith(_HALF_REMOVED):
+      storage.remove_folder(path)
+    elif any(part in name for part in _HALF_WRITTEN):
       say(f"{path} is half-written; it is set aside as {_set_aside(path, workdir)}")
-  whole, damaged = None, 0
+  whole, damaged = None, []
   for age, (step, path) in enumerate(checkpoint.steps_in(workdir)):
     try:
       found = checkpoint.read(path)
@@ -42,15 +45,19 @@ def newest_whole(workdir: str, say: Callable[[str], None] = print) -> tuple[Chec
       if found.step != step:
         raise Damaged(f"it is of step {found.step}")
       # Of the older ones the description alone is looked at: they are read if they are needed.
-      whole = whole or (found, _arrays(found))
+      if not whole:
+        say(f"reading {path} ...")
+        whole = found, _arrays(found)
     except Damaged as error:
-      damaged += 1
-      say(f"checkpoint {path} is damaged ({error}); it is set aside as {_set_aside(path, workdir)}")
+      damaged.append((path, error))
   if damaged and not whole:
+    path, error = damaged[0]
     raise UserError(
-      f"none of the checkpoints in {directory} is whole; they are in {storage.join(workdir, FOLDER)}, where they may be"
-      " repaired. Running the same command again would start at step 0"
+      f"none of the checkpoints in {directory} is whole (the newest, {path}: {error}); repair one, or move"
+      f" {directory} away to start at step 0"
     )
+  for path, error in damaged:
+    say(f"checkpoint {path} is damaged ({error}); it is set aside as {_set_aside(path, workdir)}")
   return whole
 
 

@@ -30,7 +30,7 @@ class Saver:
     self._keep = keep
     self._thread = futures.ThreadPoolExecutor(1)
     self._pending: futures.Future | None = None
-    self._step = None
+    self._step = self._written = None
     self._top1: dict[int, float | None] | None = None  # of each step's checkpoint; None until one is needed
     self.blocked_seconds, self.saves = 0.0, 0
 
@@ -70,23 +70,25 @@ class Saver:
         pending.result()
     except Exception as error:  # Orbax raises whatever its layers meet
       kind = UserError if isinstance(error, UserError) and not isinstance(error, RunFailed) else RunFailed
-      raise kind(
-        f"the checkpoint of step {self._step} cannot be written to {self._folder} ({checkpoint.short(error)});"
-        f" {self._newest()}"
-      ) from error
-
-  def _newest(self) -> str:
-    if not self._top1:
-      return "there is none before it"
-    return f"the newest one is of step {max(self._top1)}, from which the same command continues"
+      what = f"the checkpoint of step {self._step} cannot be written to {self._folder}"
+      if self._step == self._written:
+        what, rest = f"an old checkpoint cannot be removed from {self._folder}", f"that of step {self._step} is saved"
+      elif self._top1 is None:
+        rest = "those before it, if there are any, are as they were"
+      elif self._top1:
+        rest = f"the newest one is of step {max(self._top1)}, from which the same command continues"
+      else:
+        rest = "there is none before it"
+      raise kind(f"{what} ({checkpoint.short(error)}); {rest}") from error
 
   def _save(self, step: int, state, description: dict) -> None:
     if self._top1 is None:
       self._top1 = {s: _top1(checkpoint.read(path)) for s, path in checkpoint.steps_in(storage.parent(self._folder))}
     path = storage.join(self._folder, str(step))
-    if step in self._top1:
-      raise RunFailed(f"there is one of step {step} already")
+    if storage.is_file(storage.join(path, checkpoint.DESCRIPTION)):
+      raise UserError(f"{path} is there already: another run trains in the same work directory")
     write(path, state, description)
+    self._written = step
     self._top1[step] = (description["metrics"] or {}).get("top1")
     for old in superseded(self._top1, self._keep):
       storage.remove_folder(storage.join(self._folder, str(old)), marker=checkpoint.DESCRIPTION)

@@ -78,8 +78,6 @@ def prepare(config, workdir: str, devices=None, stop_after_step: int | None = No
   if storage.is_file(workdir):
     raise UserError(f"--workdir={workdir} is a file; name a directory")
   settings.check(config, training=True)
-  if steps := checkpoint.steps_in(workdir):
-    say(f"reading {steps[0][1]} ...")
   resumed, arrays = _newest_whole(workdir, process, say) or (None, None)
   pretrained, set_aside = None, {}
   if config.init_from:

@@ -81,12 +81,15 @@ def train(config, workdir: str, devices=None, stop_after_step: int | None = None
     )
 
     def save(step, figures):
-      logs.sync_soon()
-      saves.save(step, state, config, run.train_split.class_names, figures, run.group)
+      nonlocal saved_at
+      if step > saved_at:
+        saved_at = step
+        logs.sync_soon()
+        saves.save(step, state, config, run.train_split.class_names, figures, run.group)
 
     def save_at_error(step):
       # Of several processes, the others would have to take part; they only see this one end.
-      if run.process[1] == 1 and step > run.start_step:
+      if run.process[1] == 1:
         save(step, None)
 
     def to_devices(batch):
@@ -96,6 +99,12 @@ def train(config, workdir: str, devices=None, stop_after_step: int | None = None
     logs = stack.enter_context(metrics.Logs(run.workdir, run.lines, run.process))
     batches = stack.enter_context(feed.Feed(run.batches, to_devices))
     progress = metrics.Progress(run.start_step, config.num_train_steps, config.batch_size, batches)
+
+    def log(step):
+      line, figures = progress.line(step, means := metrics.mean(jax.device_get(pending)))
+      pending.clear()
+      say(line)
+      logs.write(step, means | figures | {"save_seconds": saves.blocked_seconds})
 
     def evaluate_at(step):
       figures = evaluate.run(eval_fn, state, run.eval_split, config, run.mesh, stop.asked)
@@ -108,16 +117,25 @@ def train(config, workdir: str, devices=None, stop_after_step: int | None = None
       progress.restart(step)
       return figures
 
-    guard, pending, stopped_at = nonfinite.Guard(run), [], None
+    guard, pending, stopped_at, saved_at = nonfinite.Guard(run), [], None, run.start_step
     if run.evaluation_owed:
       evaluated = evaluate_at(run.start_step)
     for step in range(run.start_step + 1, run.last_step + 1):
       try:
-        batch, ids = batches.get(pending)
+        # The first batch is there already; before it is done there is nothing to stop for.
+        item = batches.get(pending, stop.asked) if step > run.start_step + 1 else batches.get(pending)
       except UserError:
         guard.check(state)
         save_at_error(step - 1)
         raise
+      if item is None:  # asked to stop while the batch is late
+        stopped_at = step - 1
+        guard.check(state)
+        if pending:
+          log(stopped_at)
+        save(stopped_at, None)
+        break
+      batch, ids = item
       state, figures = step_fn(state, batch)
       pending.append(figures)
       guard.add(step, batch, ids, figures)
@@ -134,11 +152,7 @@ def train(config, workdir: str, devices=None, stop_after_step: int | None = None
       if logging or saving:
         guard.check(state)
       if logging:
-        means = metrics.mean(jax.device_get(pending))
-        pending = []
-        line, speed = progress.line(step, means)
-        say(line)
-        logs.write(step, means | speed | {"save_seconds": saves.blocked_seconds})
+        log(step)
       if evaluation_due and not stopping:
         try:
           evaluated = evaluate_at(step)
@@ -152,6 +166,7 @@ def train(config, workdir: str, devices=None, stop_after_step: int | None = None
         break
       if saving:
         save(step, evaluated if evaluation_due else None)
+    saves.wait()  # its failure is worse than one of the logs
   if saves.saves:
     say(f"saving checkpoints kept the training waiting for {saves.blocked_seconds:.2f} s ({saves.saves} times)")
   if stopped_at:

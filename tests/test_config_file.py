@@ -62,7 +62,9 @@ def test_arguments_for_a_config_that_takes_none(tmp_path):
     config_file.load(f"{path}:scale=1")
 
 
-@pytest.mark.parametrize("path", ["absent.py", "configs", "", "\0"])
+@pytest.mark.parametrize(
+  "path", ["absent.py", "configs", "", "\0", "gs://bucket/mine.py", "gs://bucket/mine.py:scale=1"]
+)
 def test_no_config_file(path):
   with pytest.raises(UserError, match="^--config="):
     config_file.load(path)

@@ -12,8 +12,7 @@ from shufflenet_jax import feed
 def test_batches_come_in_order_prepared_and_then_the_end():
   with feed.Feed(iter(range(5)), lambda x: 10 * x) as batches:
     assert [batches.get(()) for _ in range(5)] == [0, 10, 20, 30, 40]
-    with pytest.raises(StopIteration):
-      batches.get(())
+    assert batches.get(()) is None
 
 
 def test_an_error_comes_where_its_batch_would():
@@ -32,6 +31,27 @@ def test_an_endless_source_stops_where_it_is_closed():
   with feed.Feed((read.append(i) or i for i in itertools.count()), lambda x: x, ahead=2) as batches:
     batches.get(())
   assert len(read) <= 1 + 2 + 1  # given, ahead, and the one in hand
+  assert not batches._thread.is_alive()
+
+
+def test_a_request_to_stop_does_not_wait_for_a_batch_that_is_late():
+  may_go, asked = threading.Event(), []
+
+  def source():
+    yield 1
+    may_go.wait()
+
+  def stop():
+    asked.append(True)
+    return len(asked) > 2
+
+  with feed.Feed(source(), lambda x: x) as batches:
+    assert batches.get((), lambda: False) == 1
+    assert batches.get((), stop) is None
+    assert len(asked) == 3
+  assert batches._thread.is_alive()  # its end is not waited for
+  may_go.set()
+  batches._thread.join(10)
   assert not batches._thread.is_alive()
 
 
@@ -57,6 +77,6 @@ def test_only_time_in_which_the_devices_are_idle_counts_as_waiting(monkeypatch):
     assert batches.get("not waited for") == "first"
     assert batches.waited_seconds == 0
     get = batches._queue.get
-    monkeypatch.setattr(batches._queue, "get", lambda: may_go.set() or get())
+    monkeypatch.setattr(batches._queue, "get", lambda timeout: may_go.set() or get())
     assert batches.get("the step before") == "second"
     assert batches.waited_seconds == 2

@@ -46,13 +46,13 @@ def test_loss_falls(arguments, data_dir, compiled_sooner):
   if "alexnet" in arguments:
     config.data.image_size = 64  # its strides leave nothing of 32
   split = datasets.open_split(config.data, "train", 10)
-  batch = next(pipeline.train_batches(split, config.data, batch_size=32, num_classes=10, seed=0, start_step=0))
+  # So few pictures that their order is no matter: for each of three seeds the loss falls by more than half.
+  batch = next(pipeline.train_batches(split, config.data, batch_size=8, num_classes=10, seed=0, start_step=0))
   on = mesh.data_mesh(jax.devices()[:1])
   batch = mesh.split_batch({k: batch[k] for k in ("image", "label")}, on)
-  # Without batch norm a lower rate, and longer. SqueezeNet's needs to be lower yet: at 0.01 its loss on this batch
-  # jumps back to ln(10) between the 15th and the 40th step, for each of three seeds.
+  # Without batch norm a lower rate; SqueezeNet's needs to be lower yet.
   plain = config.model.network in imagenet.WITHOUT_BATCH_NORM
-  rate, steps = (0.005, 30) if config.model.network == "squeezenet" else (0.01, 20) if plain else (0.02, 15)
+  rate = 0.005 if config.model.network == "squeezenet" else 0.01 if plain else 0.02
   config.optimizer.update({"warmup_steps": 0, "learning_rate": rate})
   optimizer, schedule = optim.sgd(config.optimizer, 1000)
   model = network.build(config.model)
@@ -62,10 +62,10 @@ def test_loss_falls(arguments, data_dir, compiled_sooner):
     on, model=model, optimizer=optimizer, schedule=schedule, mean=(127.5,) * 3, std=(127.5,) * 3
   )
   losses = []
-  for _ in range(steps):
+  for _ in range(30):
     state, figures = step_fn(state, batch)
     losses.append(float(figures["loss"]))
-  assert np.mean(losses[-3:]) < 0.9 * losses[0], losses
+  assert np.mean(losses[-3:]) < 0.7 * losses[0], losses
 
 
 def products(jaxpr):

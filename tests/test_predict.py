@@ -10,8 +10,8 @@ import jax
 import numpy as np
 import pytest
 
-from shufflenet_jax import checkpoint, predict
-from shufflenet_jax.data import picture_files
+from shufflenet_jax import checkpoint, predict, storage
+from shufflenet_jax.data import cores, picture_files
 from tests.checkpoints import of_random_weights
 from tests.commands import ROOT
 from tests.pictures import picture, put
@@ -113,6 +113,22 @@ def test_pictures_are_computed_together_and_few_are_held(tmp_path):
   assert len(begun) <= 24
   assert [len(first), *map(len, groups)] == [8] * 12 + [4]
   assert sorted(begun) == list(range(100))
+
+
+def test_storage_that_does_not_answer_ends_the_command_once(tmp_path, predictor, monkeypatch):
+  """Each picture would be asked for as long as the first."""
+  for i in range(40):
+    put(tmp_path / f"{i:02}.jpg", picture())
+  asked = []
+
+  def read_bytes(path):
+    asked.append(path)
+    raise storage.Unavailable(f"{path} cannot be read now")
+
+  monkeypatch.setattr(storage, "read_bytes", read_bytes)
+  with pytest.raises(storage.Unavailable):
+    predict.answer(predictor, [str(tmp_path)], as_json=True)
+  assert len(asked) <= cores.count()
 
 
 def test_progress_is_told_where_it_takes_long(tmp_path, predictor, capsys, monkeypatch):

@@ -191,12 +191,11 @@ def _open_tfds(name: str, data_dir: str, split: str, num_classes: int, class_nam
 
 
 def _chunks(instructions, num_examples: int, seekable: bool):
-  """(paths, byte offsets, records to pass over after it, examples) of chunks of the files; arrays (chunks,).
+  """The parts of the files that readers take: (paths, byte offsets, records to skip after it, examples), arrays (n,).
 
-  A chunk is a file's part. Where there are few and reading here and there is
-  cheap, they are cut smaller, each with its offset. In a bucket it is not: a
-  dataset there should have 64 files or more, or each reader passes over much
-  of a file, and gives the same examples every epoch.
+  A part is a whole file where there are many files. Where there are few, files are cut into smaller parts, each with
+  its offset. That is only done where seeking is cheap. In a bucket it is not: a dataset there should have 64 files or
+  more, or each reader skips much of a file, and gives the same examples every epoch.
   """
   stride = max(_LEAST_RECORDS, num_examples // _FEW_CHUNKS)
   if not seekable or len(instructions) >= _FEW_CHUNKS:

@@ -2,6 +2,7 @@
 
 import collections
 import itertools
+import threading
 import typing
 from collections.abc import Callable, Iterator
 from concurrent import futures
@@ -30,7 +31,11 @@ class Picture(typing.NamedTuple):
 
 
 def find(arguments: list[str]) -> list[Picture]:
-  """The pictures that files, folders and patterns name, in that order; those of a folder or pattern are sorted."""
+  """The pictures that files, folders and patterns name, in that order; those of a folder or pattern are sorted.
+
+  Raises:
+    Unavailable: one cannot be looked for now.
+  """
   return [picture for argument in arguments for picture in _find(argument)]
 
 
@@ -44,6 +49,8 @@ def _find(argument: str) -> list[Picture]:
       return matches or [Picture(argument, f"{readable(argument)}: no file matches this pattern")]
   except FileNotFoundError:  # removed meanwhile; reading it says so
     pass
+  except storage.Unavailable:
+    raise
   except UserError as error:
     return [Picture(argument, readable(str(error)))]
   return [Picture(argument)]
@@ -68,17 +75,24 @@ def decoded(named: list[Picture], decode: Callable[[bytes], np.ndarray], group_s
 
   Yields:
     Groups of pictures with `image` or `wrong`, in the order given.
+
+  Raises:
+    Unavailable: a picture cannot be read now; the others would each take as long to say so.
   """
+  unavailable = threading.Event()
 
   def load(picture: Picture) -> Picture:
     path = picture.path
-    if picture.wrong:
+    if picture.wrong or unavailable.is_set():
       return picture
     try:
       encoded = storage.read_bytes(storage.normalize(path))
       return Picture(path, "", decode(encoded))
     except FileNotFoundError as error:
       return Picture(path, f"{readable(path)}: {error.strerror}")
+    except storage.Unavailable:
+      unavailable.set()
+      raise
     except UserError as error:
       return Picture(path, readable(str(error)))
     except tf.errors.InvalidArgumentError:

@@ -103,6 +103,8 @@ def prepare(options: Options) -> str:
   plan = _plan(options, version, splits, dealt)
   if complete:
     shards.check_same_plan(plan, final)
+    storage.remove_folder(work)  # where the move was cut short by a kill
+    shards.forget(final)
     print(f"{final} is complete and made of the same: nothing to do")
     return final
 
@@ -267,8 +269,8 @@ def _judge_bad(bad: list[str], options: Options, work: str) -> None:
   if len(bad) > options.skip_bad:
     more = f" and {len(bad) - 5:,} more, all in {listing}" if len(bad) > 5 else ""
     raise UserError(
-      f"{len(bad):,} pictures cannot be decoded: {'; '.join(bad[:5])}{more}; --skip_bad={len(bad)} leaves them out"
-      f" without doing the rest again; to mend them instead, remove {work} after it"
+      f"{len(bad):,} pictures cannot be decoded: {'; '.join(bad[:5])}{more}; the same command with"
+      f" --skip_bad={len(bad)} leaves them out and does nothing twice; or repair them, remove {work} and begin again"
     )
   print(f"left out {len(bad):,} pictures that cannot be decoded (skipped.txt):", *bad, sep="\n  ")
 

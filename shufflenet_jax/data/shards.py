@@ -88,7 +88,7 @@ def check_same_plan(plan: dict, folder: str) -> None:
   differing = [f"{key}: {there.get(key)} there, {plan[key]} now" for key in plan if there.get(key) != plan[key]]
   if differing:
     raise UserError(
-      f"{folder} was begun from something else: {'; '.join(differing)}; give what it was begun with, or another --name"
+      f"{folder} was begun with other pictures or flags: {'; '.join(differing)}; give the same again, or another --name"
       " or --to, or remove it"
     )
 

@@ -15,7 +15,7 @@ import os
 import types
 from collections.abc import Iterator
 
-from shufflenet_jax.storage import bucket, local, paths
+from shufflenet_jax.storage import bucket, globbing, local, paths
 from shufflenet_jax.storage.logs import LogFolder
 from shufflenet_jax.storage.paths import join, name, normalize, parent
 from shufflenet_jax.storage.trouble import Locked, Refused, Unavailable, explain, explained
@@ -94,9 +94,8 @@ def walk(folder: str, odd: dict[str, str] | None = None) -> Iterator[tuple[str, 
 
 
 def glob(pattern: str) -> list[str]:
-  """Paths of the files that match a pattern, sorted; `**/` stands for any folders."""
-  with explained(pattern, "listed"):
-    return _of(pattern).glob(pattern)
+  """The files that a pattern matches, sorted; see `globbing.expand`."""
+  return sorted(globbing.expand(pattern, list_folder, walk))
 
 
 def make_folder(folder: str) -> None:

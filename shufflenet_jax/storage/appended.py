@@ -26,7 +26,7 @@ class AppendedObject:
     self._generation = blob.generation
 
   def append(self, new: bytes) -> bool:
-    """Whether that went well; where it did not, `write` is what remains."""
+    """Returns whether that went well; if not, call `write` with the whole content."""
     from google.api_core.exceptions import GoogleAPICallError
 
     if self._generation is None:

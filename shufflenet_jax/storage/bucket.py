@@ -9,15 +9,13 @@ import errno
 import functools
 import math
 import os
-import re
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent import futures
 
-from shufflenet_jax.storage import local, paths, trouble
+from shufflenet_jax.storage import local, temporary, trouble
 
 PATIENCE_SECONDS = 120  # of answers like 503 or 429, and of no answers
 EXPIRED_PATIENCE_SECONDS = 15  # of credentials that worked before: new ones come within seconds or not at all
@@ -109,14 +107,6 @@ def walk(folder: str, odd: dict[str, str] | None = None) -> Iterator[tuple[str, 
     raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), folder)
 
 
-def glob(pattern: str) -> list[str]:
-  fixed = re.split(r"[*?\[]", pattern, maxsplit=1)[0].rpartition("/")[0]
-  wanted = paths.as_regex(pattern)
-  with contextlib.suppress(FileNotFoundError):
-    return [path for name, _ in walk(fixed) if wanted.fullmatch(path := f"{fixed}/{name}")]
-  return []
-
-
 def check_readable(folder: str) -> None:
   """Reads a byte of the first file in a folder or below."""
   if first := next(walk(folder), None):
@@ -171,8 +161,8 @@ def _copy(path: str, to: str) -> None:
 
 @contextlib.contextmanager
 def new_folder(folder: str, marker: str) -> Iterator[str]:
-  with tempfile.TemporaryDirectory(prefix="shufflenet_jax_") as temporary:
-    inside = os.path.join(temporary, "folder")
+  with temporary.folder() as above:
+    inside = os.path.join(above, "folder")
     yield inside
     others = [name for name, _ in local.walk(inside, {}) if name != marker]
     _for_each(lambda name: _upload(os.path.join(inside, name), f"{folder}/{name}"), others)
@@ -188,8 +178,8 @@ def _upload(file: str, path: str) -> None:
 
 @contextlib.contextmanager
 def new_file(path: str) -> Iterator[str]:
-  with tempfile.TemporaryDirectory(prefix="shufflenet_jax_") as temporary:
-    inside = os.path.join(temporary, "file")
+  with temporary.folder() as above:
+    inside = os.path.join(above, "file")
     yield inside
     _upload(inside, path)
 
@@ -205,8 +195,8 @@ def free_bytes(folder: str) -> float:
 
 @contextlib.contextmanager
 def local_copy(folder: str) -> Iterator[str]:
-  with tempfile.TemporaryDirectory(prefix="shufflenet_jax_") as temporary:
-    inside = os.path.join(temporary, "folder")
+  with temporary.folder() as above:
+    inside = os.path.join(above, "folder")
 
     def download(name):
       target = os.path.join(inside, name)

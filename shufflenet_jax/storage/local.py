@@ -3,7 +3,6 @@
 import contextlib
 import errno
 import fcntl
-import glob as globbing
 import os
 import shutil
 import stat
@@ -14,6 +13,7 @@ from collections.abc import Iterator
 from shufflenet_jax.storage.trouble import Locked
 
 PARTIAL = ".partial"
+REMOVED = ".removed"
 
 
 def _partial(path: str) -> str:
@@ -101,10 +101,6 @@ def _identities_above(folder: str) -> frozenset[tuple[int, int]]:
     path = os.path.dirname(path)
 
 
-def glob(pattern: str) -> list[str]:
-  return sorted(path for path in globbing.glob(pattern, recursive=True) if os.path.isfile(path))
-
-
 def make_folder(folder: str) -> None:
   os.makedirs(folder, exist_ok=True)
 
@@ -125,8 +121,11 @@ def remove_file(path: str) -> None:
     os.remove(path)
 
 
-def remove_folder(folder: str, marker: str = "") -> None:
+def remove_folder(folder: str, marker: str) -> None:
+  """A folder with a marker loses its name first: half-removed, it would be taken for damaged."""
   with contextlib.suppress(FileNotFoundError):
+    if marker:
+      os.rename(folder, folder := f"{folder}.{uuid.uuid4().hex[:8]}{REMOVED}")
     shutil.rmtree(folder)
 
 

@@ -3,12 +3,11 @@
 import contextlib
 import os
 import sys
-import tempfile
 import threading
 import time
 
 from shufflenet_jax.errors import UserError
-from shufflenet_jax.storage import bucket, paths, trouble
+from shufflenet_jax.storage import bucket, paths, temporary, trouble
 from shufflenet_jax.storage.appended import AppendedObject
 
 EVERY_SECONDS = 30
@@ -32,8 +31,8 @@ class LogFolder(contextlib.AbstractContextManager):
     if not self._remote:
       self.folder = path
       return
-    self._temporary = tempfile.TemporaryDirectory(prefix="shufflenet_jax_logs_")
-    self.folder = self._temporary.name
+    self._stack = contextlib.ExitStack()
+    self.folder = self._stack.enter_context(temporary.folder())
     self._sent: dict[str, _Sent] = {}
     self._wake, self._ending = threading.Event(), False
     self._failing_since: float | None = None
@@ -68,7 +67,7 @@ class LogFolder(contextlib.AbstractContextManager):
     finally:
       for sent in self._sent.values():
         sent.close()
-      self._temporary.cleanup()
+      self._stack.close()
 
   def __exit__(self, kind, *exception):
     if kind is None:
@@ -83,16 +82,19 @@ class LogFolder(contextlib.AbstractContextManager):
       self._wake.clear()
       try:
         self._sync()
-      except UserError as error:
+      except Exception as error:  # whatever it is, the next turn may go well
         self._tell_failing(error)
       else:
         self._tell_well()
       time.sleep(LEAST_SECONDS)
 
-  def _tell_failing(self, error: UserError) -> None:
+  def _tell_failing(self, error: Exception) -> None:
     if self._failing_since is None:
       self._failing_since = time.monotonic()
-      print(f"note: {error}; training continues, and the logs are kept here and written later", file=sys.stderr)
+      print(
+        f"note: {error}; training continues, and the lines are kept on this machine until they can be written",
+        file=sys.stderr,
+      )
 
   def _tell_well(self) -> None:
     if self._failing_since is not None:

@@ -59,10 +59,3 @@ def name(path: str) -> str:
 def parent(path: str) -> str:
   """The folder that holds what the path names."""
   return path.rstrip("/").rpartition("/")[0] or "/"
-
-
-def as_regex(pattern: str) -> re.Pattern:
-  """`*` stands for a part of a path, `**/` for any folders, as in `glob.glob`."""
-  parts = re.split(r"(\*\*/|\*|\?|\[[^]]*\])", pattern)
-  words = {"**/": "(?:.*/)?", "*": "[^/]*", "?": "[^/]"}
-  return re.compile("".join(words.get(p) or (p.replace("[!", "[^") if p[:1] == "[" else re.escape(p)) for p in parts))

@@ -56,7 +56,7 @@ def explain(error: BaseException, path: str, doing: str = "read") -> BaseExcepti
   if isinstance(error, UserError):
     return error
   meaning, why, remedy = _meaning(error)
-  if doing == "written" and _is_full_disk(error, path):
+  if doing == "written" and is_full_disk(error, path):
     meaning, why = _LASTING, os.strerror(errno.ENOSPC)
   if meaning == _ABSENT:
     return FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
@@ -69,7 +69,7 @@ def explain(error: BaseException, path: str, doing: str = "read") -> BaseExcepti
 
 @contextlib.contextmanager
 def explained(path: str, doing: str = "read") -> Iterator[None]:
-  """Raises what `explain` says in place of any error within. Where something is written, nothing is absent."""
+  """Raises what `explain` says in place of any error within. When writing, a missing file or folder is Refused."""
   try:
     yield
   except (UserError, BrokenPipeError):  # of the console: no error of storage
@@ -88,8 +88,13 @@ def is_passing(error: BaseException) -> bool:
   return _meaning(error)[0] == _PASSING
 
 
-def _is_full_disk(error: BaseException, path: str) -> bool:
-  """TensorFlow has one error for a full disk, for too little memory and for too many requests."""
+def is_full_disk(error: BaseException, path: str) -> bool:
+  """Whether it says that there is no room at a path.
+
+  TensorFlow has one error for a full disk, for too little memory and for too many requests.
+  """
+  if isinstance(error, OSError):
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)
   tf = sys.modules.get("tensorflow")
   return tf is not None and isinstance(error, tf.errors.ResourceExhaustedError) and not paths.is_remote(path)
 

@@ -1,8 +1,10 @@
 """`shufflenet_jax.storage` in a bucket, by the real client: what it does, and what each error means."""
 
+import errno
 import json
 import math
 import os
+import tempfile
 import threading
 import time
 
@@ -63,10 +65,14 @@ def test_files_and_folders(here):
     ("cats/*", ["cats/b.jpg", "cats/d.png"]),
     ("cats/?.[jp]*g", ["cats/b.jpg", "cats/d.png"]),
     ("dogs/*", []),
+    ("**", ["a.jpg", "cats/b.jpg", "cats/d.png", "cats/old/c.jpg"]),
+    ("cats/.*", ["cats/.e.jpg"]),
+    ("*/[z-a].jpg", []),
+    ("*/old/[]c].jpg", ["cats/old/c.jpg"]),
   ],
 )
 def test_globs_are_as_those_of_local_files(here, tmp_path, pattern, found):
-  for name in ("a.jpg", "cats/b.jpg", "cats/d.png", "cats/old/c.jpg"):
+  for name in ("a.jpg", "cats/b.jpg", "cats/d.png", "cats/.e.jpg", "cats/old/c.jpg"):
     here.put(f"photos/{name}", b"")
     storage.write_bytes(f"{tmp_path}/{name}", b"")
   assert storage.glob(f"{here.url}/photos/{pattern}") == [f"{here.url}/photos/{name}" for name in found]
@@ -298,6 +304,49 @@ def test_logs_that_are_never_written_are_a_line_at_the_end(here, impatient, monk
       time.sleep(0.5)
   assert "training continues" in capsys.readouterr().err
   assert not [t for t in threading.enumerate() if t.name == "logs"]
+
+
+def test_an_error_of_any_kind_does_not_end_the_logs(here, monkeypatch, capsys):
+  monkeypatch.setattr(logs, "EVERY_SECONDS", 0.1)
+  send, failed = logs._Sent.send, threading.Event()
+
+  def fail_once(self):
+    if not failed.is_set():
+      failed.set()
+      raise ValueError("of a kind that nobody thought of")
+    send(self)
+
+  monkeypatch.setattr(logs._Sent, "send", fail_once)
+  with storage.LogFolder(f"{here.url}/run") as folder:
+    storage.write_text(f"{folder.folder}/a", "1")
+    assert failed.wait(10)
+    until = time.monotonic() + 20
+    while here.names() != ["run/a"] and time.monotonic() < until:
+      time.sleep(0.05)
+    assert here.names() == ["run/a"]  # before the end, which tries once more
+  assert "note: of a kind that nobody thought of; training continues" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_temporary_folder_is_not_the_buckets_fault(here, tmp_path, monkeypatch, code):
+  monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+  def write():
+    raise OSError(code, os.strerror(code))
+
+  told = f"{tmp_path}/shufflenet_jax_.* cannot be written: .*set TMPDIR"
+  with pytest.raises(storage.Refused, match=told), storage.new_folder(f"{here.url}/folder", marker="a"):
+    write()
+  with pytest.raises(storage.Refused, match=told), storage.new_file(f"{here.url}/file"):
+    write()
+  here.put("folder/a", b"1")
+  monkeypatch.setattr(bucket_module, "_download", lambda _: write())
+  with pytest.raises(storage.Refused, match=told), storage.local_copy(f"{here.url}/folder"):
+    pass
+  assert os.listdir(tmp_path) == []
+  monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
+  with pytest.raises(storage.Refused, match="no temporary folder can be made .*set TMPDIR"):
+    storage.LogFolder(f"{here.url}/run")
 
 
 def test_a_log_file_that_is_replaced_twice_between_two_turns_is_written_anew(here, monkeypatch):

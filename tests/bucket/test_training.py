@@ -9,6 +9,7 @@ import time
 import pytest
 
 from shufflenet_jax import checkpoint, metrics
+from tests.bucket.faults import Fault, status
 from tests.chaos import runs
 
 STEPS = 100
@@ -88,8 +89,7 @@ def test_sigterm_saves_and_the_commands_read_what_it_left(here, compiled, tmp_pa
   process = start(here, url, data, compiled)
   when_saved(here, process, 20)
   process.signal(signal.SIGTERM)
-  status = process.wait()
-  assert status == 75, process.said()
+  assert process.wait() == 75, process.said()
   step = checkpoint.find(url).step
   assert f"step {step} of {STEPS}" in process.said()
 
@@ -120,6 +120,36 @@ def test_sigterm_saves_and_the_commands_read_what_it_left(here, compiled, tmp_pa
     init_from=url, num_train_steps=4, checkpoint_every_steps=2,
   )  # fmt: skip
   assert process.wait() == 0, process.said()
+
+
+@pytest.mark.parametrize(
+  "of, fields",
+  [("training", {"batch_size": 64, "eval_every_steps": 100}), ("evaluation", {"eval_every_steps": 30})],
+)
+def test_sigterm_is_obeyed_while_data_are_late(here, compiled, of, fields):
+  """No data are held in memory, and the bucket gives no more: TensorFlow asks again after a minute."""
+  url, data = f"{here.url}/run", f"{here.url}/data"
+
+  def start_reading():
+    patient = {"GCS_RETRY_CONFIG_INIT_DELAY_TIME_US": "60000000"}
+    environment = here.environment(JAX_COMPILATION_CACHE_DIR=str(compiled), **patient)
+    return runs.Process(url, data, 1, environment, **FIELDS | fields, data__shuffle_bytes=1000)
+
+  process = start_reading()
+  when_saved(here, process, 20)
+  fault = here.faults.add(Fault(status(503), name="^data/.*-train" if of == "training" else "^data/.*-test"))
+  while not fault.struck and process.running():
+    time.sleep(0.005)
+  time.sleep(1)  # for what was read before
+  process.signal(signal.SIGTERM)
+  assert process.wait(30) == 75, process.said()
+  step = checkpoint.find(url).step
+  assert f"stopped at step {step} of {STEPS}, which is saved" in process.said()
+  assert metrics.read(url)[-1]["step"] == step
+  here.faults.clear()
+  process = start_reading()
+  assert process.wait() == 0, process.said()
+  assert f"resuming from {url}/checkpoints/{step}" in process.said()
 
 
 def test_two_processes_in_a_bucket_end_as_in_a_local_directory(here, compiled, tmp_path):

@@ -1,0 +1,41 @@
+"""Patterns of paths on the local file system, against `glob.glob`; those in buckets are in tests/bucket."""
+
+import glob
+import os
+
+import pytest
+
+from shufflenet_jax import storage
+
+NAMES = (
+  "a.jpg", "b.JPG", ".hidden.jpg", "cats/a.jpg", "cats/old/b.jpg", "cats/.hidden/c.jpg", "dogs/[x].jpg", "dogs/-.jpg",
+  "dogs/z.jpg", "dogs/é.jpg",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+  folder = tmp_path_factory.mktemp("photos")
+  for name in NAMES:
+    storage.write_bytes(f"{folder}/{name}", b"")
+  return folder
+
+
+@pytest.mark.parametrize(
+  "pattern",
+  ["*", "*.jpg", "*.JPG", ".*", "**", "**/*", "**/*.jpg", "*/*.jpg", "c*/**/*.jpg", "cats/**", "*/old/?.jpg",
+   "**/old/*", "*/.hidden/*", "**/.hidden/*", "dogs/[[]x].jpg", "dogs/[!a-y].jpg", "dogs/[z-a].jpg", "dogs/[]z].jpg",
+   "dogs/[x", "dogs/[-z].jpg", "none/*", "*/*/*/*", "**.jpg"],
+)  # fmt: skip
+def test_patterns_name_what_glob_names(photos, pattern):
+  expected = sorted(path for path in glob.glob(f"{photos}/{pattern}", recursive=True) if os.path.isfile(path))
+  assert storage.glob(f"{photos}/{pattern}") == expected
+
+
+def test_a_folder_that_cannot_be_listed_is_no_empty_one(photos, monkeypatch):
+  def refuse(path):
+    raise PermissionError(13, "Permission denied", path)
+
+  monkeypatch.setattr(os, "scandir", refuse)
+  with pytest.raises(storage.Refused, match="Permission denied"):
+    storage.glob(f"{photos}/*.jpg")
