@@ -114,7 +114,7 @@ def test_another_plan_is_refused(options, photos, monkeypatch, capsys):
   assert prepare(options) == folder
   assert "is complete and made of the same: nothing to do" in capsys.readouterr().out
   (photos / "val/rose/0.jpg").rename(photos / "val/rose/7.jpg")
-  with pytest.raises(UserError, match="begun from something else: validation names and sizes: sha256 "):
+  with pytest.raises(UserError, match="begun with other pictures or flags: validation names and sizes: sha256 "):
     prepare(options)
   assert files_of_tree(folder) == before
 
