@@ -104,7 +104,7 @@ def test_another_plan_is_refused(options, photos, monkeypatch, capsys):
   monkeypatch.undo()
   work = Path(options.to, "flowers", "1.0.0.incomplete")
   before = files_of_tree(work)
-  with pytest.raises(UserError, match="begun with other pictures or flags: pictures: as they came there, short side 16, .* now"):
+  with pytest.raises(UserError, match="other pictures or flags: pictures: as they came there, short side 16, .* now"):
     prepare(with_(options, short_side=16))
   with pytest.raises(UserError, match="train shards: 16 there, 3 now"):
     prepare(with_(options, shards=3))
