@@ -46,7 +46,8 @@ def data_config(arguments, name):
 
 def stream(arguments, name, start_step=0):
   """Batches of the training stream of a dataset; and how many examples it has."""
-  from shufflenet_jax.data import datasets, pipeline
+  from shufflenet_jax.data.sources import datasets
+  from shufflenet_jax.data.stream import pipeline
 
   data = data_config(arguments, name)
   split = datasets.open_split(data, "train", 1_000_000)
@@ -58,7 +59,8 @@ def stream(arguments, name, start_step=0):
 
 def careful_stream(arguments):
   """The stream's examples in their careful form."""
-  from shufflenet_jax.data import datasets, pipeline
+  from shufflenet_jax.data.sources import datasets
+  from shufflenet_jax.data.stream import pipeline
 
   data = data_config(arguments, arguments.name)
   split = datasets.open_split(data, "train", 1_000_000)

@@ -32,7 +32,8 @@ def write_pictures(folder: str, count: int) -> None:
 def rate(folder: str, seconds: float) -> float:
   """Images per second, from the twentieth batch on."""
   from configs import quickstart
-  from shufflenet_jax.data import datasets, pipeline
+  from shufflenet_jax.data.sources import datasets
+  from shufflenet_jax.data.stream import pipeline
 
   data = quickstart.get_config().data
   data.name, data.data_dir = datasets.FOLDER, folder

@@ -17,8 +17,8 @@ import sys
 import time
 
 from configs import imagenet
-from shufflenet_jax import network
 from shufflenet_jax.errors import UserError
+from shufflenet_jax.models import network
 from shufflenet_jax.models.lowering import LOWERINGS
 from shufflenet_jax.models.shufflenet import STAGE2_CHANNELS
 from shufflenet_jax.tpu import hlo, topology

@@ -23,10 +23,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from shufflenet_jax import host_memory, train_step
-from shufflenet_jax.mesh import data_mesh, replicate, split_batch
+from shufflenet_jax import host_memory
+from shufflenet_jax.distributed.mesh import data_mesh, replicate, split_batch
 from shufflenet_jax.models.lowering import LOWERINGS
 from shufflenet_jax.models.shufflenet import STAGE2_CHANNELS, ShuffleNetV1
+from shufflenet_jax.training import train_step
 
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 

@@ -10,7 +10,7 @@ Result: top-1 94.14 % on Imagenette's 3,925 validation photographs, from the aut
 at 160 pixels and 94.0 % at 224.) From scratch, with learning rate 0.1: 35.69 %, in 8 min 28 s. Measured, 2026-11-25.
 """
 
-from shufflenet_jax import recipes
+from shufflenet_jax.config import recipes
 
 imagenet = recipes.load("imagenet")
 

@@ -6,7 +6,7 @@ Hardware: two x86-64 CPU cores. Time: 109 to 189 s for all of `make quickstart` 
 Result: top-1 98.31 %, 98.59 %, 98.03 % on the 355 held-out digits (seeds 0, 1, 2). Measured, 2026-11-25.
 """
 
-from shufflenet_jax import recipes
+from shufflenet_jax.config import recipes
 
 imagenet = recipes.load("imagenet")
 

@@ -9,7 +9,9 @@ from collections.abc import Callable
 
 from absl import app, flags, logging
 
-from shufflenet_jax import config_file, host_memory, hosts, signals
+from shufflenet_jax import host_memory, signals
+from shufflenet_jax.config import config_file
+from shufflenet_jax.distributed import hosts
 from shufflenet_jax.errors import FAILED, INTERRUPTED, WRONG, Preempted, RunFailed, UserError
 
 _BROKEN_PIPE = 141  # 128 + SIGPIPE, as shells report it

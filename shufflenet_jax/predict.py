@@ -38,8 +38,9 @@ class Predictor:
     """`found` is a `checkpoint.Checkpoint`; `top` is how many classes to give, at most as many as there are."""
     import jax
 
-    from shufflenet_jax import network, settings
-    from shufflenet_jax.train_step import normalize
+    from shufflenet_jax.config import settings
+    from shufflenet_jax.models import network
+    from shufflenet_jax.training.train_step import normalize
 
     model, self._data = network.build(found.config.model), found.config.data
     scaling = settings.picture_scaling(found.config)
@@ -50,7 +51,8 @@ class Predictor:
 
   def decode(self, encoded: bytes):
     """An image's encoded bytes -> uint8 (h, w, 3), as evaluation crops it. May be called by several threads."""
-    from shufflenet_jax.data import augment, pictures
+    from shufflenet_jax.data import pictures
+    from shufflenet_jax.data.stream import augment
 
     data = self._data
     return augment.center_crop(pictures.decode(encoded), data.image_size, data.eval_resize, data.antialias).numpy()
@@ -71,7 +73,7 @@ class Predictor:
 
 def _so_far(done: int, total: int, seconds: float) -> str:
   """`1,200 of 10,000 pictures, 85/s, 1 min 43 s left`."""
-  from shufflenet_jax import metrics
+  from shufflenet_jax.training import metrics
 
   rate = done / max(seconds, 1e-9)
   return f"{done:,} of {total:,} pictures, {rate:,.0f}/s, {metrics.duration((total - done) / rate)} left"
@@ -89,7 +91,7 @@ def answer(predictor: Predictor, arguments: list[str], as_json: bool) -> int:
     1 if something could not be read, 0 otherwise.
   """
   from shufflenet_jax.data import picture_files
-  from shufflenet_jax.data.folders import readable
+  from shufflenet_jax.data.sources.folders import readable
 
   pictures = picture_files.find(arguments)
   width = max(len(readable(picture.path)) for picture in pictures)
@@ -122,7 +124,7 @@ def answer(predictor: Predictor, arguments: list[str], as_json: bool) -> int:
 def main(arguments: list[str]) -> int:
   if not arguments:
     raise UserError("no images given; name files, folders or patterns after the flags")
-  from shufflenet_jax import checkpoint
+  from shufflenet_jax.checkpoints import checkpoint
 
   return answer(Predictor(checkpoint.find(flags.FLAGS.checkpoint)), arguments, flags.FLAGS.json)
 

@@ -34,7 +34,11 @@ def replay(folder: str):
   import jax
   import numpy as np
 
-  from shufflenet_jax import checkpoint, integrity, network, settings, storage, train_step
+  from shufflenet_jax import storage
+  from shufflenet_jax.checkpoints import checkpoint, integrity
+  from shufflenet_jax.config import settings
+  from shufflenet_jax.models import network
+  from shufflenet_jax.training import train_step
 
   folder = storage.normalize(folder, "--dump=")
   found = checkpoint.find(folder, "--dump")

@@ -4,8 +4,10 @@ import jax
 import numpy as np
 
 from configs import quickstart
-from shufflenet_jax import checkpoint, metrics, network, optim, saver, train_step
-from shufflenet_jax.train import train
+from shufflenet_jax.checkpoints import checkpoint, saver
+from shufflenet_jax.models import network
+from shufflenet_jax.training import metrics, optim, train_step
+from shufflenet_jax.training.loop import train
 
 
 def of_random_weights(folder, class_names) -> str:

@@ -72,7 +72,7 @@ class TrainedRun(typing.NamedTuple):
 @pytest.fixture(scope="session")
 def run(tmp_path_factory, data_dir):
   """A whole run of `config` on one device, for tests that only read it."""
-  from shufflenet_jax.train import train
+  from shufflenet_jax.training.loop import train
 
   config, workdir = small_config(data_dir), str(tmp_path_factory.mktemp("run"))
   return TrainedRun(config, workdir, *train(config, workdir, jax.devices()[:1]))

@@ -12,8 +12,9 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from shufflenet_jax.data import datasets, sources
-from shufflenet_jax.data.prepare import Options
+from shufflenet_jax.data.prepare import inputs
+from shufflenet_jax.data.prepare.dataset import Options
+from shufflenet_jax.data.sources import datasets
 
 RNG = np.random.default_rng(0)
 
@@ -109,14 +110,14 @@ def part_of_imagenet(tmp_path):
 
 def stop_at(monkeypatch, count, error):
   """The picture read after `count` others raises."""
-  left, read = iter(range(count)), sources.Picture.read
+  left, read = iter(range(count)), inputs.Picture.read
 
   def read_or_raise(self):
     if next(left, None) is None:
       raise error
     return read(self)
 
-  monkeypatch.setattr(sources.Picture, "read", read_or_raise)
+  monkeypatch.setattr(inputs.Picture, "read", read_or_raise)
 
 
 def opened(encoded):

@@ -6,7 +6,8 @@ import ml_collections
 import numpy as np
 import tensorflow as tf
 
-from shufflenet_jax.data import datasets, pipeline
+from shufflenet_jax.data.sources import datasets
+from shufflenet_jax.data.stream import pipeline
 
 
 def open_tfds(name, data_dir, split, num_classes):

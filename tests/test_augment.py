@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from shufflenet_jax.data import augment, pictures
+from shufflenet_jax.data import pictures
+from shufflenet_jax.data.stream import augment
 
 
 def test_evaluation_crop_is_the_centre_and_keeps_colours_in_order():

@@ -3,7 +3,7 @@
 import pytest
 
 from shufflenet_jax.errors import UserError
-from shufflenet_jax.train import train
+from shufflenet_jax.training.loop import train
 
 
 @pytest.mark.parametrize(

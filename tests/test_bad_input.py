@@ -11,9 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from configs import imagenet
-from shufflenet_jax import checkpoint, cli, mesh, network, optim, predict
-from shufflenet_jax import settings as config_settings
+from shufflenet_jax import cli, predict
+from shufflenet_jax.checkpoints import checkpoint
+from shufflenet_jax.config import settings as config_settings
+from shufflenet_jax.distributed import mesh
 from shufflenet_jax.errors import UserError
+from shufflenet_jax.models import network
+from shufflenet_jax.training import optim
 from tests.checkpoints import of_random_weights
 
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")  # ml_collections' own

@@ -6,9 +6,10 @@ import jax
 import numpy as np
 import pytest
 
-from shufflenet_jax import checkpoint, evaluate, saver
+from shufflenet_jax.checkpoints import checkpoint, saver
 from shufflenet_jax.errors import UserError
-from shufflenet_jax.train import train
+from shufflenet_jax.training import evaluation
+from shufflenet_jax.training.loop import train
 
 ONE = jax.devices()[:1]
 
@@ -58,4 +59,4 @@ def test_overriding_the_network_of_a_checkpoint_is_refused(run, config):
   found = checkpoint.find(run.workdir)
   config.model.groups = 2
   with pytest.raises(UserError, match=r"another network \(model.groups: 3 -> 2\); its network cannot be overridden"):
-    evaluate.evaluate(found, config)
+    evaluation.evaluate_checkpoint(found, config)

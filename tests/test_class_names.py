@@ -4,7 +4,7 @@ import unicodedata
 
 import pytest
 
-from shufflenet_jax import class_names
+from shufflenet_jax.data import class_names
 
 ACCENT = unicodedata.normalize("NFC", "café"), unicodedata.normalize("NFD", "café")
 

@@ -12,9 +12,10 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from configs import imagenet
-from shufflenet_jax import checkpoint, predict
+from shufflenet_jax import predict
+from shufflenet_jax.checkpoints import checkpoint
 from shufflenet_jax.data import export
-from shufflenet_jax.train import train
+from shufflenet_jax.training.loop import train
 from tests.commands import ROOT, command
 
 

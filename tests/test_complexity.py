@@ -2,7 +2,7 @@
 
 import pytest
 
-from shufflenet_jax.complexity import count_network
+from shufflenet_jax.counting.multiply_adds import count_network
 from shufflenet_jax.models.shufflenet import ShuffleNetV1, stage_channels, stem_channels
 
 # groups: Table 1's MFLOPs, conv-only and with-FC multiply-adds (M, two decimals), parameters.

@@ -7,7 +7,9 @@ import os
 import pytest
 from absl import flags
 
-from shufflenet_jax import checkpoint, cli, config_file, evaluate
+from shufflenet_jax import cli, evaluate
+from shufflenet_jax.checkpoints import checkpoint
+from shufflenet_jax.config import config_file
 from shufflenet_jax.errors import UserError
 
 QUICKSTART = "--config=configs/quickstart.py"

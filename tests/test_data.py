@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from shufflenet_jax.data import in_memory, pipeline
+from shufflenet_jax.data.stream import in_memory, pipeline
 from tests.streams import assert_same, batches, open_digits
 
 

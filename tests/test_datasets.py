@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from shufflenet_jax.data import datasets, pipeline
+from shufflenet_jax.data.sources import datasets
+from shufflenet_jax.data.stream import pipeline
 from shufflenet_jax.errors import UserError
 from tests.streams import open_tfds
 

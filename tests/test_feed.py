@@ -6,11 +6,11 @@ import threading
 import jax
 import pytest
 
-from shufflenet_jax import feed
+from shufflenet_jax.training import prefetch
 
 
 def test_batches_come_in_order_prepared_and_then_the_end():
-  with feed.Feed(iter(range(5)), lambda x: 10 * x) as batches:
+  with prefetch.Feed(iter(range(5)), lambda x: 10 * x) as batches:
     assert [batches.get(()) for _ in range(5)] == [0, 10, 20, 30, 40]
     assert batches.get(()) is None
 
@@ -20,7 +20,7 @@ def test_an_error_comes_where_its_batch_would():
     yield 1
     raise ValueError("no more of this")
 
-  with feed.Feed(source(), lambda x: x) as batches:
+  with prefetch.Feed(source(), lambda x: x) as batches:
     assert batches.get(()) == 1
     with pytest.raises(ValueError, match="no more of this"):
       batches.get(())
@@ -28,7 +28,7 @@ def test_an_error_comes_where_its_batch_would():
 
 def test_an_endless_source_stops_where_it_is_closed():
   read = []
-  with feed.Feed((read.append(i) or i for i in itertools.count()), lambda x: x, ahead=2) as batches:
+  with prefetch.Feed((read.append(i) or i for i in itertools.count()), lambda x: x, ahead=2) as batches:
     batches.get(())
   assert len(read) <= 1 + 2 + 1  # given, ahead, and the one in hand
   assert not batches._thread.is_alive()
@@ -45,7 +45,7 @@ def test_a_request_to_stop_does_not_wait_for_a_batch_that_is_late():
     asked.append(True)
     return len(asked) > 2
 
-  with feed.Feed(source(), lambda x: x) as batches:
+  with prefetch.Feed(source(), lambda x: x) as batches:
     assert batches.get((), lambda: False) == 1
     assert batches.get((), stop) is None
     assert len(asked) == 3
@@ -69,9 +69,9 @@ def test_only_time_in_which_the_devices_are_idle_counts_as_waiting(monkeypatch):
     assert result == "the step before"
     now[0] += 3
 
-  monkeypatch.setattr(feed.time, "perf_counter", lambda: now[0])
+  monkeypatch.setattr(prefetch.time, "perf_counter", lambda: now[0])
   monkeypatch.setattr(jax, "block_until_ready", finish_step)
-  with feed.Feed(source(), lambda x: x) as batches:
+  with prefetch.Feed(source(), lambda x: x) as batches:
     while batches._queue.empty():
       pass
     assert batches.get("not waited for") == "first"

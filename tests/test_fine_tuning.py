@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from shufflenet_jax import fine_tune, network, optim, start, train_step
-from shufflenet_jax.train import train
+from shufflenet_jax.models import network
+from shufflenet_jax.training import fine_tune, optim, preflight, train_step
+from shufflenet_jax.training.loop import train
 
 ONE = jax.devices()[:1]
 
@@ -19,7 +20,7 @@ def test_fine_tuning_takes_weights_and_picture_scaling_and_makes_a_new_head(run,
   mean = config.data.mean
   config.init_from = run.workdir
   config.model.groups, config.model.num_classes, config.data.mean = 1, 12, (0.0, 0.0, 0.0)
-  started = start.prepare(config, str(tmp_path / "w"), ONE)
+  started = preflight.prepare(config, str(tmp_path / "w"), ONE)
   assert config.model.groups == 3
   assert config.data.mean == mean
   said = capsys.readouterr().out

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from shufflenet_jax.data import folders, pipeline, sources
+from shufflenet_jax.data.prepare import inputs
+from shufflenet_jax.data.sources import folders
+from shufflenet_jax.data.stream import pipeline
 from shufflenet_jax.errors import UserError
 
 
@@ -152,12 +154,12 @@ def test_prepare_takes_the_same_and_refuses_what_leads_nowhere(tmp_path):
   (root / "n03" / ".#lock").unlink()
   (root / "n03" / ".#lock").symlink_to("an editor's")
   tell = []
-  found = sources.open_source("--train", str(root), tell.append)
+  found = inputs.open_source("--train", str(root), tell.append)
   assert [p.read() for p in found.pictures] == [PNG] * 3
   for link, to, what in (("up", "..", "a link to a folder above it"), ("c.png", "nowhere", "a link to nowhere")):
     (root / "n03" / link).symlink_to(to)
     with pytest.raises(UserError, match=f"n03/{link} is {what}; take it away"):
-      sources.open_source("--train", str(root), tell.append)
+      inputs.open_source("--train", str(root), tell.append)
     (root / "n03" / link).unlink()
 
 

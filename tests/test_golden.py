@@ -6,9 +6,9 @@ import jax
 import numpy as np
 import pytest
 
-from shufflenet_jax import network
 from shufflenet_jax.errors import UserError
 from shufflenet_jax.interop.torch_layouts import convert
+from shufflenet_jax.models import network
 from shufflenet_jax.models.shufflenet import stem_channels
 from tests import golden
 

@@ -8,9 +8,9 @@ import types
 import jax
 import pytest
 
-from shufflenet_jax import hosts
+from shufflenet_jax.distributed import hosts
 from shufflenet_jax.errors import PREEMPTED, Preempted, UserError
-from shufflenet_jax.train import train
+from shufflenet_jax.training.loop import train
 from tests.checkpoints import assert_stopped_at_6_and_resumes
 from tests.launcher import ROOT
 

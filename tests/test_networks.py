@@ -9,11 +9,15 @@ import numpy as np
 import pytest
 
 from configs import imagenet, quickstart
-from shufflenet_jax import mesh, network, optim, paper, train_step
-from shufflenet_jax.complexity import count_multiply_adds, count_network
-from shufflenet_jax.data import datasets, pipeline
+from shufflenet_jax.counting.multiply_adds import count_multiply_adds, count_network
+from shufflenet_jax.data.sources import datasets
+from shufflenet_jax.data.stream import pipeline
+from shufflenet_jax.distributed import mesh
 from shufflenet_jax.errors import UserError
-from shufflenet_jax.models.table4 import solve_width, stage_widths
+from shufflenet_jax.models import network
+from shufflenet_jax.models.baselines.other_units import solve_width, stage_widths
+from shufflenet_jax.paper import complexity_tables
+from shufflenet_jax.training import optim, train_step
 
 VARIANTS = [
   "scale=0.25,groups=3,se=True",
@@ -118,13 +122,13 @@ def test_dropout_differs_between_steps_and_is_off_in_evaluation():
 
 @pytest.mark.parametrize(("scale", "narrower_stem"), [(0.5, "35.8"), (0.25, "12.0")])
 def test_the_note_of_8_groups_counts_the_stem_that_it_names(scale, narrower_stem):
-  note = paper._why(paper.shufflenet(8, scale), "")
+  note = complexity_tables._why(complexity_tables.shufflenet(8, scale), "")
   assert note == f"a stem of 16, as 12 channels do not divide into 8 groups; a stem of 8 gives {narrower_stem}"
 
 
 @pytest.mark.slow
 def test_every_row_is_within_3_percent_or_says_why():
-  tables = list(paper.count_tables())
+  tables = list(complexity_tables.count_tables())
   assert {row["table"] for row in tables} == {1, 2, 4, 5, 6, 8}
   for row in tables:
     assert abs(row["difference_percent"]) <= 3 or len(row["note"]) > 20, row

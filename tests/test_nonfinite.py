@@ -12,9 +12,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from shufflenet_jax import checkpoint, mesh, metrics, optim, recovery, replay, settings, train_step
+from shufflenet_jax import replay
+from shufflenet_jax.checkpoints import checkpoint, recovery
+from shufflenet_jax.config import settings
+from shufflenet_jax.distributed import mesh
 from shufflenet_jax.errors import UserError
-from shufflenet_jax.train import train
+from shufflenet_jax.training import metrics, optim, train_step
+from shufflenet_jax.training.loop import train
 from tests.commands import command
 from tests.conftest import small_config
 

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from shufflenet_jax import start
-from shufflenet_jax.data import datasets, in_memory, pipeline
+from shufflenet_jax.data.sources import datasets
+from shufflenet_jax.data.stream import in_memory, pipeline
 from shufflenet_jax.errors import RunFailed, UserError
+from shufflenet_jax.training import preflight
 from tests.conftest import small_config
 from tests.streams import assert_same, jpeg, stream, write_photographs
 
@@ -172,7 +173,7 @@ def test_folders_that_do_not_do(photographs, config):
 def test_training_names_what_it_passes_over(photographs, config, tmp_path, capsys):
   (photographs / "train" / "bee" / "scan.tif").write_bytes(b"II*\0")
   (photographs / "val" / "notes.txt").write_text("")
-  start.prepare(config, str(tmp_path / "w"), jax.devices()[:1])
+  preflight.prepare(config, str(tmp_path / "w"), jax.devices()[:1])
   said = capsys.readouterr().out
   assert f"{photographs}/train: ignored: 1 files that are no images in a class folder (bee/scan.tif first)" in said
   assert f"{photographs}/val: ignored: 1 files that are no images in a class folder (notes.txt first)" in said

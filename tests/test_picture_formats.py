@@ -8,8 +8,10 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from shufflenet_jax.data import augment, pictures, recode
-from shufflenet_jax.data.prepare import prepare
+from shufflenet_jax.data import pictures
+from shufflenet_jax.data.prepare import recode
+from shufflenet_jax.data.prepare.dataset import prepare
+from shufflenet_jax.data.stream import augment
 from shufflenet_jax.errors import UserError
 from tests.pictures import examples, picture, put, with_
 

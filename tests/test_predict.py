@@ -10,7 +10,8 @@ import jax
 import numpy as np
 import pytest
 
-from shufflenet_jax import checkpoint, predict, storage
+from shufflenet_jax import predict, storage
+from shufflenet_jax.checkpoints import checkpoint
 from shufflenet_jax.data import cores, picture_files
 from tests.checkpoints import of_random_weights
 from tests.commands import ROOT

@@ -9,8 +9,8 @@ import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from shufflenet_jax.data import pipeline
-from shufflenet_jax.data.prepare import prepare
+from shufflenet_jax.data.prepare.dataset import prepare
+from shufflenet_jax.data.stream import pipeline
 from shufflenet_jax.errors import UserError
 from tests.pictures import examples, files, open_tfds, picture, put, stop_at, tar, tar_of, with_
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import tensorflow_datasets as tfds
 
-from shufflenet_jax.data import imagenet, sources
-from shufflenet_jax.data.prepare import prepare
+from shufflenet_jax.data.prepare import imagenet, inputs
+from shufflenet_jax.data.prepare.dataset import prepare
 from shufflenet_jax.errors import UserError
 from tests.pictures import VALIDATION, WNIDS, examples, files, picture, put, tar, with_
 
@@ -78,7 +78,7 @@ def test_the_official_list_agrees_with_imagenettes_folders():
   path = ROOT.parent / "shared" / "data" / "imagenette_val.tar"
   if not path.exists():
     pytest.skip("needs Imagenette beside the project, ../shared/data/imagenette_val.tar")
-  opened = sources.open_source("--validation", str(path), lambda count: None)
+  opened = inputs.open_source("--validation", str(path), lambda count: None)
   assert len(opened.pictures) == 3925
   for p in opened.pictures:
     if imagenet.VALIDATION_NAME.fullmatch(os.path.basename(p.name)):

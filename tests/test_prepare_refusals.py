@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import tensorflow as tf
 
-from shufflenet_jax.data import sources
-from shufflenet_jax.data.prepare import prepare
+from shufflenet_jax.data.prepare import inputs
+from shufflenet_jax.data.prepare.dataset import prepare
 from shufflenet_jax.errors import UserError
 from tests.pictures import examples, files, picture, put, stop_at, tar, tar_of, with_
 
@@ -94,9 +94,9 @@ def test_a_cut_tar_is_told_from_a_whole_one(part_of_imagenet, flag):
   for kept in (0, 100, 700, end // 3, end // 2, end - 512, end - 1, end, end + 511):
     path.write_bytes(whole[:kept])
     with pytest.raises(UserError, match=f"{path.name} is (cut short or damaged|no tar, or a compressed one)"):
-      sources.open_source(flag, str(path), id)
+      inputs.open_source(flag, str(path), id)
   path.write_bytes(whole[: end + 512])
-  assert len(sources.open_source(flag, str(path), id).pictures) == (9 if flag == "train" else 4)
+  assert len(inputs.open_source(flag, str(path), id).pictures) == (9 if flag == "train" else 4)
 
 
 def test_a_cut_tar_within_a_tar_is_found(part_of_imagenet, tmp_path):
@@ -105,7 +105,7 @@ def test_a_cut_tar_within_a_tar_is_found(part_of_imagenet, tmp_path):
   inner["n01443537.tar"] = inner["n01443537.tar"][:1536]
   tar(Path(part_of_imagenet.train), inner)
   with pytest.raises(UserError, match="train.tar is cut short or damaged within bytes"):
-    sources.open_source("--train", part_of_imagenet.train, id)
+    inputs.open_source("--train", part_of_imagenet.train, id)
 
 
 def test_a_damaged_header_is_no_end(options, photos, tmp_path):
@@ -174,7 +174,7 @@ def test_a_source_that_goes_away_is_named(options, monkeypatch, photos):
     prepare(options)
   monkeypatch.undo()
   (picture_of_daisy,) = [
-    p for p in sources.open_source("--train", options.train, id).pictures if p.name == "daisy/1.jpg"
+    p for p in inputs.open_source("--train", options.train, id).pictures if p.name == "daisy/1.jpg"
   ]
   put(photos / "train/daisy/1.jpg", b"short")
   with pytest.raises(UserError, match="daisy/1.jpg has become shorter"):
@@ -185,7 +185,15 @@ def test_a_source_that_goes_away_is_named(options, monkeypatch, photos):
 
 
 def test_the_command_answers_wrong_flags_in_one_line():
-  command = [sys.executable, "-m", "shufflenet_jax.data.prepare", "--name=a", "--train=b", "--validation=c", "--to=d"]
+  command = [
+    sys.executable,
+    "-m",
+    "shufflenet_jax.data.prepare",
+    "--name=a",
+    "--train=b",
+    "--validation=c",
+    "--to=d",
+  ]
   for flag, message in (("--quality=80", "--quality needs --short_side"), ("--quality=0", "quality"), ("x", "'x'")):
     done = subprocess.run([*command, flag], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.returncode == 2

@@ -8,8 +8,8 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from shufflenet_jax.data import recode
-from shufflenet_jax.data.prepare import prepare
+from shufflenet_jax.data.prepare import recode
+from shufflenet_jax.data.prepare.dataset import prepare
 from tests.pictures import examples, opened, picture, put, with_
 
 
@@ -69,7 +69,8 @@ def test_transparent_palettes_shrink_without_a_warning():
 
 
 def test_shrinks_as_evaluation_does():
-  from shufflenet_jax.data import augment, pictures
+  from shufflenet_jax.data import pictures
+  from shufflenet_jax.data.stream import augment
 
   encoded = picture(97, 143, "PNG")
   small = np.asarray(opened(recode.shrink(encoded, 40, 100, upright=False)), float)

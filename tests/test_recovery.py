@@ -11,9 +11,10 @@ import jax
 import numpy as np
 import pytest
 
-from shufflenet_jax import checkpoint, integrity, orbax_files, recovery, saver, storage
+from shufflenet_jax import storage
+from shufflenet_jax.checkpoints import checkpoint, integrity, orbax_files, recovery, saver
 from shufflenet_jax.errors import RunFailed, UserError
-from shufflenet_jax.train import train
+from shufflenet_jax.training.loop import train
 
 ONE = jax.devices()[:1]
 
@@ -152,7 +153,7 @@ def test_a_state_of_another_layout_is_refused_by_name(two_checkpoints):
 
 
 def test_torn_lines_of_metrics_are_dropped(tmp_path):
-  from shufflenet_jax import metrics
+  from shufflenet_jax.training import metrics
 
   lines = [json.dumps({"step": s, "train_loss": 1.0}) for s in (1, 2, 3)]
   (tmp_path / metrics.FILE).write_text("\n".join(lines)[:-9])

@@ -9,9 +9,11 @@ import sys
 import jax
 import pytest
 
-from shufflenet_jax import evaluate, hosts, signals
+from shufflenet_jax import signals
+from shufflenet_jax.distributed import hosts
 from shufflenet_jax.errors import INTERRUPTED, Interrupted
-from shufflenet_jax.train import train
+from shufflenet_jax.training import evaluation
+from shufflenet_jax.training.loop import train
 from tests.chaos import runs
 from tests.checkpoints import assert_stopped_at_6_and_resumes
 from tests.commands import ROOT
@@ -83,7 +85,7 @@ def test_without_a_command_a_second_ctrl_c_does_what_it_did_before():
 def test_ctrl_c_saves_and_the_next_start_goes_on(config, tmp_path, monkeypatch, moment):
   """At step 6 of 12, which is one of evaluation and of a checkpoint."""
   expected, figures = train(config, str(tmp_path / "whole"), ONE)
-  reached, batches = hosts.StopRequest.reached, evaluate.batches
+  reached, batches = hosts.StopRequest.reached, evaluation.batches
 
   def reached_after_a_signal(request, step):
     if step == 6 and moment == "after step 6":
@@ -99,7 +101,7 @@ def test_ctrl_c_saves_and_the_next_start_goes_on(config, tmp_path, monkeypatch, 
 
   with monkeypatch.context() as patch:
     patch.setattr(hosts.StopRequest, "reached", reached_after_a_signal)
-    patch.setattr(evaluate, "batches", batches_and_a_signal)
+    patch.setattr(evaluation, "batches", batches_and_a_signal)
     said = "interrupted at step 6 of 12, which is saved; the same command goes on"
     with pytest.raises(Interrupted, match=said) as raised:
       train(config, str(tmp_path / "w"), ONE)

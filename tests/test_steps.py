@@ -8,8 +8,11 @@ import numpy as np
 import pytest
 from ml_collections import config_dict
 
-from shufflenet_jax import mesh, network, optim, settings, train_step
+from shufflenet_jax.config import settings
+from shufflenet_jax.distributed import mesh
 from shufflenet_jax.errors import UserError
+from shufflenet_jax.models import network
+from shufflenet_jax.training import optim, train_step
 from tests.conftest import small_config
 
 

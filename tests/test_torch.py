@@ -11,8 +11,9 @@ import tarfile
 import numpy as np
 import pytest
 
-from shufflenet_jax import checkpoint, network
+from shufflenet_jax.checkpoints import checkpoint
 from shufflenet_jax.errors import UserError
+from shufflenet_jax.models import network
 from tests import golden
 
 pytestmark = pytest.mark.torch

@@ -10,9 +10,8 @@ import jax.numpy as jnp
 import pytest
 
 from configs import imagenet
-from shufflenet_jax import network
 from shufflenet_jax.errors import UserError
-from shufflenet_jax.models import lowering
+from shufflenet_jax.models import lowering, network
 from shufflenet_jax.tpu import check, hlo, topology
 from shufflenet_jax.tpu.compile import OutOfMemory, Program, compile_step
 

@@ -6,9 +6,10 @@ import jax
 import numpy as np
 import pytest
 
-from shufflenet_jax import checkpoint, evaluate, metrics
+from shufflenet_jax.checkpoints import checkpoint
 from shufflenet_jax.errors import UserError
-from shufflenet_jax.train import train
+from shufflenet_jax.training import evaluation, metrics
+from shufflenet_jax.training.loop import train
 from tests.streams import stream, write_photographs
 
 ONE = jax.devices()[:1]
@@ -49,7 +50,7 @@ def test_workdir_holds_what_it_promises(run, config):
 def test_evaluation_from_the_checkpoint_counts_the_same_on_1_and_4_devices(run, config):
   found = checkpoint.find(f"{run.workdir}/checkpoints/12")
   for devices in (ONE, jax.devices()):
-    restored = evaluate.evaluate(found, found.config, devices=devices)
+    restored = evaluation.evaluate_checkpoint(found, found.config, devices=devices)
     assert restored["examples"] == 355
     assert (restored["top1"], restored["top5"]) == (run.figures["top1"], run.figures["top5"])
     assert restored["loss"] == pytest.approx(run.figures["loss"], rel=1e-5)
@@ -81,4 +82,4 @@ def test_a_run_does_not_go_on_with_other_classes(photographs, config, tmp_path):
   with pytest.raises(UserError, match="trained on other classes \\('ant' is 'bee' in .*train\\); choose another"):
     train(config, str(tmp_path / "w"), ONE)
   with pytest.raises(UserError, match="wasp is no class of the checkpoint; its 10 classes are named as"):
-    evaluate.evaluate(found, found.config)
+    evaluation.evaluate_checkpoint(found, found.config)

@@ -12,7 +12,7 @@ import zipfile
 
 import pytest
 
-from shufflenet_jax import recipes
+from shufflenet_jax.config import recipes
 from shufflenet_jax.errors import UserError
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent

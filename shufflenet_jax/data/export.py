@@ -20,7 +20,8 @@ def export(config, count: int, to: str) -> list[str]:
   import tensorflow as tf
 
   from shufflenet_jax import storage
-  from shufflenet_jax.data import datasets, pipeline
+  from shufflenet_jax.data.sources import datasets
+  from shufflenet_jax.data.stream import pipeline
 
   split = datasets.open_split(config.data, config.data.eval_split, config.model.num_classes)
   folder, paths = storage.normalize(to, "--to="), []

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from shufflenet_jax import storage
 from shufflenet_jax.data import cores, pictures
-from shufflenet_jax.data.folders import is_hidden, is_picture_file, readable
+from shufflenet_jax.data.sources.folders import is_hidden, is_picture_file, readable
 from shufflenet_jax.errors import UserError
 
 

@@ -38,9 +38,11 @@ def import_torch(path: str, workdir: str) -> str:
   import jax
   import jax.numpy as jnp
 
-  from shufflenet_jax import network, recipes, saver
+  from shufflenet_jax.checkpoints import saver
+  from shufflenet_jax.config import recipes
   from shufflenet_jax.interop.torch_file import load
   from shufflenet_jax.interop.torch_layouts import convert
+  from shufflenet_jax.models import network
 
   _check_new(workdir)
   variables, model, layout = convert(load(path))
@@ -75,7 +77,8 @@ def _quiet():
 
 
 def _check_new(workdir: str) -> None:
-  from shufflenet_jax import checkpoint, storage
+  from shufflenet_jax import storage
+  from shufflenet_jax.checkpoints import checkpoint
 
   path = storage.normalize(workdir, "--to=")
   if storage.is_file(path):

@@ -13,8 +13,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from shufflenet_jax import network
 from shufflenet_jax.errors import UserError
+from shufflenet_jax.models import network
 from shufflenet_jax.models.shufflenet import STAGE2_CHANNELS, stage_channels, stem_channels
 
 StateDict = Mapping[str, np.ndarray]

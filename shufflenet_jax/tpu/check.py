@@ -187,7 +187,9 @@ def check(config, topology_name: str, mode: str, dump_hlo: str | None = None, sa
   Raises:
     UserError: an unknown topology, another network, a batch that does not divide or does not fit.
   """
-  from shufflenet_jax import mesh, network, settings
+  from shufflenet_jax.config import settings
+  from shufflenet_jax.distributed import mesh
+  from shufflenet_jax.models import network
   from shufflenet_jax.tpu import topology
   from shufflenet_jax.tpu.compile import OutOfMemory, compile_step
 

@@ -7,9 +7,11 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from shufflenet_jax import mesh, optim, settings, train_step
+from shufflenet_jax.config import settings
+from shufflenet_jax.distributed import mesh
 from shufflenet_jax.errors import UserError
 from shufflenet_jax.tpu import hlo
+from shufflenet_jax.training import optim, train_step
 
 MODES = ("train", "infer")
 # Instructions that are alike share their machine code. The optimised HLO is byte for byte the same without, and so are
@@ -83,14 +85,14 @@ def lower_step(model, config, devices, mode: str) -> Lowered:
   }
   if config.data.flip:
     batch["flip"] = jax.ShapeDtypeStruct((config.batch_size,), jnp.bool_)
-  batch = _on(data_mesh, PartitionSpec(train_step.AXIS), batch)
+  batch = _on(data_mesh, PartitionSpec(mesh.AXIS), batch)
   if mode == "train":
     arguments = settings.step_arguments(config, parts)
     step = train_step.compile_train_step(data_mesh, model=model, optimizer=optimizer, schedule=schedule, **arguments)
     lowered = step.lower(state, batch)
   else:
     variables = {"params": state.params, "batch_stats": state.batch_stats}
-    replicated, split = PartitionSpec(), PartitionSpec(train_step.AXIS)
+    replicated, split = PartitionSpec(), PartitionSpec(mesh.AXIS)
 
     scaling = settings.picture_scaling(config)
 

@@ -187,7 +187,8 @@ def make(config, topologies: list[str], images_per_second_per_core: float, verif
   Raises:
     UserError: an unknown topology, or a config that no step can be made of.
   """
-  from shufflenet_jax import network, settings
+  from shufflenet_jax.config import settings
+  from shufflenet_jax.models import network
   from shufflenet_jax.tpu import topology
   from shufflenet_jax.tpu.compile import OutOfMemory, compile_lowered, lower_step
 

@@ -104,7 +104,7 @@ class Cell:
 
 
 def same_arrays(one, other) -> bool:
-  from shufflenet_jax import checkpoint
+  from shufflenet_jax.checkpoints import checkpoint
 
   arrays, expected = (checkpoint.find(str(path)).read_arrays() for path in (one, other))
   return arrays.keys() == expected.keys() and all(np.array_equal(arrays[k], expected[k]) for k in arrays)

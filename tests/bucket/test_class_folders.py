@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from shufflenet_jax import storage
-from shufflenet_jax.data import folders
+from shufflenet_jax.data.sources import folders
 from shufflenet_jax.errors import RunFailed, UserError
 from shufflenet_jax.storage import bucket as bucket_module
 from tests.bucket.faults import Fault, status

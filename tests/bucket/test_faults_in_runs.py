@@ -7,11 +7,12 @@ import jax
 import numpy as np
 import pytest
 
-from shufflenet_jax import checkpoint, evaluate, metrics
+from shufflenet_jax.checkpoints import checkpoint
 from shufflenet_jax.errors import RunFailed, UserError
 from shufflenet_jax.storage import bucket as bucket_module
 from shufflenet_jax.storage import logs
-from shufflenet_jax.train import train
+from shufflenet_jax.training import evaluation, metrics
+from shufflenet_jax.training.loop import train
 from tests.bucket import faults
 from tests.bucket.faults import Fault, cut, reset, slow, status
 from tests.conftest import small_config
@@ -105,8 +106,8 @@ def at(moment, bucket, order, monkeypatch):
         fault.name = "checkpoints/6/"
     once()
   else:
-    run = evaluate.run
-    monkeypatch.setattr(evaluate, "run", lambda *args: (once(), run(*args))[1])
+    run = evaluation.run
+    monkeypatch.setattr(evaluation, "run", lambda *args: (once(), run(*args))[1])
 
 
 def checkpoints(bucket):
@@ -186,7 +187,7 @@ def test_one_file_of_a_good_checkpoint_that_cannot_be_read_is_no_damage(
   assert not here.names("run/damaged")
   assert here.get("run/metrics.jsonl")
   with pytest.raises(UserError) as raised:
-    evaluate.evaluate(found := checkpoint.find(workdir), found.config)
+    evaluation.evaluate_checkpoint(found := checkpoint.find(workdir), found.config)
   assert raised.value.status == (WRONG if code == 403 else FAILS)
 
 

@@ -8,7 +8,8 @@ import time
 
 import pytest
 
-from shufflenet_jax import checkpoint, metrics
+from shufflenet_jax.checkpoints import checkpoint
+from shufflenet_jax.training import metrics
 from tests.bucket.faults import Fault, status
 from tests.chaos import runs
 

@@ -14,7 +14,8 @@ import time
 import numpy as np
 import pytest
 
-from shufflenet_jax import checkpoint, metrics
+from shufflenet_jax.checkpoints import checkpoint
+from shufflenet_jax.training import metrics
 from tests.chaos import runs
 
 pytestmark = pytest.mark.chaos

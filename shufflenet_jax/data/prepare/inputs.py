@@ -9,7 +9,9 @@ import tarfile
 from collections.abc import Callable, Iterator
 
 from shufflenet_jax import storage
-from shufflenet_jax.data import folders, imagenet, pictures
+from shufflenet_jax.data import pictures
+from shufflenet_jax.data.prepare import imagenet
+from shufflenet_jax.data.sources import folders
 from shufflenet_jax.errors import UserError
 
 _TAR_OF_CLASS = re.compile(r"(n\d{8})\.tar")

@@ -11,9 +11,10 @@ import ml_collections
 import numpy as np
 from flax import traverse_util
 
-from shufflenet_jax import integrity, orbax_files, storage
+from shufflenet_jax import storage
+from shufflenet_jax.checkpoints import integrity, orbax_files
+from shufflenet_jax.checkpoints.integrity import Damaged
 from shufflenet_jax.errors import RunFailed, UserError
-from shufflenet_jax.integrity import Damaged
 
 FOLDER = "checkpoints"  # in the work directory
 DESCRIPTION = "description/metadata"  # in a checkpoint; written last, so that one without it is half-written

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-AXIS = "data"
+from shufflenet_jax.distributed.mesh import AXIS
 
 
 @flax.struct.dataclass

@@ -12,8 +12,10 @@ import numpy as np
 import tensorflow as tf
 
 from shufflenet_jax import storage
-from shufflenet_jax.data import augment, datasets, in_memory, pictures, readers
-from shufflenet_jax.data.datasets import Split
+from shufflenet_jax.data import pictures
+from shufflenet_jax.data.sources import datasets
+from shufflenet_jax.data.split import Split
+from shufflenet_jax.data.stream import augment, in_memory, readers
 from shufflenet_jax.errors import UserError
 
 Batch = dict[str, np.ndarray]

@@ -3,8 +3,8 @@
 import dataclasses
 from collections.abc import Iterable, Iterator
 
-from shufflenet_jax import network
-from shufflenet_jax.complexity import count_network
+from shufflenet_jax.counting.multiply_adds import count_network
+from shufflenet_jax.models import network
 from shufflenet_jax.models.shufflenet import STAGE2_CHANNELS, stage_channels, stem_channels
 
 COMMON = {"num_classes": 1000, "dtype": "float32"}

@@ -4,10 +4,11 @@ from collections.abc import Callable
 
 import numpy as np
 
-from shufflenet_jax import checkpoint, storage
-from shufflenet_jax.checkpoint import Checkpoint
+from shufflenet_jax import storage
+from shufflenet_jax.checkpoints import checkpoint
+from shufflenet_jax.checkpoints.checkpoint import Checkpoint
+from shufflenet_jax.checkpoints.integrity import Damaged
 from shufflenet_jax.errors import UserError
-from shufflenet_jax.integrity import Damaged
 
 FOLDER = "damaged"  # in the work directory
 # Parts of names: of what a kill left of this version's saves, and of those of versions that left them to Orbax.

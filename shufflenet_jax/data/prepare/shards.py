@@ -15,7 +15,7 @@ import tensorflow as tf
 from shufflenet_jax import storage
 from shufflenet_jax.data import cores
 from shufflenet_jax.data.pictures import PictureError
-from shufflenet_jax.data.sources import Picture
+from shufflenet_jax.data.prepare.inputs import Picture
 from shufflenet_jax.errors import UserError
 
 SHARD_BYTES = 128_000_000

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 import ml_collections
 from absl import flags
 
-from shufflenet_jax import recipes
+from shufflenet_jax.config import recipes
 from shufflenet_jax.errors import UserError
 
 _MODULE = "loaded_config_file"

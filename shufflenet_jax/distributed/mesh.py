@@ -5,7 +5,8 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from shufflenet_jax.errors import UserError
-from shufflenet_jax.train_step import AXIS
+
+AXIS = "data"  # the one axis of the mesh
 
 
 def data_mesh(devices=None) -> Mesh:

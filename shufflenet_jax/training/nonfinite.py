@@ -8,7 +8,8 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from shufflenet_jax import saver, storage
+from shufflenet_jax import storage
+from shufflenet_jax.checkpoints import saver
 from shufflenet_jax.errors import UserError
 
 FOLDER = "nonfinite"  # in the work directory

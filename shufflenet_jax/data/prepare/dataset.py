@@ -1,50 +1,18 @@
-"""Makes a sharded TFDS dataset of pictures: of class folders, tars of them, or ImageNet's own two tars, read in place.
-
-python -m shufflenet_jax.data.prepare --name=imagenet2012 --train=ILSVRC2012_img_train.tar \\
-    --validation=ILSVRC2012_img_val.tar --to=$HOME/tensorflow_datasets [--short_side=256]
-python -m shufflenet_jax.data.prepare --name=flowers --train=photos/train --validation=photos/val --to=DIR
-
-It makes DIR/<name>/1.0.0 (for imagenet2012 the version of TFDS's own builder) with the splits train and validation;
-labels are the class folders in alphabetic order. Stopped, it goes on when run again.
-
-Each picture is decoded once, so that nothing is stored that training could not read. It is stored byte for byte. With
---short_side, one whose short side is larger is made smaller to it as evaluation does (Pillow, bilinear with
-antialiasing) and stored as JPEG with 4:2:0 chroma, RGB or grayscale. The EXIF orientation is ignored, as by TensorFlow,
-torchvision and the paper's pipelines, unless --upright. Pictures are read in random order: tars should lie on an SSD.
-"""
+"""A sharded TFDS dataset made of pictures, whole or continued."""
 
 import dataclasses
 import os
 import re
 import sys
 import tempfile
-import warnings
 from collections import Counter
 
-from absl import flags
-
-from shufflenet_jax import cli, signals
-from shufflenet_jax.class_names import match
-from shufflenet_jax.errors import INTERRUPTED, UserError
+from shufflenet_jax.data.class_names import match
+from shufflenet_jax.errors import UserError
 from shufflenet_jax.progress import ProgressLine
 
 QUALITY = 90
 MARKER = "dataset_info.json"  # without which a folder is no dataset to TFDS
-
-if __name__ == "__main__":
-  flags.DEFINE_string("name", None, "Name of the dataset: a-z, 0-9 and _.")
-  cli.define_path("train", None, "Folder or tar of the training pictures.")
-  cli.define_path("validation", None, "Folder or tar of the validation pictures.")
-  cli.define_path("to", None, "Folder of TFDS datasets to write into, the later --config.data.data_dir.")
-  flags.DEFINE_integer("short_side", None, "Pixels to make larger pictures' short sides smaller to.", lower_bound=16)
-  flags.DEFINE_integer("quality", None, f"With --short_side: JPEG quality, else {QUALITY}.", 1, 100)
-  flags.DEFINE_bool("upright", False, "With --short_side: turn the pixels as the EXIF orientation says.")
-  flags.DEFINE_integer(
-    "shards", None, "Files per split, else one per 128 MB of source pictures and at least 16.", 1, 99_999
-  )
-  flags.DEFINE_bool("allow_partial", False, "Take a part of ImageNet; labels go by number and name, so they are right.")
-  flags.DEFINE_integer("skip_bad", 0, "Leave out up to this many pictures that cannot be decoded.", lower_bound=0)
-  cli.require("name", "train", "validation", "to")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +41,7 @@ def prepare(options: Options) -> str:
   import tensorflow_datasets as tfds
 
   from shufflenet_jax import storage
-  from shufflenet_jax.data import imagenet, shards
+  from shufflenet_jax.data.prepare import imagenet, shards
 
   version = "1.0.0"
   if options.name == "imagenet2012":
@@ -178,12 +146,12 @@ def _check_options(options: Options) -> None:
 
 
 def _open_sources(options: Options, progress: ProgressLine) -> dict:
-  from shufflenet_jax.data import sources
+  from shufflenet_jax.data.prepare import inputs
 
   splits = {}
   for split in ("train", "validation"):
     path = os.path.expanduser(getattr(options, split))
-    splits[split] = sources.open_source(
+    splits[split] = inputs.open_source(
       f"--{split}", path, lambda count, split=split: progress.show(f"looking through {split}: {count:,} files")
     )
     progress.clear()
@@ -236,7 +204,8 @@ def _plan(options: Options, version: str, splits: dict, dealt: dict) -> dict:
 
 def _treat(options: Options, encoded: bytes) -> bytes:
   """A picture's bytes as they are stored."""
-  from shufflenet_jax.data import pictures, recode
+  from shufflenet_jax.data import pictures
+  from shufflenet_jax.data.prepare import recode
 
   if not options.short_side:
     pictures.check(encoded)
@@ -307,21 +276,3 @@ def _report(options: Options, final: str, splits: dict, written: dict, num_class
     f"train on it with: --config.data.name={options.name} --config.data.data_dir={storage.normalize(options.to)}"
     f" --config.data.eval_split=validation --config.model.num_classes={num_classes}"
   )
-
-
-def main(arguments: list[str]) -> int | None:
-  cli.refuse_arguments(arguments)
-  # Pillow warns of odd tags and huge pictures; what it cannot decode it raises.
-  warnings.filterwarnings("ignore", module="PIL")
-  options = Options(**{field.name: getattr(flags.FLAGS, field.name) for field in dataclasses.fields(Options)})
-  try:
-    with signals.held(signals.raise_interrupt):
-      prepare(options)
-  except KeyboardInterrupt:
-    print("\nstopped; whole shards are kept, and the same command goes on", file=sys.stderr)
-    return INTERRUPTED
-  return None
-
-
-if __name__ == "__main__":
-  cli.run(main)

@@ -8,9 +8,9 @@ import numpy as np
 import tensorflow as tf
 
 from shufflenet_jax import storage
-from shufflenet_jax.class_names import match
 from shufflenet_jax.data import pictures
-from shufflenet_jax.data.datasets import Split, check_classes
+from shufflenet_jax.data.class_names import match
+from shufflenet_jax.data.split import Split, check_classes
 from shufflenet_jax.errors import RunFailed, UserError
 
 

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 
-from shufflenet_jax import class_names as names
-from shufflenet_jax import settings
-from shufflenet_jax.checkpoint import Checkpoint, to_json
+from shufflenet_jax.checkpoints.checkpoint import Checkpoint, to_json
+from shufflenet_jax.config import settings
+from shufflenet_jax.data import class_names as names
 from shufflenet_jax.errors import UserError
-from shufflenet_jax.train_step import TrainState
+from shufflenet_jax.training.train_step import TrainState
 
 # What the pretrained weights expect of pictures.
 PICTURE_FIELDS = ("mean", "std", "antialias")

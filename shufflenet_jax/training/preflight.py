@@ -12,23 +12,18 @@ import numpy as np
 import optax
 from jax.experimental import multihost_utils
 
-from shufflenet_jax import (
-  checkpoint,
-  complexity,
-  evaluate,
-  fine_tune,
-  mesh,
-  metrics,
-  network,
-  optim,
-  recovery,
-  settings,
-  storage,
-  train_step,
-)
-from shufflenet_jax.data import datasets, pipeline
+from shufflenet_jax import storage
+from shufflenet_jax.checkpoints import checkpoint, recovery
+from shufflenet_jax.checkpoints.integrity import Damaged
+from shufflenet_jax.config import settings
+from shufflenet_jax.counting import multiply_adds
+from shufflenet_jax.data.sources import datasets
+from shufflenet_jax.data.split import Split
+from shufflenet_jax.data.stream import pipeline
+from shufflenet_jax.distributed import mesh
 from shufflenet_jax.errors import RunFailed, UserError
-from shufflenet_jax.integrity import Damaged
+from shufflenet_jax.models import network
+from shufflenet_jax.training import evaluation, fine_tune, metrics, optim, train_step
 
 
 @dataclasses.dataclass
@@ -60,8 +55,8 @@ class Run:
   mesh: jax.sharding.Mesh
   micro_batches: int
   group: int
-  train_split: datasets.Split
-  eval_split: datasets.Split
+  train_split: Split
+  eval_split: Split
   batches: Iterator
   state: train_step.TrainState
   start_step: int
@@ -109,7 +104,7 @@ def prepare(config, workdir: str, devices=None, stop_after_step: int | None = No
   )
   if start_step < last_step:
     batches = itertools.chain([next(batches)], batches)
-    next(evaluate.batches(eval_split, config))
+    next(evaluation.batches(eval_split, config))
 
   state = train_step.init_state(model, optimizer, config.data.image_size, config.seed)
   if resumed:
@@ -165,7 +160,7 @@ def _newest_whole(workdir: str, process: tuple[int, int], say):
     raise RunFailed(f"process {process[0]} cannot read {path}, which process 0 could: {error}") from error
 
 
-def _open_splits(config, resumed) -> tuple[datasets.Split, datasets.Split]:
+def _open_splits(config, resumed) -> tuple[Split, Split]:
   classes = config.model.num_classes
   train_split = datasets.open_split(config.data, config.data.train_split, classes, every_class=True)
   if resumed and resumed.class_names != train_split.class_names:
@@ -179,7 +174,7 @@ def _open_splits(config, resumed) -> tuple[datasets.Split, datasets.Split]:
 
 
 def _overview(counted, config, data_mesh, train_split, eval_split) -> str:
-  text = complexity.overview(counted, config.data.image_size)
+  text = multiply_adds.overview(counted, config.data.image_size)
   text += (
     f"\n{config.data.name}: {train_split.num_examples:,} training and {eval_split.num_examples:,} evaluation examples;"
     f" batch {config.batch_size} over {data_mesh.size} x {data_mesh.devices.flat[0].device_kind}"

@@ -6,7 +6,7 @@ were trained on at a twentieth of the rate of 10,000. Here an epoch costs one sh
 
 import tensorflow as tf
 
-from shufflenet_jax.data.datasets import Split
+from shufflenet_jax.data.split import Split
 
 MOST_BYTES = 64 << 20
 

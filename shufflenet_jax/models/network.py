@@ -8,17 +8,17 @@ import typing
 import jax
 import jax.numpy as jnp
 
-from shufflenet_jax import settings
-from shufflenet_jax.complexity import NetworkCount, count_network
+from shufflenet_jax.config import settings
+from shufflenet_jax.counting.multiply_adds import NetworkCount, count_network
 from shufflenet_jax.errors import UserError
-from shufflenet_jax.models.alexnet import AlexNet
-from shufflenet_jax.models.googlenet import GoogLeNet
+from shufflenet_jax.models.baselines.alexnet import AlexNet
+from shufflenet_jax.models.baselines.googlenet import GoogLeNet
+from shufflenet_jax.models.baselines.mobilenet import MobileNetV1
+from shufflenet_jax.models.baselines.other_units import Table4Net, solve_width
+from shufflenet_jax.models.baselines.squeezenet import SqueezeNet
+from shufflenet_jax.models.baselines.vgg import VGG16
 from shufflenet_jax.models.lowering import LOWERINGS
-from shufflenet_jax.models.mobilenet import MobileNetV1
 from shufflenet_jax.models.shufflenet import SHUFFLES, STAGE2_CHANNELS, ShuffleNetV1, stage_channels
-from shufflenet_jax.models.squeezenet import SqueezeNet
-from shufflenet_jax.models.table4 import Table4Net, solve_width
-from shufflenet_jax.models.vgg import VGG16
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 

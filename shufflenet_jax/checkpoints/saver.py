@@ -9,7 +9,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from shufflenet_jax import checkpoint, integrity, orbax_files, storage
+from shufflenet_jax import storage
+from shufflenet_jax.checkpoints import checkpoint, integrity, orbax_files
 from shufflenet_jax.errors import RunFailed, UserError
 
 

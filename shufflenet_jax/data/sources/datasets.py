@@ -1,18 +1,18 @@
 """What to read: a prepared TFDS dataset by name, or a folder of pictures."""
 
-import dataclasses
 import difflib
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from shufflenet_jax import storage
-from shufflenet_jax.class_names import first_difference, is_number
-from shufflenet_jax.data import digits, record_index
+from shufflenet_jax.data.class_names import first_difference, is_number
+from shufflenet_jax.data.sources import digits, record_index
+from shufflenet_jax.data.split import Split, check_classes
 from shufflenet_jax.errors import UserError
 
 FOLDER = "folder"  # the config's data.name for pictures in class folders
@@ -21,38 +21,6 @@ FOLDER = "folder"  # the config's data.name for pictures in class folders
 # a millisecond, so each has some records.
 _FEW_CHUNKS, _LEAST_RECORDS = 1024, 32
 _READ_AHEAD_BYTES = {True: 256 << 10, False: 8 << 20}  # by whether reading here and there is cheap
-
-
-@dataclasses.dataclass(frozen=True)
-class Split:
-  """Examples of an image-classification dataset, in chunks that can be read in any order and from any place on.
-
-  Attributes:
-    name: for messages, for instance `digits train[:90%]`.
-    where: the folder that holds its files.
-    num_examples: how many there are, > 0.
-    class_names: names in label order, at least one for each class of the network.
-    dataset_classes: how many of them are the dataset's own.
-    sizes: int64 (chunks,), examples in each; ids count from 0 through the chunks in order.
-    record_bytes: mean size of a record in memory.
-    read: (numbers, skips, takes, parallel) -> `tf.data.Dataset` of (id, record): of each chunk named, all int64 (n,),
-      `takes` examples after `skips`. One chunk after the other, or `parallel`: several at once, in a fixed order.
-    parse: record -> (encoded image, label).
-    explain: id -> one line about why that example cannot be used.
-    note: what the user should know of it, for instance what was passed over; "" if nothing.
-  """
-
-  name: str
-  where: str
-  num_examples: int
-  class_names: tuple[str, ...]
-  dataset_classes: int
-  sizes: np.ndarray
-  record_bytes: int
-  read: Callable[..., tf.data.Dataset]
-  parse: Callable[..., tuple[tf.Tensor, tf.Tensor]]
-  explain: Callable[[int], str]
-  note: str = ""
 
 
 def open_split(data, split: str, num_classes: int, class_names: Sequence[str] = (), every_class: bool = False) -> Split:
@@ -73,18 +41,9 @@ def open_split(data, split: str, num_classes: int, class_names: Sequence[str] = 
   """
   if data.name != FOLDER:
     return _open_tfds(data.name, data.data_dir, split, num_classes, class_names)
-  from shufflenet_jax.data import folders  # which needs what is below
+  from shufflenet_jax.data.sources import folders  # which needs what is below
 
   return folders.open_split(data.data_dir, split, num_classes, class_names, every_class)
-
-
-def check_classes(what: str, dataset_classes: int, num_classes: int) -> None:
-  """Raises a UserError where a dataset has more classes than the network."""
-  if dataset_classes > num_classes:
-    raise UserError(
-      f"{what} has {dataset_classes} classes, the network num_classes={num_classes};"
-      f" set --config.model.num_classes={dataset_classes}"
-    )
 
 
 def _check_same_classes(name: str, names: Sequence[str], class_names: Sequence[str]) -> str:
