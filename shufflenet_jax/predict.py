@@ -3,7 +3,8 @@
     python -m shufflenet_jax.predict --checkpoint=WORKDIR_OR_CHECKPOINT [--json] IMAGE|FOLDER|GLOB...
 
 An argument is a file, a folder (all pictures in it and below) or a pattern in quotes, such as "photos/**/*.jpg"; local
-or gs://. Answers come in the order of the arguments. What cannot be read is named on stderr, and the status is then 1.
+or gs://. Answers come in the order of the arguments. A picture that cannot be read is named on stderr, and the status
+is then 1. A bucket that does not answer ends the command.
 """
 
 import json

@@ -4,6 +4,7 @@ Commands have one device, and JAX's key of a compiled program counts the devices
 """
 
 import os
+import signal
 import tempfile
 import typing
 
@@ -12,6 +13,9 @@ os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.3"
 # TensorFlow gives up on a bucket that does not answer after ten seconds of trying, in place of two minutes.
 os.environ["GCS_RETRY_CONFIG_MAX_RETRIES"] = "10"
 os.environ["GCS_RETRY_CONFIG_INIT_DELAY_TIME_US"] = "10000"
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a shell's background job, whose children inherit it
+  signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import jax
 import pytest

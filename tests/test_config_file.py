@@ -72,6 +72,12 @@ def test_no_config_file(path):
     config_file.load(path)
 
 
+def test_arguments_may_be_a_path_in_a_bucket(tmp_path):
+  path = tmp_path / "mine.py"
+  path.write_text("import ml_collections\ndef get_config(x): return ml_collections.ConfigDict({'init_from': x})")
+  assert config_file.load(f"{path}:gs://bucket/run").init_from == "gs://bucket/run"
+
+
 def test_a_config_file_is_found_in_the_home_folder(tmp_path, monkeypatch):
   (tmp_path / "mine.py").write_text(
     "import ml_collections\ndef get_config(): return ml_collections.ConfigDict({'a': 1})"

@@ -15,9 +15,13 @@ NAMES = (
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
+  """Files, and what a reader would wait for, miss or follow for ever."""
   folder = tmp_path_factory.mktemp("photos")
   for name in NAMES:
     storage.write_bytes(f"{folder}/{name}", b"")
+  os.mkfifo(folder / "pipe.jpg")
+  (folder / "broken.jpg").symlink_to("none")
+  (folder / "loop.jpg").symlink_to("loop.jpg")
   return folder
 
 
@@ -30,6 +34,20 @@ def photos(tmp_path_factory):
 def test_patterns_name_what_glob_names(photos, pattern):
   expected = sorted(path for path in glob.glob(f"{photos}/{pattern}", recursive=True) if os.path.isfile(path))
   assert storage.glob(f"{photos}/{pattern}") == expected
+
+
+def test_a_hidden_folder_that_no_pattern_asks_for_need_not_be_listed(photos, monkeypatch):
+  scandir = os.scandir
+
+  def refuse_hidden(path):
+    if os.path.basename(path).startswith("."):
+      raise PermissionError(13, "Permission denied", path)
+    return scandir(path)
+
+  monkeypatch.setattr(os, "scandir", refuse_hidden)
+  assert f"{photos}/cats/old/b.jpg" in storage.glob(f"{photos}/**/*.jpg")
+  with pytest.raises(storage.Refused):
+    storage.glob(f"{photos}/**/.hidden/*.jpg")
 
 
 def test_a_folder_that_cannot_be_listed_is_no_empty_one(photos, monkeypatch):

@@ -116,20 +116,38 @@ def test_pictures_are_computed_together_and_few_are_held(tmp_path):
   assert sorted(begun) == list(range(100))
 
 
-def test_storage_that_does_not_answer_ends_the_command_once(tmp_path, predictor, monkeypatch):
-  """Each picture would be asked for as long as the first."""
+def test_storage_that_does_not_answer_ends_the_command_once(tmp_path, predictor, capsys, monkeypatch):
+  """Each other picture would be asked for as long as the first; those read before it are answered."""
   for i in range(40):
     put(tmp_path / f"{i:02}.jpg", picture())
-  asked = []
+  read, asked = storage.read_bytes, []
 
   def read_bytes(path):
     asked.append(path)
-    raise storage.Unavailable(f"{path} cannot be read now")
+    if path.endswith("00.jpg"):
+      return read(path)
+    raise storage.Outage(f"{path} cannot be read now")
 
   monkeypatch.setattr(storage, "read_bytes", read_bytes)
-  with pytest.raises(storage.Unavailable):
+  with pytest.raises(storage.Outage):
     predict.answer(predictor, [str(tmp_path)], as_json=True)
-  assert len(asked) <= cores.count()
+  assert len(asked) <= 1 + cores.count()
+  assert [json.loads(line)["image"] for line in capsys.readouterr().out.splitlines()] == [f"{tmp_path}/00.jpg"]
+
+
+def test_one_file_that_cannot_be_read_now_does_not_end_the_command(tmp_path, predictor, capsys, monkeypatch):
+  for i in range(3):
+    put(tmp_path / f"{i}.jpg", picture())
+  read = storage.read_bytes
+
+  def read_bytes(path):
+    if path.endswith("1.jpg"):
+      raise storage.explain(OSError(5, "Input/output error"), path)
+    return read(path)
+
+  monkeypatch.setattr(storage, "read_bytes", read_bytes)
+  assert predict.answer(predictor, [str(tmp_path)], as_json=True) == 1
+  assert len(capsys.readouterr().out.splitlines()) == 2
 
 
 def test_progress_is_told_where_it_takes_long(tmp_path, predictor, capsys, monkeypatch):

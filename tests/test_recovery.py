@@ -137,7 +137,7 @@ def test_training_goes_on_from_the_one_before(run, config, tmp_path, capsys):
   capsys.readouterr()
   resumed, _ = train(config, str(tmp_path / "w"), ONE)
   said = capsys.readouterr().out
-  assert f"checkpoint {newest} is damaged" in said
+  assert f"checkpoint {newest} is not whole" in said
   assert f"resuming from {tmp_path}/w/checkpoints/6" in said
   jax.tree.map(np.testing.assert_array_equal, resumed, run.state)
 
@@ -257,7 +257,7 @@ def test_no_earlier_checkpoint_is_evaluated_in_silence(two_checkpoints, tmp_path
 def test_a_save_that_is_not_taken_is_an_error(tmp_path):
   from configs import quickstart
 
-  with pytest.raises(UserError, match="checkpoints/1 is there already: another run .* the newest one is of step 1,"):
+  with pytest.raises(UserError, match="checkpoints/1 is there already: another run trains"):
     with saver.Saver(tmp_path, keep=3) as saves:
       saves.save(1, state(1), quickstart.get_config(), ["a"], None)
     with saver.Saver(tmp_path, keep=3) as saves:
@@ -289,6 +289,15 @@ def test_one_whose_removal_was_cut_short_is_removed(two_checkpoints, tmp_path, m
   assert checkpoint.find(str(workdir)).step == 2
   recovery.newest_whole(workdir, print)
   assert os.listdir(workdir / "checkpoints") == ["2"]
+
+
+def test_what_a_user_renamed_is_left_alone(two_checkpoints, tmp_path):
+  workdir = tmp_path / "w"
+  shutil.copytree(two_checkpoints, workdir)
+  shutil.move(workdir / "checkpoints/1", workdir / "checkpoints/1.removed")
+  (workdir / "checkpoints/notes.removed").write_text("mine")
+  assert recovery.newest_whole(workdir, print)[0].step == 2
+  assert sorted(os.listdir(workdir / "checkpoints")) == ["1.removed", "2", "notes.removed"]
 
 
 def test_a_checkpoint_that_training_removes_while_it_is_read_is_a_line(two_checkpoints, tmp_path):

@@ -1,5 +1,7 @@
 """The newest checkpoint of a work directory that is whole, once what is not has been set aside."""
 
+import contextlib
+import re
 from collections.abc import Callable
 
 import numpy as np
@@ -13,7 +15,7 @@ from shufflenet_jax.errors import UserError
 FOLDER = "damaged"  # in the work directory
 # Parts of names: of what a kill left of this version's saves, and of those of versions that left them to Orbax.
 _HALF_WRITTEN = (".partial", ".orbax-checkpoint-tmp")
-_HALF_REMOVED = ".removed"
+_HALF_REMOVED = re.compile(r"\d+\.[0-9a-f]{8}\.removed")  # as `storage.remove_folder` names it
 
 
 def newest_whole(workdir: str, say: Callable[[str], None] = print) -> tuple[Checkpoint, dict[str, np.ndarray]] | None:
@@ -23,15 +25,16 @@ def newest_whole(workdir: str, say: Callable[[str], None] = print) -> tuple[Chec
   of each.
 
   Raises:
-    UserError: there are checkpoints, and all are damaged; none is moved.
+    UserError: there are checkpoints, and all are damaged; none of these is moved.
     Refused, Unavailable: the work directory cannot be listed, or one of the checkpoints cannot be read or moved.
   """
   workdir = storage.normalize(workdir)
   directory = storage.join(workdir, checkpoint.FOLDER)
-  for name, _ in storage.list_folder(directory, missing_ok=True):
+  for name, is_folder in storage.list_folder(directory, missing_ok=True):
     path = storage.join(directory, name)
-    if name.endswith(_HALF_REMOVED):
-      storage.remove_folder(path)
+    if is_folder and _HALF_REMOVED.fullmatch(name):
+      with contextlib.suppress(UserError):  # it is in nobody's way
+        storage.remove_folder(path)
     elif any(part in name for part in _HALF_WRITTEN):
       say(f"{path} is half-written; it is set aside as {_set_aside(path, workdir)}")
   whole, damaged = None, []
@@ -41,6 +44,8 @@ def newest_whole(workdir: str, say: Callable[[str], None] = print) -> tuple[Chec
       if found is None and age == 0 and not storage.renames(path):  # there, it has its name while it is being written
         say(f"{path} is half-written; it is set aside as {_set_aside(path, workdir)}")
         continue
+      if found is None and not storage.renames(path):
+        raise Damaged("its description is missing, as after a removal that was cut short")
       if found is None:
         raise Damaged("its description is missing")
       if found.step != step:
@@ -58,7 +63,7 @@ def newest_whole(workdir: str, say: Callable[[str], None] = print) -> tuple[Chec
       f" {directory} away to start at step 0"
     )
   for path, error in damaged:
-    say(f"checkpoint {path} is damaged ({error}); it is set aside as {_set_aside(path, workdir)}")
+    say(f"checkpoint {path} is not whole ({error}); it is set aside as {_set_aside(path, workdir)}")
   return whole
 
 

@@ -10,6 +10,7 @@ import importlib.machinery
 import importlib.util
 import inspect
 import os
+import re
 import sys
 import traceback
 from collections.abc import Iterator
@@ -32,8 +33,11 @@ def load(argument: str) -> ml_collections.ConfigDict:
   Raises:
     UserError: there is no such file, it fails, or it gives no config. The message names the file and the line.
   """
-  if "://" in argument:
-    raise UserError(f"--config={argument}: a config is a program, and is run from local files only; copy it here first")
+  if re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", argument):
+    raise UserError(
+      f"--config={argument}: a config is a program and is read from a local path only; copy it to this machine"
+      " and give its path"
+    )
   path, colon, given = argument.partition(":")
   path = recipes.find(path)
   module = _run_file(argument, path)

@@ -34,7 +34,7 @@ def find(arguments: list[str]) -> list[Picture]:
   """The pictures that files, folders and patterns name, in that order; those of a folder or pattern are sorted.
 
   Raises:
-    Unavailable: one cannot be looked for now.
+    Outage: a bucket does not answer.
   """
   return [picture for argument in arguments for picture in _find(argument)]
 
@@ -49,7 +49,7 @@ def _find(argument: str) -> list[Picture]:
       return matches or [Picture(argument, f"{readable(argument)}: no file matches this pattern")]
   except FileNotFoundError:  # removed meanwhile; reading it says so
     pass
-  except storage.Unavailable:
+  except storage.Outage:
     raise
   except UserError as error:
     return [Picture(argument, readable(str(error)))]
@@ -77,21 +77,21 @@ def decoded(named: list[Picture], decode: Callable[[bytes], np.ndarray], group_s
     Groups of pictures with `image` or `wrong`, in the order given.
 
   Raises:
-    Unavailable: a picture cannot be read now; the others would each take as long to say so.
+    Outage: a bucket does not answer. For each of the other pictures that would take as long to find out.
   """
-  unavailable = threading.Event()
+  outage = threading.Event()
 
   def load(picture: Picture) -> Picture:
     path = picture.path
-    if picture.wrong or unavailable.is_set():
+    if picture.wrong or outage.is_set():
       return picture
     try:
       encoded = storage.read_bytes(storage.normalize(path))
       return Picture(path, "", decode(encoded))
     except FileNotFoundError as error:
       return Picture(path, f"{readable(path)}: {error.strerror}")
-    except storage.Unavailable:
-      unavailable.set()
+    except storage.Outage:
+      outage.set()
       raise
     except UserError as error:
       return Picture(path, readable(str(error)))
@@ -105,6 +105,14 @@ def decoded(named: list[Picture], decode: Callable[[bytes], np.ndarray], group_s
       ahead.extend(pool.submit(load, picture) for picture in itertools.islice(rest, 3 * group_size - len(ahead)))
       if not ahead:
         return
-      yield [ahead.popleft().result() for _ in range(min(group_size, len(ahead)))]
+      group = []
+      try:
+        for _ in range(min(group_size, len(ahead))):
+          group.append(ahead.popleft().result())
+      except storage.Outage:
+        if group:
+          yield group
+        raise
+      yield group
   finally:
     pool.shutdown(wait=False, cancel_futures=True)  # those not begun yet, if the caller stops early

@@ -132,7 +132,10 @@ class StopRequest(contextlib.AbstractContextManager):
     return multihost_utils.reached_preemption_sync_point(step)
 
   def asked(self) -> bool:
-    """Returns whether to stop without the batch or evaluation under way; several processes agree only between steps."""
+    """Returns whether to stop now, without waiting for the batch or evaluation under way.
+
+    Always false for several processes: they can agree only between steps.
+    """
     return self._alone and self._asked
 
   def error(self, step: int, last_step: int) -> Preempted:

@@ -18,12 +18,12 @@ from collections.abc import Iterator
 from shufflenet_jax.storage import bucket, globbing, local, paths
 from shufflenet_jax.storage.logs import LogFolder
 from shufflenet_jax.storage.paths import join, name, normalize, parent
-from shufflenet_jax.storage.trouble import Locked, Refused, Unavailable, explain, explained
+from shufflenet_jax.storage.trouble import Locked, Outage, Refused, Unavailable, explain, explained
 from shufflenet_jax.storage.waiting import patiently, waiting
 
 __all__ = [
-  "Locked", "LogFolder", "Refused", "Unavailable", "check_writable", "explain", "explained", "free_bytes", "glob",
-  "is_file", "is_folder", "join", "judge", "list_folder", "local_copy", "locked", "make_folder", "move_folder",
+  "Locked", "LogFolder", "Outage", "Refused", "Unavailable", "check_writable", "explain", "explained", "free_bytes",
+  "glob", "is_file", "is_folder", "join", "judge", "list_folder", "local_copy", "locked", "make_folder", "move_folder",
   "name", "new_file", "new_folder", "normalize", "parent", "patiently", "read_bytes", "read_head", "read_text",
   "remove_file", "remove_folder", "renames", "seeks_cheaply", "waiting", "walk", "write_bytes", "write_text",
 ]  # fmt: skip
@@ -74,13 +74,16 @@ def is_folder(path: str) -> bool:
 
 
 def list_folder(folder: str, missing_ok: bool = False) -> list[tuple[str, bool]]:
-  """(name, whether it is a folder) of what is in a folder, sorted; with `missing_ok`, nothing where there is none."""
+  """(name, whether it is a folder) of the files and folders in a folder, sorted.
+
+  What is neither, such as a pipe or a broken link, is left out. With `missing_ok`, a missing folder is an empty one.
+  """
   with contextlib.suppress(FileNotFoundError) if missing_ok else contextlib.nullcontext(), explained(folder, "listed"):
     return _of(folder).list_folder(folder)
   return []
 
 
-def walk(folder: str, odd: dict[str, str] | None = None) -> Iterator[tuple[str, int]]:
+def walk(folder: str, odd: dict[str, str] | None = None, hidden: bool = True) -> Iterator[tuple[str, int]]:
   """(path from `folder` on, size in bytes) of all files in a folder and below, sorted within a folder.
 
   Links to folders are followed, but for those that lead back to a folder above.
@@ -88,9 +91,10 @@ def walk(folder: str, odd: dict[str, str] | None = None) -> Iterator[tuple[str, 
   Args:
     folder: where to begin.
     odd: gets the path from `folder` on of each entry that is neither file nor folder, and what it is, for messages.
+    hidden: whether files and folders whose names begin with a dot are among them.
   """
   with explained(folder, "listed"):
-    yield from _of(folder).walk(folder, {} if odd is None else odd)
+    yield from _of(folder).walk(folder, {} if odd is None else odd, hidden)
 
 
 def glob(pattern: str) -> list[str]:

@@ -95,14 +95,15 @@ def list_folder(folder: str) -> list[tuple[str, bool]]:
   return sorted(entry for entry in files + folders if entry[0])  # the folder itself, as the console makes one, is ""
 
 
-def walk(folder: str, odd: dict[str, str] | None = None) -> Iterator[tuple[str, int]]:
+def walk(folder: str, odd: dict[str, str] | None = None, hidden: bool = True) -> Iterator[tuple[str, int]]:
   del odd  # a bucket has only files
   prefix, found = _prefix(folder), False
   with _in_a_bucket(folder):
     for blob in _list(folder):
       found = True
-      if not blob.name.endswith("/"):
-        yield blob.name.removeprefix(prefix), blob.size
+      name = blob.name.removeprefix(prefix)
+      if not name.endswith("/") and (hidden or not any(part.startswith(".") for part in name.split("/"))):
+        yield name, blob.size
   if not found and prefix:
     raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), folder)
 
@@ -164,7 +165,7 @@ def new_folder(folder: str, marker: str) -> Iterator[str]:
   with temporary.folder() as above:
     inside = os.path.join(above, "folder")
     yield inside
-    others = [name for name, _ in local.walk(inside, {}) if name != marker]
+    others = [name for name, _ in local.walk(inside, {}, hidden=True) if name != marker]
     _for_each(lambda name: _upload(os.path.join(inside, name), f"{folder}/{name}"), others)
     _upload(os.path.join(inside, marker), f"{folder}/{marker}")
 

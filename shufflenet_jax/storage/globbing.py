@@ -20,7 +20,7 @@ def expand(pattern: str, list_folder: Callable, walk: Callable) -> Iterator[str]
     list_folder, walk: of this package; a folder that is not there is a FileNotFoundError.
 
   Raises:
-    as these two do, except for folders that are not there: they hold no match.
+    what `list_folder` and `walk` raise; a missing folder simply holds no match.
   """
   names = pattern.split("/")
   if names[-1] == "**":
@@ -33,7 +33,8 @@ def _below(folder: str, patterns: list[str], list_folder: Callable, walk: Callab
   """`expand`, for what lies in a folder."""
   try:
     if patterns[0] == "**":
-      found = [paths.join(folder, name) for name, _ in walk(folder or "/") if _match(name.split("/"), patterns)]
+      files = walk(folder or "/", hidden=any(pattern.startswith(".") for pattern in patterns))
+      found = [paths.join(folder, name) for name, _ in files if _match(name.split("/"), patterns)]
       yield from found
       return
     entries = [entry for entry in list_folder(folder or "/") if _match([entry[0]], patterns[:1])]

@@ -8,7 +8,7 @@ import shutil
 import stat
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from shufflenet_jax.storage.trouble import Locked
 
@@ -60,18 +60,35 @@ def _is_folder(status: os.stat_result) -> bool:
 
 def list_folder(folder: str) -> list[tuple[str, bool]]:
   with os.scandir(folder) as entries:
-    return sorted((entry.name, entry.is_dir()) for entry in entries)
+    kinds = [(entry.name, _is(entry.is_file), _is(entry.is_dir)) for entry in entries]
+  return sorted((name, is_dir) for name, is_file, is_dir in kinds if is_file or is_dir)
 
 
-def walk(folder: str, odd: dict[str, str]) -> Iterator[tuple[str, int]]:
+def _is(question: Callable[[], bool]) -> bool:
+  try:
+    return question()
+  except OSError as error:
+    if error.errno == errno.ELOOP:  # a link to itself
+      return False
+    raise
+
+
+def walk(folder: str, odd: dict[str, str], hidden: bool) -> Iterator[tuple[str, int]]:
   waiting = [(folder, "", _identities_above(folder))]
   while waiting:
     parent, inside, above = waiting.pop()
-    with os.scandir(parent) as entries:
-      in_order = sorted(entries, key=lambda entry: entry.name)
+    try:
+      with os.scandir(parent) as entries:
+        in_order = sorted(entries, key=lambda entry: entry.name)
+    except FileNotFoundError:
+      if not inside:
+        raise
+      continue  # removed since its parent was listed
     folders = []
     for entry in in_order:
       path = inside + entry.name
+      if not hidden and entry.name.startswith("."):
+        continue
       try:
         status = entry.stat()
       except OSError as error:

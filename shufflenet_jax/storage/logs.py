@@ -5,6 +5,7 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Iterator
 
 from shufflenet_jax.errors import UserError
 from shufflenet_jax.storage import bucket, paths, temporary, trouble
@@ -39,6 +40,13 @@ class LogFolder(contextlib.AbstractContextManager):
     self._thread = threading.Thread(target=self._work, daemon=True)
     self._thread.start()
 
+  @contextlib.contextmanager
+  def writing(self) -> Iterator[None]:
+    """Around writing to the files of `folder`; errors are this package's, and name the folder that is full."""
+    in_room = temporary.room(self.folder) if self._remote else contextlib.nullcontext()
+    with trouble.explained(self.folder, "written"), in_room:
+      yield
+
   def sync_soon(self) -> None:
     """Has what was written so far carried over without waiting for the next half minute."""
     if self._remote:
@@ -60,9 +68,10 @@ class LogFolder(contextlib.AbstractContextManager):
       while True:
         try:
           return self._sync()
-        except UserError as error:
+        except Exception as error:
           if not isinstance(error, trouble.Unavailable) or time.monotonic() > deadline:
-            raise type(error)(f"the last lines of the logs are lost: {error}") from error
+            kind = type(error) if isinstance(error, UserError) else trouble.Unavailable
+            raise kind(f"the last lines of the logs are lost: {error}") from error
         time.sleep(2)
     finally:
       for sent in self._sent.values():

@@ -30,6 +30,10 @@ class Unavailable(RunFailed):
   """Storage did not answer, or not usefully; another start may find it well."""
 
 
+class Outage(Unavailable):
+  """A bucket did not answer for as long as it is asked: what comes next would wait as long."""
+
+
 _LASTING_ERRNOS = {
   errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EISDIR, errno.ENOTDIR,
   errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTEMPTY, errno.EINVAL,
@@ -56,14 +60,15 @@ def explain(error: BaseException, path: str, doing: str = "read") -> BaseExcepti
   if isinstance(error, UserError):
     return error
   meaning, why, remedy = _meaning(error)
-  if doing == "written" and is_full_disk(error, path):
+  if doing == "written" and not isinstance(error, OSError) and is_full_disk(error, path):
     meaning, why = _LASTING, os.strerror(errno.ENOSPC)
   if meaning == _ABSENT:
     return FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
   if meaning == _LASTING:
     return Refused(f"{path} cannot be {doing}: {why}{remedy}")
   if meaning == _PASSING:
-    return Unavailable(f"{path} cannot be {doing} now ({why}); run the same command again")
+    kind = Outage if paths.is_remote(path) and not _is_corrupted(error) else Unavailable
+    return kind(f"{path} cannot be {doing} now ({why}); run the same command again")
   return error
 
 
@@ -89,7 +94,7 @@ def is_passing(error: BaseException) -> bool:
 
 
 def is_full_disk(error: BaseException, path: str) -> bool:
-  """Whether it says that there is no room at a path.
+  """Whether an error says that the disk is full, or a quota is.
 
   TensorFlow has one error for a full disk, for too little memory and for too many requests.
   """
@@ -97,6 +102,12 @@ def is_full_disk(error: BaseException, path: str) -> bool:
     return error.errno in (errno.ENOSPC, errno.EDQUOT)
   tf = sys.modules.get("tensorflow")
   return tf is not None and isinstance(error, tf.errors.ResourceExhaustedError) and not paths.is_remote(path)
+
+
+def _is_corrupted(error: BaseException) -> bool:
+  """Whether an object's bytes are not those of its checksum: that says nothing of the next object."""
+  client = sys.modules.get("google.cloud.storage.exceptions")
+  return client is not None and isinstance(error, client.DataCorruption)
 
 
 def reason(error: BaseException) -> str:

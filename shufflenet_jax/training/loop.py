@@ -92,7 +92,9 @@ def train(config, workdir: str, devices=None, stop_after_step: int | None = None
     guard, pending, stopped_at, saved_at = nonfinite.Guard(run), [], None, run.start_step
     if run.evaluation_owed:
       evaluated = evaluate_at(run.start_step)
-    for step in range(run.start_step + 1, run.last_step + 1):
+      if evaluated is None:
+        stopped_at = run.start_step
+    for step in range(run.start_step + 1, run.last_step + 1) if stopped_at is None else ():
       try:
         # The first batch is there already; before it is done there is nothing to stop for.
         item = batches.get(pending, stop.asked) if step > run.start_step + 1 else batches.get(pending)
@@ -138,10 +140,10 @@ def train(config, workdir: str, devices=None, stop_after_step: int | None = None
         break
       if saving:
         save(step, evaluated if evaluation_due else None)
-    saves.wait()  # its failure is worse than one of the logs
+    saves.wait()  # before the logs are closed, so that a failed save is reported rather than failed logs
   if saves.saves:
     say(f"saving checkpoints kept the training waiting for {saves.blocked_seconds:.2f} s ({saves.saves} times)")
-  if stopped_at:
+  if stopped_at is not None:
     raise stop.error(stopped_at, config.num_train_steps)
   say(
     f"done: step {max(run.start_step, run.last_step)} of {config.num_train_steps}", *metrics.places(workdir), sep="\n"

@@ -74,7 +74,7 @@ class Feed:
     return None, None
 
   def close(self) -> None:
-    """Ends the thread; what it had prepared is dropped. One that waits for late data ends when these come."""
+    """Ends the thread and drops the batches it prepared. A thread that waits for late data ends when they come."""
     self._stop.set()
     self._thread.join(CLOSE_SECONDS)
 

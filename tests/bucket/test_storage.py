@@ -334,7 +334,7 @@ def test_a_full_temporary_folder_is_not_the_buckets_fault(here, tmp_path, monkey
   def write():
     raise OSError(code, os.strerror(code))
 
-  told = f"{tmp_path}/shufflenet_jax_.* cannot be written: .*set TMPDIR"
+  told = f"{tmp_path}/shufflenet_jax_.* cannot be written: {os.strerror(code)}; .*set TMPDIR"
   with pytest.raises(storage.Refused, match=told), storage.new_folder(f"{here.url}/folder", marker="a"):
     write()
   with pytest.raises(storage.Refused, match=told), storage.new_file(f"{here.url}/file"):
@@ -343,6 +343,8 @@ def test_a_full_temporary_folder_is_not_the_buckets_fault(here, tmp_path, monkey
   monkeypatch.setattr(bucket_module, "_download", lambda _: write())
   with pytest.raises(storage.Refused, match=told), storage.local_copy(f"{here.url}/folder"):
     pass
+  with pytest.raises(storage.Refused, match=told), storage.LogFolder(f"{here.url}/run") as folder, folder.writing():
+    write()
   assert os.listdir(tmp_path) == []
   monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
   with pytest.raises(storage.Refused, match="no temporary folder can be made .*set TMPDIR"):

@@ -239,7 +239,7 @@ def _judge_bad(bad: list[str], options: Options, work: str) -> None:
     more = f" and {len(bad) - 5:,} more, all in {listing}" if len(bad) > 5 else ""
     raise UserError(
       f"{len(bad):,} pictures cannot be decoded: {'; '.join(bad[:5])}{more}; the same command with"
-      f" --skip_bad={len(bad)} leaves them out and does nothing twice; or repair them, remove {work} and begin again"
+      f" --skip_bad={len(bad)} leaves them out and repeats no work; or repair them, remove {work} and begin again"
     )
   print(f"left out {len(bad):,} pictures that cannot be decoded (skipped.txt):", *bad, sep="\n  ")
 
