@@ -1,4 +1,4 @@
-"""Folders of this machine for what is on its way to or from a bucket."""
+"""Temporary local folders for files on their way to or from a bucket."""
 
 import contextlib
 import errno
@@ -6,27 +6,27 @@ import os
 import tempfile
 from collections.abc import Iterator
 
-from shufflenet_jax.storage import trouble
+from shufflenet_jax.storage import errors
 
-_REMEDY = "; it is for what is on its way to or from a bucket: set TMPDIR to a folder with room"
+_REMEDY = "; it holds files on their way to or from a bucket: set TMPDIR to a folder with room"
 
 
 @contextlib.contextmanager
 def folder() -> Iterator[str]:
-  """Yields an empty folder, which is removed at the end.
+  """Yields an empty folder, which is removed at the end of the block.
 
   Raises:
-    Refused: it cannot be made, or is full. Without this, that would be told as the bucket's fault.
+    errors.Refused: the folder cannot be made, or its disk is full. Otherwise the message would blame the bucket.
   """
   with contextlib.ExitStack() as stack:
     try:
       path = stack.enter_context(tempfile.TemporaryDirectory(prefix="shufflenet_jax_", ignore_cleanup_errors=True))
     except OSError as error:
-      raise trouble.Refused(f"no temporary folder can be made ({error.strerror}){_REMEDY}") from error
+      raise errors.Refused(f"no temporary folder can be made ({error.strerror}){_REMEDY}") from error
     try:
       yield path
     except Exception as error:
-      cause = error.__cause__ if isinstance(error, trouble.Refused) else error
-      if cause and trouble.is_full_disk(cause, path):
-        raise trouble.Refused(f"{path} cannot be written: {os.strerror(errno.ENOSPC)}{_REMEDY}") from error
+      cause = error.__cause__ if isinstance(error, errors.Refused) else error
+      if cause and errors.is_full_disk(cause, path):
+        raise errors.Refused(f"{path} cannot be written: {os.strerror(errno.ENOSPC)}{_REMEDY}") from error
       raise

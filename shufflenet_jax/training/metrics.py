@@ -33,7 +33,7 @@ class Logs(contextlib.AbstractContextManager):
       return
     from clu import metric_writers  # which imports TensorFlow
 
-    with storage.explained(workdir, "written"):
+    with storage.translate_errors(workdir, "written"):
       self._folder = storage.LogFolder(workdir)
       path = os.path.join(self._folder.folder, FILE)
       storage.write_text(path, "".join(json.dumps(line) + "\n" for line in lines))
@@ -47,7 +47,7 @@ class Logs(contextlib.AbstractContextManager):
     values = {k: float(v) for k, v in figures.items()}
     line = {"step": step} | {k: v for k, v in values.items() if math.isfinite(v)}
     self._lines.append(line)
-    with storage.explained(self._folder.folder, "written"):
+    with storage.translate_errors(self._folder.folder, "written"):
       self._file.write(json.dumps(line) + "\n")
       self._file.flush()
       self._events.write_scalars(step, values)
@@ -56,7 +56,7 @@ class Logs(contextlib.AbstractContextManager):
   def draw_curves(self, title: str) -> None:
     """Draws `curves.png` from the lines so far."""
     if self._writes:
-      with storage.explained(self._folder.folder, "written"):
+      with storage.translate_errors(self._folder.folder, "written"):
         storage.write_bytes(os.path.join(self._folder.folder, CURVES), curves(self._lines, title))
 
   def sync_soon(self) -> None:
@@ -66,7 +66,7 @@ class Logs(contextlib.AbstractContextManager):
 
   def __exit__(self, kind, *exception):
     if self._writes:
-      with contextlib.suppress(Exception) if kind else storage.explained(self._folder.folder, "written"):
+      with contextlib.suppress(Exception) if kind else storage.translate_errors(self._folder.folder, "written"):
         self._file.close()
         self._events.close()
       self._folder.__exit__(kind, *exception)

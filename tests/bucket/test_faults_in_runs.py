@@ -9,8 +9,7 @@ import pytest
 
 from shufflenet_jax.checkpoints import checkpoint
 from shufflenet_jax.errors import RunFailed, UserError
-from shufflenet_jax.storage import bucket as bucket_module
-from shufflenet_jax.storage import logs
+from shufflenet_jax.storage import client, log_folder
 from shufflenet_jax.training import evaluation, metrics
 from shufflenet_jax.training.loop import train
 from tests.bucket import faults
@@ -71,13 +70,13 @@ def config(prepared, here):
 
 @pytest.fixture
 def impatient(monkeypatch):
-  monkeypatch.setattr(bucket_module, "PATIENCE_SECONDS", 3)
-  monkeypatch.setattr(bucket_module, "EXPIRED_PATIENCE_SECONDS", 1)
-  monkeypatch.setattr(logs, "EVERY_SECONDS", 0.5)
-  monkeypatch.setattr(logs, "LEAST_SECONDS", 0.2)
-  bucket_module._check_bucket.cache_clear()
+  monkeypatch.setattr(client, "PATIENCE_SECONDS", 3)
+  monkeypatch.setattr(client, "EXPIRED_PATIENCE_SECONDS", 1)
+  monkeypatch.setattr(log_folder, "SYNC_SECONDS", 0.5)
+  monkeypatch.setattr(log_folder, "MIN_SYNC_SECONDS", 0.2)
+  client.check_bucket_once.cache_clear()
   yield
-  bucket_module._check_bucket.cache_clear()
+  client.check_bucket_once.cache_clear()
 
 
 @pytest.fixture
@@ -126,7 +125,7 @@ def test_nothing_is_lost_and_the_end_says_whether_to_try_again(
   """It ends in the bits of an undisturbed run in a local directory, with local data."""
   workdir, expected_state = f"{here.url}/run", prepared[3]
   if kind == "all that passes":
-    bucket_module.PATIENCE_SECONDS = 30  # several may strike one request; `impatient` sets it back
+    client.PATIENCE_SECONDS = 30  # several may strike one request; `impatient` sets it back
   make, expected = KINDS[kind]
   if moment == "restore":
     here.upload_folder(prepared[4], "run")
@@ -151,7 +150,7 @@ def test_nothing_is_lost_and_the_end_says_whether_to_try_again(
   assert not [name for name in here.names("run/damaged/") if name.endswith(checkpoint.DESCRIPTION)]
   here.faults.clear()
   if ended != PASSES:
-    bucket_module._check_bucket.cache_clear()
+    client.check_bucket_once.cache_clear()
     capfd.readouterr()
     saved = max(map(int, checkpoints(here)), default=0)
     state, _ = train(config, workdir, ONE)
@@ -163,7 +162,7 @@ def test_nothing_is_lost_and_the_end_says_whether_to_try_again(
 
 @pytest.mark.parametrize("seed", range(int(os.environ.get("RANDOM_FAULT_RUNS", "3"))))
 def test_a_tenth_of_all_requests_failing_changes_no_bit(seed, prepared, config, here, unlimited, monkeypatch):
-  monkeypatch.setattr(logs, "EVERY_SECONDS", 0.5)
+  monkeypatch.setattr(log_folder, "SYNC_SECONDS", 0.5)
   config.checkpoint_every_steps = 2
   here.faults.add(*faults.some_fail(0.1, seed=seed))
   state, _ = train(config, f"{here.url}/run", ONE)

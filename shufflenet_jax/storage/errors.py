@@ -1,11 +1,11 @@
 """What a storage error means, decided by its class and its code, never by its text.
 
-Four meanings, for every file system and client library that this project uses:
+There are four meanings, for every file system and client library that this project uses:
 
-  absent    `FileNotFoundError`: the file or folder is not there. Nothing else is.
-  lasting   `Refused`, exit status 2: no such bucket, no permission, no space. Trying again would not help.
-  passing   `Unavailable`, exit status 1: no answer, too many requests, an expired token. Starting again may help.
-  contents  returned as they are: what was read is not what a decoder or parser wants.
+  absent     `FileNotFoundError`: the file or folder does not exist. No other failure is reported as that.
+  permanent  `Refused`, exit status 2: no such bucket, no permission, no space. Trying again would not help.
+  transient  `Unavailable`, exit status 1: no answer, too many requests, an expired token. Another start may succeed.
+  contents   returned unchanged: the bytes that were read are not what a decoder or parser expects.
 """
 
 import contextlib
@@ -19,79 +19,79 @@ from shufflenet_jax.storage import paths
 
 
 class Refused(UserError):
-  """Storage says no, and would say so again: no such bucket, no permission, no space."""
+  """Storage refuses, and would refuse again: no such bucket, no permission, no space."""
 
 
 class Locked(Refused):
-  """Another process of this machine is at work in a folder."""
+  """Another process of this machine is using a folder."""
 
 
 class Unavailable(RunFailed):
-  """Storage did not answer, or not usefully; another start may find it well."""
+  """Storage gave no answer or a useless one; another start may succeed."""
 
 
-_LASTING_ERRNOS = {
+_PERMANENT_ERRNOS = {
   errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EISDIR, errno.ENOTDIR,
   errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTEMPTY, errno.EINVAL,
 }  # fmt: skip
-_PASSING_HTTP = {408, 429, 500, 502, 503, 504}
-_ABSENT, _LASTING, _PASSING, _CONTENTS = "absent", "lasting", "passing", "contents"
+_TRANSIENT_HTTP = {408, 429, 500, 502, 503, 504}
+_ABSENT, _PERMANENT, _TRANSIENT, _CONTENTS = "absent", "permanent", "transient", "contents"
 
-# Whether a bucket has ever answered this process. Credentials that worked before have expired; others are wrong.
-accepted = False
+# Whether any bucket has answered this process. If so, refused credentials have expired; otherwise they are wrong.
+credentials_worked = False
 
 
-def explain(error: BaseException, path: str, doing: str = "read") -> BaseException:
-  """The exception to raise in place of what a file system or a client library raised.
+def translate_error(error: BaseException, path: str, doing: str = "read") -> BaseException:
+  """The exception to raise in place of an exception of a file system or client library.
 
   Args:
-    error: what was raised.
+    error: the exception that was raised.
     path: of the file or folder, for the message.
-    doing: read, written, listed, ..., for the message.
+    doing: a participle for the message: read, written, listed, ...
 
   Returns:
-    A `FileNotFoundError`, a `Refused` or an `Unavailable`; `error` itself where it is one of these, another
-    `UserError`, or an error about contents.
+    A `FileNotFoundError`, a `Refused` or an `Unavailable`; `error` itself if it is one of these, another `UserError`,
+    or an error about contents.
   """
   if isinstance(error, UserError):
     return error
   meaning, why, remedy = _meaning(error)
   if doing == "written" and is_full_disk(error, path):
-    meaning, why = _LASTING, os.strerror(errno.ENOSPC)
+    meaning, why = _PERMANENT, os.strerror(errno.ENOSPC)
   if meaning == _ABSENT:
     return FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
-  if meaning == _LASTING:
+  if meaning == _PERMANENT:
     return Refused(f"{path} cannot be {doing}: {why}{remedy}")
-  if meaning == _PASSING:
+  if meaning == _TRANSIENT:
     return Unavailable(f"{path} cannot be {doing} now ({why}); run the same command again")
   return error
 
 
 @contextlib.contextmanager
-def explained(path: str, doing: str = "read") -> Iterator[None]:
-  """Raises what `explain` says in place of any error within. When writing, a missing file or folder is Refused."""
+def translate_errors(path: str, doing: str = "read") -> Iterator[None]:
+  """Applies `translate_error` to any error inside the block. When writing, a missing file or folder is `Refused`."""
   try:
     yield
-  except (UserError, BrokenPipeError):  # of the console: no error of storage
+  except (UserError, BrokenPipeError):  # a BrokenPipeError comes from the console, not from storage
     raise
   except Exception as error:
-    better = explain(error, path, doing)
-    if isinstance(better, FileNotFoundError) and doing == "written":
-      better = Refused(f"{path} cannot be written: the folder does not exist, or was removed")
-    if better is error:
+    translated = translate_error(error, path, doing)
+    if isinstance(translated, FileNotFoundError) and doing == "written":
+      translated = Refused(f"{path} cannot be written: the folder does not exist, or was removed")
+    if translated is error:
       raise
-    raise better from error
+    raise translated from error
 
 
-def is_passing(error: BaseException) -> bool:
+def is_transient(error: BaseException) -> bool:
   """Whether trying again may help."""
-  return _meaning(error)[0] == _PASSING
+  return _meaning(error)[0] == _TRANSIENT
 
 
 def is_full_disk(error: BaseException, path: str) -> bool:
-  """Whether it says that there is no room at a path.
+  """Whether an error means that there is no room at a path.
 
-  TensorFlow has one error for a full disk, for too little memory and for too many requests.
+  TensorFlow uses one class for a full disk, too little memory and too many requests; for a local path it is the disk.
   """
   if isinstance(error, OSError):
     return error.errno in (errno.ENOSPC, errno.EDQUOT)
@@ -100,12 +100,12 @@ def is_full_disk(error: BaseException, path: str) -> bool:
 
 
 def reason(error: BaseException) -> str:
-  """A few words on what went wrong."""
+  """The cause of an error, in a few words."""
   return _meaning(error)[1]
 
 
 def is_about_credentials(error: BaseException) -> bool:
-  """Whether it says that credentials are not accepted, or cannot be renewed."""
+  """Whether an error means that credentials are refused or cannot be renewed."""
   if not type(error).__module__.startswith("google."):
     return False
   from google.auth.exceptions import RefreshError
@@ -116,11 +116,11 @@ def is_about_credentials(error: BaseException) -> bool:
 def _meaning(error: BaseException) -> tuple[str, str, str]:
   """(meaning, reason, remedy) of an error, whichever library raised it."""
   if isinstance(error, MemoryError):
-    return _PASSING, "out of memory", ""
-  for judge in (_of_tensorflow, _of_google, _of_requests):  # whose exceptions may be OSErrors as well
-    judged = judge(error)
-    if judged:
-      return judged
+    return _TRANSIENT, "out of memory", ""
+  for of_library in (_of_tensorflow, _of_google, _of_requests):  # before OSError, of which some are subclasses
+    meaning = of_library(error)
+    if meaning:
+      return meaning
   if isinstance(error, OSError):
     return _of_system(error)
   return _CONTENTS, "", ""
@@ -130,11 +130,11 @@ def _of_system(error: OSError) -> tuple[str, str, str]:
   reason = error.strerror or str(error) or type(error).__name__
   if isinstance(error, FileNotFoundError):
     return _ABSENT, reason, ""
-  if error.errno in _LASTING_ERRNOS:
-    return _LASTING, reason, ""
+  if error.errno in _PERMANENT_ERRNOS:
+    return _PERMANENT, reason, ""
   if error.errno is None and not isinstance(error, ConnectionError | TimeoutError):
-    return _LASTING, reason, ""  # a library's own, as of requests about its certificates
-  return _PASSING, reason, ""
+    return _PERMANENT, reason, ""  # raised by a library itself, for example by requests for a missing certificate file
+  return _TRANSIENT, reason, ""
 
 
 def _of_tensorflow(error: BaseException) -> tuple[str, str, str] | None:
@@ -147,10 +147,10 @@ def _of_tensorflow(error: BaseException) -> tuple[str, str, str] | None:
   if isinstance(error, tf.errors.InvalidArgumentError | tf.errors.DataLossError | tf.errors.OutOfRangeError):
     return _CONTENTS, reason, ""
   if isinstance(error, tf.errors.PermissionDeniedError):
-    return _LASTING, "no permission", ""
+    return _PERMANENT, "no permission", ""
   if isinstance(error, tf.errors.UnauthenticatedError):
     return _of_credentials(reason)
-  return _PASSING, reason, ""
+  return _TRANSIENT, reason, ""
 
 
 def _of_google(error: BaseException) -> tuple[str, str, str] | None:
@@ -158,20 +158,20 @@ def _of_google(error: BaseException) -> tuple[str, str, str] | None:
     return None
   from google.api_core import exceptions as api
   from google.auth import exceptions as auth
-  from google.cloud.storage import exceptions as client
+  from google.cloud.storage import exceptions as storage
 
   if isinstance(error, api.RetryError):
-    return _meaning(error.cause) if error.cause else (_PASSING, "no answer", "")
-  if isinstance(error, client.InvalidResponse):  # of uploads and downloads
+    return _meaning(error.cause) if error.cause else (_TRANSIENT, "no answer", "")
+  if isinstance(error, storage.InvalidResponse):  # of uploads and downloads
     return _of_status(error.response.status_code)
   if isinstance(error, api.GoogleAPICallError):
-    return _of_status(int(error.code)) if error.code else (_PASSING, type(error).__name__, "")
-  if isinstance(error, auth.DefaultCredentialsError | auth.InvalidOperation):  # the latter of an anonymous client
-    return _LASTING, "no credentials were found", _LOG_IN
+    return _of_status(int(error.code)) if error.code else (_TRANSIENT, type(error).__name__, "")
+  if isinstance(error, auth.DefaultCredentialsError | auth.InvalidOperation):  # the latter from an anonymous client
+    return _PERMANENT, "no credentials were found", _LOG_IN
   if isinstance(error, auth.RefreshError) and not error.retryable:
     return _of_credentials("the credentials cannot be refreshed")
-  if isinstance(error, auth.GoogleAuthError | client.DataCorruption):
-    return _PASSING, type(error).__name__, ""
+  if isinstance(error, auth.GoogleAuthError | storage.DataCorruption):
+    return _TRANSIENT, type(error).__name__, ""
   return None
 
 
@@ -184,7 +184,7 @@ def _of_requests(error: BaseException) -> tuple[str, str, str] | None:
   import urllib3
 
   if isinstance(error, requests.RequestException | urllib3.exceptions.HTTPError | http.client.HTTPException):
-    return _PASSING, type(error).__name__, ""
+    return _TRANSIENT, type(error).__name__, ""
   return None
 
 
@@ -199,11 +199,11 @@ def _of_status(status: int) -> tuple[str, str, str]:
   if status == 401:
     return _of_credentials(words)
   if status == 403:
-    return _LASTING, f"no permission ({words})", "; give this account the role Storage Object User on the bucket"
-  return (_PASSING if status in _PASSING_HTTP else _LASTING), words, ""
+    return _PERMANENT, f"no permission ({words})", "; give this account the role Storage Object User on the bucket"
+  return (_TRANSIENT if status in _TRANSIENT_HTTP else _PERMANENT), words, ""
 
 
 def _of_credentials(reason: str) -> tuple[str, str, str]:
-  if accepted:
-    return _PASSING, f"the credentials have expired: {reason}", ""
-  return _LASTING, f"the credentials are not accepted ({reason})", _LOG_IN
+  if credentials_worked:
+    return _TRANSIENT, f"the credentials have expired: {reason}", ""
+  return _PERMANENT, f"the credentials are not accepted ({reason})", _LOG_IN
