@@ -110,7 +110,7 @@ def from_accelerator_type(name: str) -> Slice:
   known = accelerator_types()
   if name not in known:
     same = [k for k in known if k.split("-")[0] == name.split("-")[0]] or ["v4-8", "v5litepod-16", "v5p-8", "v6e-8"]
-    raise UserError(f"--type={name} is no accelerator type; for instance {', '.join(same)}")
+    raise UserError(f"--type={name} is not an accelerator type; for instance {', '.join(same)}")
   return known[name]
 
 
