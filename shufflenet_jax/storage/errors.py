@@ -18,7 +18,11 @@ from shufflenet_jax.errors import RunFailed, UserError
 from shufflenet_jax.storage import paths
 
 
-class Refused(UserError):
+class StorageError(Exception):
+  """An error of a file system or client library, translated by `translate_error`."""
+
+
+class Refused(StorageError, UserError):
   """Storage refuses, and would refuse again: no such bucket, no permission, no space."""
 
 
@@ -26,7 +30,7 @@ class Locked(Refused):
   """Another process of this machine is using a folder."""
 
 
-class Unavailable(RunFailed):
+class Unavailable(StorageError, RunFailed):
   """Storage gave no answer or a useless one; another start may succeed."""
 
 

@@ -6,7 +6,6 @@ import sys
 import threading
 import time
 
-from shufflenet_jax.errors import UserError
 from shufflenet_jax.storage import client, errors, paths, temporary
 from shufflenet_jax.storage.appended import AppendedObject
 
@@ -63,7 +62,7 @@ class LogFolder(contextlib.AbstractContextManager):
       while True:
         try:
           return self.sync()
-        except UserError as error:
+        except errors.StorageError as error:
           if not isinstance(error, errors.Unavailable) or time.monotonic() > deadline:
             raise type(error)(f"the last lines of the logs are lost: {error}") from error
         time.sleep(2)
@@ -76,7 +75,7 @@ class LogFolder(contextlib.AbstractContextManager):
     if kind is None:
       self.close()
     else:
-      with contextlib.suppress(UserError):  # the exception that ended the context is the one to report, without delay
+      with contextlib.suppress(errors.StorageError):  # the exception that ended the context is the one to report, without delay
         self.close(patience=0)
 
   def _work(self) -> None:
