@@ -22,11 +22,11 @@ from shufflenet_jax.storage.paths import join, name, normalize, parent
 from shufflenet_jax.storage.slow_reads import report_slow_read, report_slow_reads
 
 __all__ = [
-  "Locked", "LogFolder", "Refused", "StorageError", "Unavailable", "can_rename", "check_writable", "diagnose_read_error",
-  "free_bytes", "glob", "is_file", "is_folder", "join", "list_folder", "local_copy", "locked", "make_folder", "move_folder", "name",
-  "new_file", "new_folder", "normalize", "parent", "read_bytes", "read_head", "read_text", "remove_file",
-  "remove_folder", "report_slow_read", "report_slow_reads", "seeks_cheaply", "translate_error", "translate_errors",
-  "walk", "write_bytes", "write_text",
+  "Locked", "LogFolder", "Refused", "StorageError", "Unavailable", "can_rename", "check_writable",
+  "diagnose_read_error", "free_bytes", "glob", "is_file", "is_folder", "join", "list_folder", "local_copy", "locked",
+  "make_folder", "move_folder", "name", "new_file", "new_folder", "normalize", "parent", "read_bytes", "read_head",
+  "read_text", "remove_file", "remove_folder", "report_slow_read", "report_slow_reads", "seeks_cheaply",
+  "translate_error", "translate_errors", "walk", "write_bytes", "write_text",
 ]  # fmt: skip
 
 

@@ -75,7 +75,9 @@ class LogFolder(contextlib.AbstractContextManager):
     if kind is None:
       self.close()
     else:
-      with contextlib.suppress(errors.StorageError):  # the exception that ended the context is the one to report, without delay
+      with contextlib.suppress(
+        errors.StorageError
+      ):  # the exception that ended the context is the one to report, without delay
         self.close(patience=0)
 
   def _work(self) -> None:

@@ -1,4 +1,4 @@
-"""Class folders in a bucket are listed by the rules of local ones."""
+"""Class folders in a bucket are listed by the same rules as local ones."""
 
 import io
 
@@ -14,7 +14,7 @@ from tests.bucket.faults import Fault, status
 
 @pytest.fixture
 def data(here):
-  """Two classes in `train`, pictures with and without a suffix, and what is none."""
+  """Two classes in `train`: pictures with and without a suffix, and other files."""
   buffer = io.BytesIO()
   Image.new("RGB", (6, 7)).save(buffer, "PNG")
   for name in ("ant/a.png", "ant/deep/b", "bee/c.jfif", "bee/.hidden.png", ".trash/d.png", "loose.png"):

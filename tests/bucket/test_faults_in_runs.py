@@ -1,4 +1,4 @@
-"""Faults at each moment of a run: what is lost is nothing, and how it ends says whether trying again may help."""
+"""Faults at each moment of a run: nothing is lost, and the exit status shows whether another start may help."""
 
 import copy
 import os
@@ -27,7 +27,7 @@ def _expired(bucket, refreshable):
   return made
 
 
-# What passes, all of it in one run.
+# Transient faults, all of them in one run.
 PASSING = (
   lambda b: [Fault(status(503), times=3)],
   lambda b: [Fault(status(429), times=3)],
@@ -61,7 +61,7 @@ def prepared(data_dir, tmp_path_factory):
 
 @pytest.fixture
 def config(prepared, here):
-  """Of a run with its data in the bucket."""
+  """The config of a run with its data in the bucket."""
   config = copy.deepcopy(prepared[0])
   here.upload_folder(f"{prepared[1]}/digits", "data/digits")
   config.data.data_dir = f"{here.url}/data"
@@ -81,14 +81,14 @@ def impatient(monkeypatch):
 
 @pytest.fixture
 def unlimited(here):
-  """Runs of seconds, with logs several times a second; the limit of one write a second is tested elsewhere."""
+  """For runs of seconds, which write logs several times a second: no limit of one write per second."""
   here.server.store.one_write_a_second = False
   yield
   here.server.store.one_write_a_second = True
 
 
 def at(moment, bucket, order, monkeypatch):
-  """Orders faults now, or has them ordered when the moment comes."""
+  """Injects faults now, or when their moment comes."""
 
   def once(*_):
     if not bucket.faults.all():
@@ -122,7 +122,7 @@ def assert_same(state, expected):
 def test_nothing_is_lost_and_the_end_says_whether_to_try_again(
   kind, moment, prepared, config, here, impatient, unlimited, capfd
 ):
-  """It ends in the bits of an undisturbed run in a local directory, with local data."""
+  """It ends with the same bits as an undisturbed run in a local directory, with local data."""
   workdir, expected_state = f"{here.url}/run", prepared[3]
   if kind == "all that passes":
     client.PATIENCE_SECONDS = 30  # several may strike one request; `impatient` sets it back
