@@ -1,4 +1,4 @@
-"""A command restarts itself with huge pages, once, and only if that makes a difference."""
+"""A command starts itself again with huge pages only where that changes something, and once."""
 
 import os
 import sys
@@ -15,14 +15,14 @@ from shufflenet_jax import host_memory
     ("always [madvise] never", None, "shufflenet_jax.train", True),
     ("[always] madvise never", None, "shufflenet_jax.train", False),
     ("always madvise [never]", None, "shufflenet_jax.train", False),
-    (None, None, "shufflenet_jax.train", False),  # not Linux
-    # Set by the user, or by the first start:
+    (None, None, "shufflenet_jax.train", False),  # no Linux
+    # The user's own, or the second start:
     ("always [madvise] never", "glibc.malloc.tcache_count=0", "shufflenet_jax.train", False),
     ("always [madvise] never", None, "pytest.__main__", False),
     ("always [madvise] never", None, None, False),  # python FILE
   ],
 )
-def test_restarts_if_huge_pages_have_to_be_requested(tmp_path, monkeypatch, system, variable, module, again):
+def test_starts_again_where_huge_pages_are_for_who_asks(tmp_path, monkeypatch, system, variable, module, again):
   file = tmp_path / "enabled"
   if system:
     file.write_text(system + "\n")

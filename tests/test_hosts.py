@@ -12,7 +12,7 @@ from shufflenet_jax.distributed import hosts
 from shufflenet_jax.errors import PREEMPTED, Preempted, UserError
 from shufflenet_jax.training.loop import train
 from tests.checkpoints import assert_stopped_at_6_and_resumes
-from tests.launcher import ROOT
+from tests.launch.launcher import ROOT
 
 ONE = jax.devices()[:1]
 

@@ -12,9 +12,9 @@ import pytest
 from launch import commands, outcomes
 from shufflenet_jax.errors import UserError
 from shufflenet_jax.tpu import slices
-from tests import stand_in
-from tests.launcher import AWKWARD, ROOT, TRAINING, tpu_vm
-from tests.stand_in import Script
+from tests.launch import stand_in
+from tests.launch.launcher import AWKWARD, ROOT, TRAINING, tpu_vm
+from tests.launch.stand_in import Script
 
 
 @pytest.mark.parametrize(

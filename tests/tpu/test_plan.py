@@ -12,7 +12,7 @@ from configs import imagenet
 from shufflenet_jax.errors import UserError
 from shufflenet_jax.tpu import hlo, plan, plan_report
 from shufflenet_jax.tpu.compile import OutOfMemory, Program
-from tests.launcher import ROOT
+from tests.launch.launcher import ROOT
 
 needs_libtpu = pytest.mark.skipif(
   importlib.util.find_spec("libtpu") is None, reason="libtpu is not installed: jax[tpu] has it for Linux x86-64"

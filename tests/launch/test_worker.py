@@ -10,9 +10,9 @@ import pytest
 
 from launch import outcomes
 from launch.gcloud import CHECKOUT
-from tests import stand_in
-from tests.launcher import AWKWARD, ROOT, TRAINING, tpu_vm
-from tests.stand_in import Script
+from tests.launch import stand_in
+from tests.launch.launcher import AWKWARD, ROOT, TRAINING, tpu_vm
+from tests.launch.stand_in import Script
 
 pytestmark = pytest.mark.skipif(not os.path.exists("/proc/self/cmdline"), reason="the workers are Linux machines")
 

@@ -4,9 +4,9 @@ import pathlib
 import subprocess
 import sys
 
-from tests import stand_in
+from tests.launch import stand_in
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
+ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 TRAINING = ["--config=configs/imagenet.py:scale=1.0,groups=3", "--workdir=gs://my-bucket/run"]
 AWKWARD = [
   '--config.a=it\'s "x"',

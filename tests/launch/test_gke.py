@@ -8,9 +8,9 @@ import sys
 import pytest
 
 from launch import gke, outcomes
-from tests import stand_in
-from tests.launcher import AWKWARD, ROOT, TRAINING
-from tests.stand_in import Script
+from tests.launch import stand_in
+from tests.launch.launcher import AWKWARD, ROOT, TRAINING
+from tests.launch.stand_in import Script
 
 IMAGE = "us-docker.pkg.dev/my-project/my-repository/shufflenet_jax:1"
 FLAGS = ["--name=sn-1", "--type=v5litepod-16", f"--image={IMAGE}"]

@@ -11,9 +11,9 @@ import pytest
 
 from launch import outcomes
 from launch.gcloud import CHECKOUT
-from tests import stand_in
-from tests.launcher import ROOT, TRAINING, tpu_vm, verbs
-from tests.stand_in import Script
+from tests.launch import stand_in
+from tests.launch.launcher import ROOT, TRAINING, tpu_vm, verbs
+from tests.launch.stand_in import Script
 
 RETRYING = ("up", "--spot", "--retry=3")
 SETUP = ["scp", "unpack", "setup", "check"]
