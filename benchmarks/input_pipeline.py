@@ -1,18 +1,18 @@
-"""Images per second of the training stream, beside the common recipe and the libjpeg-turbo limit, on this host's cores.
+"""Images per second of the training stream, the common recipe and libjpeg-turbo alone, on this host's cores.
 
     python -m benchmarks.input_pipeline --data_dir=DIR --name=DATASET [--resized=DATASET] [--epochs=3] [--json=FILE]
 
-DATASET is a prepared TFDS dataset of JPEGs with a split `train` (`python -m shufflenet_jax.data.prepare` makes one of a
-folder); --resized names the same pictures made smaller beforehand. The contestants take turns, round by round, in one
-run, each in a process of its own that is stopped while another's turn is; figures are medians.
+DATASET is a prepared TFDS dataset of JPEGs with a split `train` (`python -m shufflenet_jax.data.prepare` makes one);
+--resized names a dataset of the same pictures, resized beforehand. The pipelines below take turns, round by
+round, in one run. Each has a process of its own, which is stopped during the others' turns. The figures are medians.
 
-  limit     decodes whole JPEGs that are in memory, on all cores, and does nothing else
+  limit     only decodes whole JPEGs from memory, on all cores
   recipe    TFDS, sample_distorted_bounding_box, decode_and_crop_jpeg, bilinear resize, flip, AUTOTUNE, batch, prefetch
-  stream    what train.py reads: deterministic, exactly once an epoch, bad pictures skipped
+  stream    the stream that train.py reads: deterministic, exactly once per epoch, undecodable pictures skipped
   resized   the same on --resized
-  careful   the stream in the form it takes for a while after a picture that cannot be decoded
+  careful   the stream in the slower form that it takes for some batches after an undecodable picture
 
-Also the memory of this process after each of --epochs epochs, and how many cores a TPU slice then needs.
+It also prints the memory of this process after each of --epochs epochs, and how many cores a TPU slice would need.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from collections.abc import Callable
 
 import shufflenet_jax.data  # noqa: F401  before TensorFlow, to quieten it
 
-# Images a second that one chip trains, 1x g=3, 128 a chip: the TPU compiler's estimate of a step (RESULTS.md).
+# Images per second that one chip trains on, 1x g=3, 128 per chip: the TPU compiler's estimate of a step (RESULTS.md).
 ESTIMATED_TRAINING = {"v5e": 11_200}
 TOPOLOGIES = {"v5e:2x2": 4, "v5e:2x4": 8, "v5e:4x4": 16}
 BATCH = 64
@@ -45,7 +45,7 @@ def data_config(arguments, name):
 
 
 def stream(arguments, name, start_step=0):
-  """Batches of the training stream of a dataset; and how many examples it has."""
+  """(batches of a dataset's training stream, its number of examples)."""
   from shufflenet_jax.data.sources import datasets
   from shufflenet_jax.data.stream import pipeline
 
@@ -58,7 +58,7 @@ def stream(arguments, name, start_step=0):
 
 
 def careful_stream(arguments):
-  """The stream's examples in their careful form."""
+  """Batches of the training stream in its careful form."""
   from shufflenet_jax.data.sources import datasets
   from shufflenet_jax.data.stream import pipeline
 
@@ -69,7 +69,7 @@ def careful_stream(arguments):
 
 
 def recipe(arguments):
-  """The common recipe, as tutorials have it."""
+  """Batches by the common recipe, as in tutorials."""
   import tensorflow as tf
   import tensorflow_datasets as tfds
 
@@ -97,7 +97,7 @@ def recipe(arguments):
 
 
 def limit(arguments):
-  """Whole images decoded, their sizes only given."""
+  """Batches of the sizes of whole decoded images."""
   import tensorflow as tf
   import tensorflow_datasets as tfds
 
@@ -116,7 +116,7 @@ def resident_mib() -> float:
 
 
 def contestants(arguments) -> dict[str, Callable]:
-  """What makes each contestant's batches, in its own process."""
+  """Name of a pipeline -> a function that makes its batches, to be called in the pipeline's process."""
   found = {
     "limit": lambda: limit(arguments),
     "recipe": lambda: recipe(arguments),
@@ -129,27 +129,27 @@ def contestants(arguments) -> dict[str, Callable]:
 
 
 def contestant(name: str, arguments, orders) -> None:
-  """A contestant's process: for each order, takes so many batches and answers how many seconds that took."""
+  """The process of one pipeline: receives numbers of batches, and answers with the seconds that each number takes."""
   batches = contestants(arguments)[name]()
   while count := orders.recv():
-    for _ in range(8):  # what was prepared before it was stopped
+    for _ in range(8):  # prefetched before it was stopped
       next(batches)
     began = time.perf_counter()
     for _ in range(count):
       next(batches)
     orders.send(time.perf_counter() - began)
-  os._exit(0)  # threads of TensorFlow are at work still
+  os._exit(0)  # TensorFlow's threads are still running
 
 
 def measure(arguments) -> dict[str, float]:
-  """Median images per second of each contestant; the others are stopped while one is timed."""
+  """Median images per second of each pipeline. While one is timed, the others are stopped."""
   context = multiprocessing.get_context("spawn")
   runners = {}
   for name in contestants(arguments):
     ours, theirs = context.Pipe()
     process = context.Process(target=contestant, args=(name, arguments, theirs), daemon=True)
     process.start()
-    theirs.close()  # so that a process that ends is noticed
+    theirs.close()  # so that `recv` fails if the process ends
     runners[name] = (process, ours)
     ours.send(2)
     ours.recv()
@@ -171,10 +171,10 @@ def main():
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument("--data_dir", required=True, help="where the TFDS datasets are")
   parser.add_argument("--name", required=True, help="a TFDS dataset of JPEGs of original size")
-  parser.add_argument("--resized", help="the same pictures, made smaller beforehand")
+  parser.add_argument("--resized", help="dataset of the same pictures, resized beforehand")
   parser.add_argument("--rounds", type=int, default=7)
-  parser.add_argument("--batches", type=int, default=30, help=f"of {BATCH} images, of each contestant in each round")
-  parser.add_argument("--epochs", type=int, default=3, help="after each of which the memory is shown")
+  parser.add_argument("--batches", type=int, default=30, help=f"of {BATCH} images, for each pipeline and round")
+  parser.add_argument("--epochs", type=int, default=3, help="number of epochs after which the memory is printed")
   parser.add_argument("--json", help="file for the figures")
   arguments = parser.parse_args()
 

@@ -1,9 +1,9 @@
-"""Images per second of the training stream on sets of a few to many small pictures.
+"""Images per second of the training stream on sets of small pictures, from 40 to 10,000 of them.
 
     python -m benchmarks.small_sets [--sizes=40,200,1200,10000] [--seconds=5]
 
-Makes class folders of 32x32 PNG files of noise in a temporary folder and reads them as configs/quickstart.py would, in
-batches of 64. A set of 40 pictures should be read at half the rate of 10,000 or more.
+Makes class folders of 32x32 PNG files of noise in a temporary folder and reads them in batches of 64, with the data
+section of configs/quickstart.py. Expected: at least half the rate of 10,000 pictures also for 40.
 """
 
 import argparse
@@ -18,7 +18,7 @@ BATCH = 64
 
 
 def write_pictures(folder: str, count: int) -> None:
-  """PNG files in two class folders of `folder/train`."""
+  """Writes PNG files into two class folders of `folder/train`."""
   import numpy as np
   from PIL import Image
 
@@ -30,7 +30,7 @@ def write_pictures(folder: str, count: int) -> None:
 
 
 def rate(folder: str, seconds: float) -> float:
-  """Images per second, from the twentieth batch on."""
+  """Images per second, after twenty batches."""
   from configs import quickstart
   from shufflenet_jax.data.sources import datasets
   from shufflenet_jax.data.stream import pipeline

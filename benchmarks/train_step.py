@@ -1,11 +1,11 @@
-"""Wall clock of the train step and of inference, on whatever device JAX finds, beside PyTorch where it is installed.
+"""Wall-clock time of the train step and of inference on JAX's default device, compared with PyTorch if installed.
 
     python -m benchmarks.train_step [--scale=1.0 --groups=3 --batch=32 --json=FILE] [--lowerings=auto,reference]
 
-The networks take turns, round by round, in one run, so that what else the machine does falls on all of them; the
-figures are medians, and ratios to PyTorch's. Batch, image and recipe are the same: uint8 images, normalised in the
-step; SGD with momentum; bfloat16 on a GPU (PyTorch under channels-last, autocast and torch.compile), float32 on a CPU.
-Needs jax, flax and optax; PyTorch's side needs torch and pytorchcv.
+The networks take turns, round by round, in one run, so that other work on the machine affects all of them; the figures
+are medians, and ratios to PyTorch's. Both use the same batch and recipe: uint8 images, normalised in the step; SGD with
+momentum; bfloat16 on a GPU (PyTorch with channels-last, autocast and torch.compile), float32 on a CPU.
+It needs jax, flax and optax; the comparison needs torch and pytorchcv.
 """
 
 import argparse
@@ -33,7 +33,7 @@ MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 
 
 def jax_steps(arguments, images, labels, lowering: str):
-  """(train, infer): functions that do one step and wait for it."""
+  """(train, infer): functions that run one step and wait for its end."""
   dtype = jnp.bfloat16 if arguments.dtype == "bfloat16" else jnp.float32
   model = ShuffleNetV1(arguments.groups, arguments.scale, lowering=lowering, dtype=dtype)
   schedule = optax.constant_schedule(0.01)
@@ -49,7 +49,7 @@ def jax_steps(arguments, images, labels, lowering: str):
     jax.block_until_ready(metrics)
 
   variables = jax.device_put({"params": state.params, "batch_stats": state.batch_stats}, mesh.devices.flat[0])
-  variables = jax.tree.map(jnp.copy, variables)  # the train step takes its own away
+  variables = jax.tree.map(jnp.copy, variables)  # the train step donates its own arrays
   forward = jax.jit(lambda variables, images: model.apply(variables, train_step.normalize(images, MEAN, STD)))
 
   def infer():
@@ -59,11 +59,11 @@ def jax_steps(arguments, images, labels, lowering: str):
 
 
 def torch_steps(arguments, images, labels):
-  """The same two functions with pytorchcv's network."""
+  """The same two functions for pytorchcv's network."""
   import torch
   from pytorchcv.models.shufflenet import get_shufflenet
 
-  cuda = jax.devices()[0].platform == "gpu"  # the same device for both, or an error
+  cuda = jax.devices()[0].platform == "gpu"  # both run on the same device, or it is an error
   device = torch.device("cuda" if cuda else "cpu")
   net = get_shufflenet(arguments.groups, arguments.scale, in_size=(arguments.image_size, arguments.image_size))
   net = net.to(device, memory_format=torch.channels_last)
@@ -104,9 +104,10 @@ def torch_steps(arguments, images, labels):
 
 
 def take_turns(functions: dict, rounds: int, seconds: float) -> dict[str, float]:
-  """Median seconds of one call of each; every round calls each of them for a while, and then for as long timed.
+  """Median seconds of one call of each function.
 
-  After another's turn the first seconds are slower: the system hands out other memory than before.
+  In every round each function is called for `seconds` untimed and then for `seconds` timed: the first seconds after
+  another function's turn are slower, because the system provides other memory than before.
   """
 
   def call(function):
@@ -128,7 +129,7 @@ def take_turns(functions: dict, rounds: int, seconds: float) -> dict[str, float]
 
 
 def cpu_name() -> str:
-  """Model, family and widest vectors, where the system says them: virtual machines often hide the model's number."""
+  """Model, family and widest vectors of the CPU, if known: virtual machines often hide the model's number."""
   try:
     with open("/proc/cpuinfo") as file:
       first = file.read().split("\n\n")[0]
@@ -151,11 +152,11 @@ def main():
   parser.add_argument("--dtype", choices=("float32", "bfloat16"), help="default: bfloat16, on a CPU float32")
   parser.add_argument("--lowerings", default="auto,reference", help=f"some of {','.join(LOWERINGS)}")
   parser.add_argument("--rounds", type=int, default=5)
-  parser.add_argument("--seconds", type=float, default=4.0, help="of each network in each round, untimed and timed")
+  parser.add_argument("--seconds", type=float, default=4.0, help="for each network and round, untimed and again timed")
   parser.add_argument("--json", help="file for the figures")
   arguments = parser.parse_args()
   if os.environ.get("JAX_PLATFORMS") == "cpu":
-    host_memory.use_huge_pages()  # as the commands do; PyTorch's network gets them, too
+    host_memory.use_huge_pages()  # as the commands do; this also applies to PyTorch
   lowerings = arguments.lowerings.split(",")
   if unknown := [name for name in lowerings if name not in LOWERINGS]:
     parser.error(f"--lowerings: {unknown[0]!r} is not one of {', '.join(LOWERINGS)}")
@@ -179,14 +180,12 @@ def main():
   steps = {f"jax {name}": jax_steps(arguments, images, labels, name) for name in lowerings}
   peer = all(importlib.util.find_spec(name) for name in ("torch", "pytorchcv"))
   if peer and -(-arguments.image_size // 32) != 7:
-    print(
-      f"no peer to compare with: pytorchcv's network takes no pictures of {arguments.image_size}, but of 193 to 224"
-    )
+    print(f"no comparison: pytorchcv's network takes pictures of 193 to 224 pixels, not {arguments.image_size}")
     peer = False
   elif peer:
     steps["pytorch"] = torch_steps(arguments, images, labels)
   else:
-    print("torch or pytorchcv is not installed: no peer to compare with")
+    print("no comparison: torch or pytorchcv is not installed")
 
   packages = ("jax", "flax", "optax") + (("torch", "pytorchcv") if peer else ())
   versions = {name: importlib.metadata.version(name) for name in packages}

@@ -156,7 +156,7 @@ def test_prepare_takes_the_same_and_refuses_what_leads_nowhere(tmp_path):
   tell = []
   found = inputs.open_source("--train", str(root), tell.append)
   assert [p.read() for p in found.pictures] == [PNG] * 3
-  for link, to, what in (("up", "..", "a link to a folder above it"), ("c.png", "nowhere", "a link to nowhere")):
+  for link, to, what in (("up", "..", "a link to a folder above it"), ("c.png", "nowhere", "a broken link")):
     (root / "n03" / link).symlink_to(to)
     with pytest.raises(UserError, match=f"n03/{link} is {what}; take it away"):
       inputs.open_source("--train", str(root), tell.append)

@@ -12,7 +12,7 @@ from shufflenet_jax.distributed import hosts
 from shufflenet_jax.errors import PREEMPTED, Preempted, UserError
 from shufflenet_jax.training.loop import train
 from tests.checkpoints import assert_stopped_at_6_and_resumes
-from tests.launcher import ROOT
+from tests.launch.launcher import ROOT
 
 ONE = jax.devices()[:1]
 
@@ -58,12 +58,12 @@ def test_local_sh_passes_on_why_python_does_not_start(tmp_path, script, message)
 @pytest.mark.parametrize(
   ("arguments", "message"),
   [
-    ([], "'' is no number of processes"),
-    (["0", "--"], "'0' is no number of processes"),
-    (["two", "--"], "'two' is no number of processes"),
-    (["08", "--"], "'08' is no number of processes"),
-    (["2", "trian", "--"], "trian is no command"),
-    (["2", "--config=x"], "stands behind --"),
+    ([], "'' is not a number of processes"),
+    (["0", "--"], "'0' is not a number of processes"),
+    (["two", "--"], "'two' is not a number of processes"),
+    (["08", "--"], "'08' is not a number of processes"),
+    (["2", "trian", "--"], "trian is not a command"),
+    (["2", "--config=x"], "-- is missing before the processes' arguments"),
   ],
 )
 def test_local_sh_says_what_is_wrong(arguments, message):

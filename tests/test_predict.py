@@ -142,7 +142,7 @@ def test_one_file_that_cannot_be_read_now_does_not_end_the_command(tmp_path, pre
 
   def read_bytes(path):
     if path.endswith("1.jpg"):
-      raise storage.explain(OSError(5, "Input/output error"), path)
+      raise storage.translate_error(OSError(5, "Input/output error"), path)
     return read(path)
 
   monkeypatch.setattr(storage, "read_bytes", read_bytes)

@@ -64,7 +64,7 @@ def spoil(path, change):
     ),
     (spoil("train/lily", lambda p: p.mkdir()), {}, "1 class folders hold no pictures .*, lily first"),
     (spoil("train/rose", lambda p: shutil.rmtree(p)), {}, "differ; only in validation: rose$"),
-    (spoil("val/lily", lambda p: p.symlink_to("nowhere")), {}, "lily is a link to nowhere; take it away"),
+    (spoil("val/lily", lambda p: p.symlink_to("nowhere")), {}, "lily is a broken link; take it away"),
     (spoil("val", lambda p: [shutil.rmtree(q) for q in p.iterdir()]), {}, "val holds no pictures .* in class folders"),
   ],
 )

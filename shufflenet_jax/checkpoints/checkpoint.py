@@ -67,7 +67,7 @@ class Checkpoint:
       raise Damaged(f"{error.filename} is missing") from error
     except Exception as error:  # Orbax raises whatever its layers meet, and for files that it may not read None
       if isinstance(error, MemoryError):
-        raise storage.explain(error, state) from error
+        raise storage.translate_error(error, state) from error
       try:
         for name, _ in storage.walk(state):  # where a file cannot be read, that is the reason
           storage.read_bytes(storage.join(state, name))

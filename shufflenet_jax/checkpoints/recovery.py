@@ -41,10 +41,12 @@ def newest_whole(workdir: str, say: Callable[[str], None] = print) -> tuple[Chec
   for age, (step, path) in enumerate(checkpoint.steps_in(workdir)):
     try:
       found = checkpoint.read(path)
-      if found is None and age == 0 and not storage.renames(path):  # there, it has its name while it is being written
+      if (
+        found is None and age == 0 and not storage.can_rename(path)
+      ):  # there, it has its name while it is being written
         say(f"{path} is half-written; it is set aside as {_set_aside(path, workdir)}")
         continue
-      if found is None and not storage.renames(path):
+      if found is None and not storage.can_rename(path):
         raise Damaged("its description is missing, as after a removal that was cut short")
       if found is None:
         raise Damaged("its description is missing")

@@ -33,7 +33,7 @@ class Logs(contextlib.AbstractContextManager):
       return
     from clu import metric_writers  # which imports TensorFlow
 
-    with storage.explained(workdir, "written"):
+    with storage.translate_errors(workdir, "written"):
       self._folder = storage.LogFolder(workdir)
       path = os.path.join(self._folder.folder, FILE)
       storage.write_text(path, "".join(json.dumps(line) + "\n" for line in lines))

@@ -1,4 +1,4 @@
-"""Class folders in a bucket are listed by the rules of local ones."""
+"""Class folders in a bucket are listed by the same rules as local ones."""
 
 import io
 
@@ -8,13 +8,13 @@ from PIL import Image
 from shufflenet_jax import storage
 from shufflenet_jax.data.sources import folders
 from shufflenet_jax.errors import RunFailed, UserError
-from shufflenet_jax.storage import bucket as bucket_module
+from shufflenet_jax.storage import client
 from tests.bucket.faults import Fault, status
 
 
 @pytest.fixture
 def data(here):
-  """Two classes in `train`, pictures with and without a suffix, and what is none."""
+  """Two classes in `train`: pictures with and without a suffix, and other files."""
   buffer = io.BytesIO()
   Image.new("RGB", (6, 7)).save(buffer, "PNG")
   for name in ("ant/a.png", "ant/deep/b", "bee/c.jfif", "bee/.hidden.png", ".trash/d.png", "loose.png"):
@@ -37,7 +37,7 @@ def test_class_folders_are_listed(data):
 
 
 def test_what_is_not_there_and_what_cannot_be_read_now(here, data, monkeypatch):
-  monkeypatch.setattr(bucket_module, "PATIENCE_SECONDS", 1)
+  monkeypatch.setattr(client, "PATIENCE_SECONDS", 1)
   with pytest.raises(UserError, match="data has no folder 'val'; .* can be train"):
     folders.open_split(data, "val", 2)
   here.faults.add(Fault(status(503), {"list"}))

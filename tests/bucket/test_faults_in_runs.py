@@ -1,4 +1,4 @@
-"""Faults at each moment of a run: what is lost is nothing, and how it ends says whether trying again may help."""
+"""Faults at each moment of a run: nothing is lost, and the exit status shows whether another start may help."""
 
 import copy
 import os
@@ -9,8 +9,7 @@ import pytest
 
 from shufflenet_jax.checkpoints import checkpoint
 from shufflenet_jax.errors import RunFailed, UserError
-from shufflenet_jax.storage import bucket as bucket_module
-from shufflenet_jax.storage import logs
+from shufflenet_jax.storage import client, log_folder
 from shufflenet_jax.training import evaluation, metrics
 from shufflenet_jax.training.loop import train
 from tests.bucket import faults
@@ -28,7 +27,7 @@ def _expired(bucket, refreshable):
   return made
 
 
-# What passes, all of it in one run.
+# Transient faults, all of them in one run.
 PASSING = (
   lambda b: [Fault(status(503), times=3)],
   lambda b: [Fault(status(429), times=3)],
@@ -62,7 +61,7 @@ def prepared(data_dir, tmp_path_factory):
 
 @pytest.fixture
 def config(prepared, here):
-  """Of a run with its data in the bucket."""
+  """The config of a run with its data in the bucket."""
   config = copy.deepcopy(prepared[0])
   here.upload_folder(f"{prepared[1]}/digits", "data/digits")
   config.data.data_dir = f"{here.url}/data"
@@ -71,25 +70,25 @@ def config(prepared, here):
 
 @pytest.fixture
 def impatient(monkeypatch):
-  monkeypatch.setattr(bucket_module, "PATIENCE_SECONDS", 3)
-  monkeypatch.setattr(bucket_module, "EXPIRED_PATIENCE_SECONDS", 1)
-  monkeypatch.setattr(logs, "EVERY_SECONDS", 0.5)
-  monkeypatch.setattr(logs, "LEAST_SECONDS", 0.2)
-  bucket_module._check_bucket.cache_clear()
+  monkeypatch.setattr(client, "PATIENCE_SECONDS", 3)
+  monkeypatch.setattr(client, "EXPIRED_PATIENCE_SECONDS", 1)
+  monkeypatch.setattr(log_folder, "SYNC_SECONDS", 0.5)
+  monkeypatch.setattr(log_folder, "MIN_SYNC_SECONDS", 0.2)
+  client.check_bucket_once.cache_clear()
   yield
-  bucket_module._check_bucket.cache_clear()
+  client.check_bucket_once.cache_clear()
 
 
 @pytest.fixture
 def unlimited(here):
-  """Runs of seconds, with logs several times a second; the limit of one write a second is tested elsewhere."""
+  """For runs of seconds, which write logs several times a second: no limit of one write per second."""
   here.server.store.one_write_a_second = False
   yield
   here.server.store.one_write_a_second = True
 
 
 def at(moment, bucket, order, monkeypatch):
-  """Orders faults now, or has them ordered when the moment comes."""
+  """Injects faults now, or when their moment comes."""
 
   def once(*_):
     if not bucket.faults.all():
@@ -123,10 +122,10 @@ def assert_same(state, expected):
 def test_nothing_is_lost_and_the_end_says_whether_to_try_again(
   kind, moment, prepared, config, here, impatient, unlimited, capfd
 ):
-  """It ends in the bits of an undisturbed run in a local directory, with local data."""
+  """It ends with the same bits as an undisturbed run in a local directory, with local data."""
   workdir, expected_state = f"{here.url}/run", prepared[3]
   if kind == "all that passes":
-    bucket_module.PATIENCE_SECONDS = 30  # several may strike one request; `impatient` sets it back
+    client.PATIENCE_SECONDS = 30  # several may strike one request; `impatient` sets it back
   make, expected = KINDS[kind]
   if moment == "restore":
     here.upload_folder(prepared[4], "run")
@@ -151,7 +150,7 @@ def test_nothing_is_lost_and_the_end_says_whether_to_try_again(
   assert not [name for name in here.names("run/damaged/") if name.endswith(checkpoint.DESCRIPTION)]
   here.faults.clear()
   if ended != PASSES:
-    bucket_module._check_bucket.cache_clear()
+    client.check_bucket_once.cache_clear()
     capfd.readouterr()
     saved = max(map(int, checkpoints(here)), default=0)
     state, _ = train(config, workdir, ONE)
@@ -163,7 +162,7 @@ def test_nothing_is_lost_and_the_end_says_whether_to_try_again(
 
 @pytest.mark.parametrize("seed", range(int(os.environ.get("RANDOM_FAULT_RUNS", "3"))))
 def test_a_tenth_of_all_requests_failing_changes_no_bit(seed, prepared, config, here, unlimited, monkeypatch):
-  monkeypatch.setattr(logs, "EVERY_SECONDS", 0.5)
+  monkeypatch.setattr(log_folder, "SYNC_SECONDS", 0.5)
   config.checkpoint_every_steps = 2
   here.faults.add(*faults.some_fail(0.1, seed=seed))
   state, _ = train(config, f"{here.url}/run", ONE)

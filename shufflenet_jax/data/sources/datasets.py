@@ -94,7 +94,7 @@ def _open_tfds(name: str, data_dir: str, split: str, num_classes: int, class_nam
     raise UserError(f"{builder.data_path} lacks {len(missing)} of its files, {min(missing)} first; prepare {name} anew")
   seekable = storage.seeks_cheaply(str(builder.data_path))
   try:
-    with storage.explained(str(builder.data_path)):
+    with storage.translate_errors(str(builder.data_path)):
       paths, offsets, skips, sizes = _chunks(instructions, num_examples, seekable)
   except ValueError as error:
     raise UserError(f"{name} {split} cannot be read: {error}; prepare it anew") from None
@@ -188,7 +188,7 @@ def _find_builder(name: str, data_dir: str | None):
   try:
     # Ask here: TFDS takes a folder that it may not read for none.
     storage.list_folder(storage.join(where, bare))
-    with storage.explained(where), storage.waiting(where):
+    with storage.translate_errors(where), storage.report_slow_read(where):
       # From the files alone: the builder's code would ask the network about a dataset that isn't there.
       return tfds.core.read_only_builder.builder_from_files(name, data_dir=where)
   except (FileNotFoundError, tfds.core.registered.DatasetNotFoundError, ValueError):

@@ -250,7 +250,7 @@ def _restarting(examples, batch_size: int, start: int, split: Split) -> Iterator
     careful = careful_left > 0
     try:
       batches = examples(start, careful).batch(batch_size).prefetch(2).as_numpy_iterator()
-      for batch in storage.patiently(batches, split.where):
+      for batch in storage.report_slow_reads(batches, split.where):
         yield batch
         start += 1
         careful_left -= careful
@@ -259,7 +259,7 @@ def _restarting(examples, batch_size: int, start: int, split: Split) -> Iterator
       else:
         return
     except tf.errors.OpError as error:
-      explained = storage.judge(error, split.where)
+      explained = storage.diagnose_read_error(error, split.where)
       if isinstance(explained, UserError):  # which says nothing about the pictures
         raise explained from None
       if careful:

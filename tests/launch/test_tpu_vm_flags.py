@@ -1,4 +1,4 @@
-"""What launch/tpu_vm refuses, prints and ships, and what it knows of slices."""
+"""Flags that launch/tpu_vm refuses, commands it prints, code it packs; and the table of slices."""
 
 import json
 import os
@@ -9,12 +9,12 @@ import sys
 
 import pytest
 
-from launch import gcloud, outcomes
+from launch import commands, outcomes
 from shufflenet_jax.errors import UserError
 from shufflenet_jax.tpu import slices
-from tests import stand_in
-from tests.launcher import HAIRY, ROOT, TRAINING, tpu_vm
-from tests.stand_in import Script
+from tests.launch import stand_in
+from tests.launch.launcher import AWKWARD, ROOT, TRAINING, tpu_vm
+from tests.launch.stand_in import Script
 
 
 @pytest.mark.parametrize(
@@ -27,12 +27,12 @@ from tests.stand_in import Script
     (["up", "--project=a b"], "--project='a b'"),
     (["up", "--bucket=my-bucket"], "--bucket='my-bucket'"),
     (["up", "--bucket=gs://my-bucket/'"], "--bucket="),
-    (["up", "--type=v9-8"], "--type=v9-8 is no accelerator type"),
+    (["up", "--type=v9-8"], "--type=v9-8 is not an accelerator type"),
     (["up", "--type=v5litepod-12"], "v5litepod-16"),
     (["up", "--retry=-1"], "--retry=-1"),
     (["up", "--retry=many"], "many"),
-    (["up", "--commit=nowhere"], "--commit=nowhere is no commit"),
-    (["up", "--commit=--output=x"], "is no commit"),
+    (["up", "--commit=nowhere"], "--commit=nowhere is not a commit"),
+    (["up", "--commit=--output=x"], "is not a commit"),
     (["up", "--nonsense"], "--nonsense"),
     (["up", "--max_hours=nan"], "--max_hours=nan"),
     (["up", "--poll_seconds=inf"], "--poll_seconds=inf"),
@@ -57,14 +57,14 @@ def test_wrong_flags_are_one_line_and_nothing_is_called(tmp_path, flags, words):
     ([], ["--workdir=gs://b/r"], "--config is missing"),
     ([], ["--config=c.py"], "--workdir is missing"),
     ([], ["--config=x", "--workdir=gs://bucket/r"], "--config=x must be a Python file"),
-    ([], ["--config=c.py", "--workdir=gs://bucket/r", "--nodistributed"], "--nodistributed behind --"),
-    ([], ["--config=c.py:x", "--workdir=gs://bucket/r"], "--config=c.py is no file of what would be run (HEAD)"),
+    ([], ["--config=c.py", "--workdir=gs://bucket/r", "--nodistributed"], "--nodistributed after --"),
+    ([], ["--config=c.py:x", "--workdir=gs://bucket/r"], "--config=c.py is not a file of the commit to run (HEAD)"),
     ([], ["--config=c.py", "--workdir=gs://"], "--workdir=gs:// must be gs://BUCKET/FOLDER"),
     ([], ["--config=c.py", "--workdir=runs/x"], "would be deleted with the slice"),
     (["--retry=1", "--keep"], ["--config=c.py", "--workdir", "runs/x"], "--retry needs gs://"),
   ],
 )
-def test_training_flags_are_looked_at_first(tmp_path, flags, training, words):
+def test_training_flags_are_checked_first(tmp_path, flags, training, words):
   done = tpu_vm(tmp_path, "up", *flags, training=training, script=Script())
   assert (done.returncode, done.calls) == (outcomes.WRONG, [])
   assert words in done.stderr
@@ -82,18 +82,18 @@ DUBIOUS = {"GIT_TEST_ASSUME_DIFFERENT_OWNER": "1", "GIT_CONFIG_GLOBAL": "/dev/nu
     ({"GIT_CONFIG_COUNT": "x"}, "cannot be looked up in {root}: "),
   ],
 )
-def test_gits_own_reason_is_passed_on(tmp_path, monkeypatch, environment, words):
+def test_gits_reason_is_passed_on(tmp_path, monkeypatch, environment, words):
   for name, value in environment.items():
     monkeypatch.setenv(name, value)
   done = tpu_vm(tmp_path, "up", script=Script())
   assert (done.returncode, done.calls) == (outcomes.WRONG, [])
   [line] = done.stderr.splitlines()
   assert words.format(root=ROOT) in line
-  assert "is no commit" not in line
+  assert "is not a commit" not in line
 
 
 def test_gits_reason_for_not_reading_a_config_is_passed_on(tmp_path):
-  """git as found at first, which then fails for a reason that has nothing to do with the config."""
+  """git works at first, and then fails for a reason that has nothing to do with the config."""
   stand_in.install(tmp_path, Script())
   git = tmp_path / "bin/git"
   git.write_text(
@@ -125,8 +125,8 @@ def test_gits_reason_for_not_reading_a_config_is_passed_on(tmp_path):
     ("ERROR: " + "x" * 400, "ERROR: " + "x" * 290 + "..."),
   ],
 )  # fmt: skip
-def test_the_reason_of_a_failed_program(text, wanted):
-  assert gcloud.reason(text) == wanted
+def test_the_reason_why_a_program_failed(text, wanted):
+  assert commands.reason(text) == wanted
 
 
 @pytest.mark.parametrize(
@@ -141,7 +141,7 @@ def test_the_reason_of_a_failed_program(text, wanted):
   ],
 )
 def test_an_unknown_project_or_zone_is_no_answer_about_a_slice(text, wanted):
-  assert gcloud.CommandFailed(["gcloud"], 1, f"ERROR: (gcloud.x) {text}").not_found == wanted
+  assert commands.CommandFailed(["gcloud"], 1, f"ERROR: (gcloud.x) {text}").not_found == wanted
 
 
 @pytest.mark.parametrize(
@@ -151,7 +151,7 @@ def test_an_unknown_project_or_zone_is_no_answer_about_a_slice(text, wanted):
     ("worker.sh report", "exited with 255: ERROR: /k: No such file or directory"),
   ],
 )
-def test_some_missing_file_is_not_taken_for_a_missing_checkout(tmp_path, call, words):
+def test_another_missing_file_is_not_mistaken_for_a_missing_checkout(tmp_path, call, words):
   stand_in.install(tmp_path, Script(fail=((call, 255, "/k: No such file or directory", 99),)))
   (tmp_path / "cloud.json").write_text(json.dumps({"exists": True, "created": 1}))
   done = tpu_vm(tmp_path, "status")
@@ -159,27 +159,27 @@ def test_some_missing_file_is_not_taken_for_a_missing_checkout(tmp_path, call, w
   assert words in done.stderr
 
 
-def test_a_dry_run_prints_what_a_run_calls(tmp_path):
+def test_a_dry_run_prints_the_commands_of_a_run(tmp_path):
   for path in (dry := tmp_path / "dry", wet := tmp_path / "wet"):
     path.mkdir()
-  training = TRAINING + HAIRY
+  training = TRAINING + AWKWARD
   printed = tpu_vm(dry, "up", "--spot", "--dry_run", training=training, script=Script(states=("ACTIVE",)))
   called = tpu_vm(wet, "up", "--spot", training=training, script=Script(states=("ACTIVE",)))
   assert printed.returncode == called.returncode == 0
   assert printed.calls == []
   lines = shlex.split(printed.stdout.replace(" # ", " #"), comments=True)
   at = [i for i, word in enumerate(lines) if word in ("gcloud", "git")] + [len(lines)]
-  commands = [lines[i:j] for i, j in zip(at, at[1:])]
+  printed_commands = [lines[i:j] for i, j in zip(at, at[1:])]
 
   def without_folder(command):
     return [word.rpartition("/")[2] if word.endswith("/sn-1.tar.gz") else word for word in command]
 
-  assert [without_folder(c) for c in commands if c[0] == "gcloud"] == [without_folder(c) for c in called.calls]
+  assert [without_folder(c) for c in printed_commands if c[0] == "gcloud"] == [without_folder(c) for c in called.calls]
 
 
 @pytest.mark.parametrize("dirty", [False, True])
-def test_what_is_packed(tmp_path, dirty):
-  """A clone with one change: refused, or packed where that is allowed."""
+def test_packing(tmp_path, dirty):
+  """In a clone with an uncommitted change, which is refused or, with --allow_dirty, packed."""
   clone = tmp_path / "clone"
   subprocess.run(["git", "clone", "-q", "--no-hardlinks", str(ROOT), str(clone)], check=True)
   for path in ("launch", "shufflenet_jax/tpu"):
@@ -205,7 +205,7 @@ def test_what_is_packed(tmp_path, dirty):
     assert packed.stdout == b"changed\n"
 
 
-def test_slices_agree_with_libtpus_names():
+def test_slices_have_libtpus_names():
   for name, wanted in {
     "v5e:2x2": ("v5litepod-4", 4, 1, 112), "v5e:2x4": ("v5litepod-8", 8, 1, 224),
     "v5e:4x4": ("v5litepod-16", 16, 4, 112), "v5e:16x16": ("v5litepod-256", 256, 64, 112),
@@ -230,8 +230,8 @@ def test_the_launcher_needs_only_the_standard_library(tmp_path):
 
 
 @pytest.mark.skipif(shutil.which("gcloud") is None, reason="gcloud is not installed")
-def test_gclouds_own_parser_takes_every_command(tmp_path):
-  """Where gcloud is installed: its linter, which needs neither network nor account."""
+def test_gclouds_linter_accepts_every_command(tmp_path):
+  """If gcloud is installed: its linter needs neither network nor account."""
   done = tpu_vm(tmp_path, "up", "--spot", "--dry_run", "--project=my-project", script=Script())
   printed = [line.partition("  # ")[0] for line in done.stdout.splitlines() if line.startswith("gcloud")]
   environment = os.environ | {"CLOUDSDK_CONFIG": str(tmp_path / "config"), "CLOUDSDK_CORE_DISABLE_PROMPTS": "1"}

@@ -1,4 +1,4 @@
-"""launch/worker.sh for real: each worker is a folder here, training a stand-in; a recovery from end to end."""
+"""Runs launch/worker.sh: each worker is a folder, training is a small script; recoveries from end to end."""
 
 import contextlib
 import os
@@ -10,14 +10,14 @@ import pytest
 
 from launch import outcomes
 from launch.gcloud import CHECKOUT
-from tests import stand_in
-from tests.launcher import HAIRY, ROOT, TRAINING, tpu_vm
-from tests.stand_in import Script
+from tests.launch import stand_in
+from tests.launch.launcher import AWKWARD, ROOT, TRAINING, tpu_vm
+from tests.launch.stand_in import Script
 
 pytestmark = pytest.mark.skipif(not os.path.exists("/proc/self/cmdline"), reason="the workers are Linux machines")
 
-# In place of a worker's Python: says how it was called, and ends as `ends` has it; "wait": at SIGTERM, with 75; "deaf":
-# not even then.
+# Replaces a worker's Python. It records its arguments and ends with the next status in the file `ends`; "wait" instead
+# means at SIGTERM, with 75, and "deaf" that SIGTERM is ignored.
 PYTHON = """#!/bin/bash
 if [ "$1" = - ]; then cat >/dev/null; echo "jax: $2 chips on $3 hosts"; exit; fi
 printf '%s\\n' "$@" >"$HOME/arguments"
@@ -30,7 +30,7 @@ if [ "$how" = deaf ]; then
   while :; do sleep 0.05; done
 fi
 if [ "$how" = wait ]; then
-  trap 'echo TERM >>"$HOME/told"; exit 75' TERM
+  trap 'echo TERM >>"$HOME/signals"; exit 75' TERM
   while :; do sleep 0.05; done
 fi
 exit "$how"
@@ -39,7 +39,7 @@ exit "$how"
 
 @pytest.fixture
 def slice_of_two(tmp_path, request):
-  """v6e-16 has four workers, v5p-16 two: this is one, as a folder with two home directories."""
+  """A v5p-16, which has two workers: a folder with two home directories."""
   stand_in.install(tmp_path, Script(workers=2, on_workers=True, reports=getattr(request, "param", ())))
   for i in range(2):
     venv = tmp_path / f"worker{i}/shufflenet_jax_venv"
@@ -49,7 +49,7 @@ def slice_of_two(tmp_path, request):
     (tmp_path / f"worker{i}/bin").mkdir()
     (tmp_path / f"worker{i}/bin/gcloud").write_text('#!/bin/sh\necho "$*" >"$HOME/copied"\n')
     (tmp_path / f"worker{i}/bin/gcloud").chmod(0o755)
-    # As if setup had been here: it is not to install anything.
+    # The stamp that setup leaves, so that nothing is installed.
     stamp = subprocess.run(["sha256sum", "requirements.txt"], cwd=ROOT, capture_output=True, text=True).stdout
     (venv / "installed").write_text(stamp)
   yield tmp_path
@@ -64,25 +64,25 @@ def ends(folder: pathlib.Path, *per_worker: str):
 
 
 def launch(folder, *flags, **options):
-  # The tree as it is: worker.sh may have just been changed.
+  # With uncommitted changes, because worker.sh may just have been edited.
   dirty = ["--allow_dirty"] if flags[0] in ("up", "setup", "run") else []
   return tpu_vm(folder, *flags, *dirty, kind="v5p-16", **options)
 
 
-def test_arguments_arrive_unharmed(slice_of_two):
+def test_arguments_arrive_unchanged(slice_of_two):
   ends(slice_of_two, "0", "0")
-  done = launch(slice_of_two, "up", "--bucket=gs://my-bucket/logs", training=TRAINING + HAIRY)
+  done = launch(slice_of_two, "up", "--bucket=gs://my-bucket/logs", training=TRAINING + AWKWARD)
   assert done.returncode == 0, done.stderr + done.stdout
   for i in range(2):
-    told = (slice_of_two / f"worker{i}/arguments").read_text()
-    wanted = ["-u", "-m", "shufflenet_jax.train", "--distributed", *TRAINING, *HAIRY]
-    assert told == "".join(f"{argument}\n" for argument in wanted)
+    arguments = (slice_of_two / f"worker{i}/arguments").read_text()
+    wanted = ["-u", "-m", "shufflenet_jax.train", "--distributed", *TRAINING, *AWKWARD]
+    assert arguments == "".join(f"{argument}\n" for argument in wanted)
     copied = (slice_of_two / f"worker{i}/copied").read_text()
     assert copied.startswith("storage cp ") and " gs://my-bucket/logs/sn-1/" in copied
   assert not done.cloud["exists"]
 
 
-def test_why_logs_are_not_copied_is_in_the_log(slice_of_two):
+def test_the_log_names_the_reason_why_it_is_not_copied(slice_of_two):
   ends(slice_of_two, "0", "0")
   (slice_of_two / "worker1/bin/gcloud").write_text(
     "#!/bin/sh\necho 'WARNING: x' >&2; echo 'ERROR: 403 denied' >&2; exit 1\n"
@@ -110,32 +110,32 @@ def test_a_failure_then_a_preemption_then_done(slice_of_two):
 
 
 @pytest.mark.parametrize("slice_of_two", [(None, None, "PREEMPTED")], indirect=True)
-def test_a_slice_taken_away_mid_run_has_had_its_sigterm(slice_of_two):
+def test_a_preemption_sends_sigterm_to_training(slice_of_two):
   ends(slice_of_two, "wait 0", "wait 0")
   done = launch(slice_of_two, "up", "--retry=1")
   assert done.returncode == 0, done.stderr + done.stdout
   assert done.cloud == done.cloud | {"exists": False, "created": 2}
   assert [(slice_of_two / f"worker{i}/starts").read_text() for i in range(2)] == ["2\n", "2\n"]
-  assert [(slice_of_two / f"worker{i}/told").read_text() for i in range(2)] == ["TERM\n", "TERM\n"]
+  assert [(slice_of_two / f"worker{i}/signals").read_text() for i in range(2)] == ["TERM\n", "TERM\n"]
 
 
-def test_a_stop_that_had_no_time_for_a_checkpoint_says_so(slice_of_two):
+def test_a_stop_without_a_checkpoint_is_reported(slice_of_two):
   ends(slice_of_two, "wait", "deaf")
   for command in ("create", "setup", "run"):
     assert launch(slice_of_two, command).returncode == 0
-  for i, said in enumerate(["stopped", "stopped without a checkpoint (status 137)"]):
+  for i, state in enumerate(["stopped", "stopped without a checkpoint (status 137)"]):
     home = slice_of_two / f"worker{i}"
     stop = ["bash", "launch/worker.sh", "stop", "1"]
-    told = subprocess.run(
+    done = subprocess.run(
       stop, env=os.environ | {"HOME": str(home)}, cwd=home / CHECKOUT, capture_output=True, text=True
     )
-    assert told.stdout == f"{said}\n"
+    assert done.stdout == f"{state}\n"
   done = launch(slice_of_two, "status")
-  assert done.returncode == outcomes.STOPPED  # somebody wanted it: not to be brought back
+  assert done.returncode == outcomes.STOPPED  # on request, so that it is not restarted
   assert "without a checkpoint" in done.stdout
 
 
-def test_detached_stopped_and_looked_at(slice_of_two):
+def test_run_status_stop_and_a_lost_process(slice_of_two):
   ends(slice_of_two, "wait wait 3", "wait wait 3")
   assert launch(slice_of_two, "create").returncode == 0
   for command in ("status", "run"):
@@ -149,10 +149,10 @@ def test_detached_stopped_and_looked_at(slice_of_two):
   assert "is training already" in launch(slice_of_two, "run").stderr
   again = ["bash", "launch/worker.sh", "start", ""]
   home = slice_of_two / "worker0"
-  told = subprocess.run(
+  done = subprocess.run(
     again, env=os.environ | {"HOME": str(home)}, cwd=home / CHECKOUT, capture_output=True, text=True
   )
-  assert told.stdout == "already running\n"
+  assert done.stdout == "already running\n"
   assert (home / "starts").read_text() == "1\n"
   assert launch(slice_of_two, "stop").stdout.count("stopped\n") == 2
   assert launch(slice_of_two, "status").returncode == outcomes.STOPPED
@@ -160,7 +160,7 @@ def test_detached_stopped_and_looked_at(slice_of_two):
 
   assert launch(slice_of_two, "run").returncode == 0
   pid = int((home / "shufflenet_jax_run/pid").read_text())
-  os.kill(os.getpgid(pid), signal.SIGKILL)  # what waits for it, as when the VM restarts
+  os.kill(os.getpgid(pid), signal.SIGKILL)  # the script that waits for it, as when the VM restarts
   os.kill(pid, signal.SIGKILL)
   done = launch(slice_of_two, "status")
   assert "lost" in done.stdout

@@ -1,4 +1,4 @@
-"""launch/gke: the JobSet against its published schema, and what kubectl is asked for."""
+"""launch/gke: the JobSet against its published schema, and the commands that kubectl receives."""
 
 import json
 import os
@@ -6,12 +6,11 @@ import subprocess
 import sys
 
 import pytest
-import yaml
 
 from launch import gke, outcomes
-from tests import stand_in
-from tests.launcher import HAIRY, ROOT, TRAINING
-from tests.stand_in import Script
+from tests.launch import stand_in
+from tests.launch.launcher import AWKWARD, ROOT, TRAINING
+from tests.launch.stand_in import Script
 
 IMAGE = "us-docker.pkg.dev/my-project/my-repository/shufflenet_jax:1"
 FLAGS = ["--name=sn-1", "--type=v5litepod-16", f"--image={IMAGE}"]
@@ -30,7 +29,7 @@ def launch(folder, *flags, training=None, script=None, **options):
 def manifest(tmp_path, *flags, training=TRAINING):
   done = launch(tmp_path, "manifest", *flags, training=training, script=Script())
   assert done.returncode == 0, done.stderr
-  return yaml.safe_load(done.stdout)
+  return json.loads(done.stdout)
 
 
 def pod(jobset):
@@ -40,14 +39,14 @@ def pod(jobset):
 @pytest.mark.parametrize("spot", [False, True])
 @pytest.mark.parametrize("kind", ["v4-8", "v5litepod-1", "v5litepod-8", "v5litepod-256", "v5p-128", "v6e-16"])
 def test_manifest_is_of_the_published_schema(tmp_path, kind, spot):
-  """Kubeflow publishes the JobSet API's schema as models; what they do not know, they drop."""
+  """Kubeflow publishes the JobSet API's schema as models, which drop unknown fields."""
   models = pytest.importorskip("kubeflow_trainer_api.models")
   flags = [*FLAGS[:1], f"--type={kind}", FLAGS[2], "--slices=2", "--retry=9", "--service_account=trainer"]
   made = manifest(tmp_path, *flags, *(["--spot"] if spot else []))
   assert models.JobsetV1alpha2JobSet.from_dict(made).to_dict() == made
 
 
-def test_schema_test_would_see_a_wrong_field(tmp_path):
+def test_the_schema_test_notices_a_wrong_field(tmp_path):
   models = pytest.importorskip("kubeflow_trainer_api.models")
   made = manifest(tmp_path, *FLAGS)
   pod(made)["restartpolicy"] = "Never"
@@ -90,7 +89,7 @@ def test_several_slices_restarts_and_spot(tmp_path):
   }
   policy = made["spec"]["failurePolicy"]
   assert policy["maxRestarts"] == 7
-  # A status of 2 fails the Job for the reason that the JobSet's rule names.
+  # Exit status 2 fails the Job, for the reason that the JobSet's rule names.
   (rule,) = group["template"]["spec"]["podFailurePolicy"]["rules"]
   assert (rule["action"], rule["onExitCodes"]["values"]) == ("FailJob", [outcomes.WRONG])
   assert rule["onExitCodes"]["containerName"] == pod(made)["containers"][0]["name"]
@@ -100,10 +99,10 @@ def test_several_slices_restarts_and_spot(tmp_path):
   assert pod(made)["tolerations"][0]["key"] == "cloud.google.com/gke-spot"
 
 
-def test_arguments_arrive_unharmed(tmp_path):
-  args = pod(manifest(tmp_path, *FLAGS, training=TRAINING + HAIRY))["containers"][0]["args"]
-  # Kubernetes takes $$ for $.
-  assert [a.replace("$$", "$") for a in args] == ["--distributed", *TRAINING, *HAIRY]
+def test_arguments_arrive_unchanged(tmp_path):
+  args = pod(manifest(tmp_path, *FLAGS, training=TRAINING + AWKWARD))["containers"][0]["args"]
+  # Kubernetes replaces $$ by $.
+  assert [a.replace("$$", "$") for a in args] == ["--distributed", *TRAINING, *AWKWARD]
   assert "$(" not in "".join(args).replace("$$", "")
 
 
@@ -112,7 +111,7 @@ def test_apply_status_logs_delete(tmp_path):
   assert done.returncode == 0, done.stderr
   *call, stdin = done.calls[-1]
   assert call == ["kubectl", "apply", "--namespace=default", "--filename=-"]
-  assert yaml.safe_load(stdin) == yaml.safe_load(launch(tmp_path, "manifest", *FLAGS, training=TRAINING).stdout)
+  assert json.loads(stdin) == json.loads(launch(tmp_path, "manifest", *FLAGS, training=TRAINING).stdout)
   launch(tmp_path, "logs", "--name=sn-1", "--worker=2", "--follow")
   chosen = "jobset.sigs.k8s.io/jobset-name=sn-1,batch.kubernetes.io/job-completion-index=2"
   logs = ["kubectl", "logs", "--namespace=default", f"--selector={chosen}", "--prefix", "--tail=50", "--follow"]
@@ -133,7 +132,7 @@ def test_apply_status_logs_delete(tmp_path):
     ("Failed", "FailJobSetFailurePolicyAction", outcomes.WRONG),
   ],
 )
-def test_status_tells_the_outcomes_apart(tmp_path, condition, reason, outcome):
+def test_status_distinguishes_the_outcomes(tmp_path, condition, reason, outcome):
   conditions = [{"type": condition, "status": "True", "reason": reason}] if condition else []
   script = Script(prints=(("get .*--output=json", json.dumps({"status": {"restarts": 4, "conditions": conditions}})),))
   done = launch(tmp_path, "status", "--name=sn-1", script=script)
@@ -141,7 +140,7 @@ def test_status_tells_the_outcomes_apart(tmp_path, condition, reason, outcome):
   assert f"{outcomes.WORDS[outcome]}, 4 restarts" in done.stdout
 
 
-def test_what_kubectl_refuses_is_one_line(tmp_path):
+def test_a_refusal_by_kubectl_is_one_line(tmp_path):
   script = Script(fail=(("apply", 1, "no matches for kind JobSet", 1),))
   done = launch(tmp_path, "apply", *FLAGS, training=TRAINING, script=script)
   assert done.returncode == outcomes.FAILED
@@ -150,7 +149,7 @@ def test_what_kubectl_refuses_is_one_line(tmp_path):
 
 def test_dry_run_calls_nothing(tmp_path):
   done = launch(tmp_path, "apply", *FLAGS, "--dry_run", training=TRAINING, script=Script())
-  assert done.stdout.startswith("kubectl apply --namespace=default --filename=-\n# apiVersion:")
+  assert done.stdout.startswith('kubectl apply --namespace=default --filename=-\n# {\n#   "apiVersion":')
   for command in ("status", "logs", "delete"):
     done = launch(tmp_path, command, "--name=sn-1", "--dry_run")
     assert done.stdout.startswith("kubectl ")
@@ -166,7 +165,7 @@ def test_dry_run_calls_nothing(tmp_path):
     ([*FLAGS, "--namespace=A"], TRAINING, "--namespace='A'"),
     ([*FLAGS, "--slices=0"], TRAINING, "--slices=0"),
     ([*FLAGS, "--type=v5litepod-5"], TRAINING, "--type=v5litepod-5"),
-    (FLAGS, ["--config=c.py", "--workdir=runs/x"], "would go with the Pod"),
+    (FLAGS, ["--config=c.py", "--workdir=runs/x"], "would be deleted with the Pod"),
     (FLAGS, ["--config=c.py"], "--workdir is missing"),
     (FLAGS[:2], TRAINING, "--image"),
   ],
@@ -180,7 +179,7 @@ def test_wrong_flags_are_one_line(capsys, flags, training, words):
 
 
 @pytest.mark.parametrize("flag", ["--worker=-3", "--lines=-2"])
-def test_numbers_below_nought_are_refused(capsys, flag):
+def test_negative_numbers_are_refused(capsys, flag):
   assert gke.main(["logs", "--name=n", "--dry_run", flag]) == outcomes.WRONG
   assert f"{flag} must be 0 or more" in capsys.readouterr().err
 

@@ -1,4 +1,4 @@
-"""The check on compiled HLO passes for what it should, and fails for what it should catch."""
+"""The check on compiled HLO passes for programs with a free shuffle, and fails for others."""
 
 import functools
 import importlib.util
@@ -15,7 +15,7 @@ from shufflenet_jax.models import lowering, network
 from shufflenet_jax.tpu import check, hlo, topology
 from shufflenet_jax.tpu.compile import OutOfMemory, Program, compile_step
 
-# Programs of devices that are not there are kept in JAX's cache as well, but cannot be read from it.
+# JAX's cache stores programs for absent devices, but cannot read them.
 pytestmark = pytest.mark.filterwarnings("ignore:Error reading persistent compilation cache entry")
 TOPOLOGY = "v5e:2x2"
 needs_libtpu = pytest.mark.skipif(
@@ -24,7 +24,7 @@ needs_libtpu = pytest.mark.skipif(
 
 
 def small_config():
-  """A network of a unit of each stage and one of stride 1, 128 images a chip as the real batch has."""
+  """One unit in each stage and one more, of stride 1, in Stage 2; 128 images per chip, as in the real batch."""
   config = imagenet.get_config("scale=0.5,groups=3")
   config.batch_size, config.data.image_size = 512, 64
   config.model.repeats = (2, 1, 1)
@@ -52,15 +52,15 @@ def report(mode, own, no_shuffle):
 
 
 def report_with(formulation, monkeypatch):
-  """On inference, with another formulation in place of "dense"."""
-  no_shuffle = programs("infer")["no_shuffle"]  # all of them compiled before
+  """A report on inference with another formulation in place of "dense"."""
+  no_shuffle = programs("infer")["no_shuffle"]  # compiles all programs first
   monkeypatch.setitem(lowering._GROUP_CONV1X1, "dense", formulation)
   config = small_config()
   own = compile_step(network.build(config.model), config, topology.devices(TOPOLOGY), "infer")
   return report("infer", own, no_shuffle)
 
 
-# A train step takes the TPU compiler most of a minute, however small.
+# Even a small train step takes the TPU compiler most of a minute.
 modes = pytest.mark.parametrize("mode", ["infer", pytest.param("train", marks=pytest.mark.slow)])
 
 
@@ -87,7 +87,7 @@ def test_the_reference_lowering_fails(mode):
 
 
 @needs_libtpu
-def test_an_activation_transpose_that_hides_its_name_fails(monkeypatch):
+def test_an_activation_transpose_outside_the_scope_fails(monkeypatch):
   def shuffled_activations(x, kernel, bias=None, *, groups, shuffle_groups):
     y = dense(x, kernel, bias, groups=groups, shuffle_groups=1)
     if shuffle_groups == 1:
@@ -103,8 +103,8 @@ def test_an_activation_transpose_that_hides_its_name_fails(monkeypatch):
 
 
 @needs_libtpu
-def test_a_shuffle_that_is_computed_fails(monkeypatch):
-  """By a product with a permutation: no moves, no scope, and few cycles more where the matrix unit has room."""
+def test_a_shuffle_computed_by_a_product_fails(monkeypatch):
+  """A product with a permutation: no moves, nothing in the scope, and few more cycles if the matrix unit is idle."""
 
   def shuffled_by_product(x, kernel, bias=None, *, groups, shuffle_groups):
     y = dense(x, kernel, bias, groups=groups, shuffle_groups=1)
@@ -116,7 +116,9 @@ def test_a_shuffle_that_is_computed_fails(monkeypatch):
   dense = lowering._GROUP_CONV1X1["dense"]
   found = report_with(shuffled_by_product, monkeypatch)
   assert found.copies_extra == 0 and not found.shuffled_activations
-  assert found.work_extra["convolution"] == 4  # one in each of its units; two are in another's pass
+  assert (
+    found.work_extra["convolution"] == 4
+  )  # one in each unit; two of them are merged into another instruction's pass
   assert not found.holds
 
 
@@ -147,7 +149,7 @@ def test_command_reports_fails_and_dumps(tmp_path):
 
 @needs_libtpu
 @pytest.mark.parametrize("name", ["v5e:1x9", "v9:2x2", "v5e", "nonsense"])
-def test_unknown_topologies_are_named_with_some_that_work(name):
+def test_the_error_for_an_unknown_topology_names_valid_ones(name):
   with pytest.raises(UserError, match=f"--topology={name} .*v5e:2x4"):
     topology.devices(name)
 
@@ -157,12 +159,12 @@ def test_a_batch_that_does_not_divide_is_refused():
   config = small_config()
   config.batch_size = 510
   with pytest.raises(UserError, match="config.batch_size=510 does not divide over 4 devices; nearest: 508, 512"):
-    check.check(config, TOPOLOGY, "train", say=lambda text: None)
+    check.check(config, TOPOLOGY, "train", log=lambda text: None)
 
 
 @needs_libtpu
-def test_a_batch_that_does_not_fit_is_told_by_how_much_and_what_fits(monkeypatch):
-  """The search over batches, with a compiler that needs 1 GiB and 16 MiB an image."""
+def test_the_error_for_a_batch_that_does_not_fit_names_one_that_fits(monkeypatch):
+  """The search over batches, with a compiler whose programs need 1 GiB, and 16 MiB per image."""
 
   def compiler(model, config, devices, mode):
     used = 2**30 + config.batch_size // len(devices) * 2**24
@@ -174,13 +176,13 @@ def test_a_batch_that_does_not_fit_is_told_by_how_much_and_what_fits(monkeypatch
   config = small_config()
   config.batch_size = 4 * 2048
   with pytest.raises(UserError, match=r"batch_size=8192 needs 17\.00 GiB more .* batch_size=(\d+) fits") as caught:
-    check.check(config, TOPOLOGY, "train", say=lambda text: None)
+    check.check(config, TOPOLOGY, "train", log=lambda text: None)
   fits = int(str(caught.value).split("batch_size=")[2].split()[0])
   assert 4 * 960 * 0.93 <= fits <= 4 * 960
 
 
 @needs_libtpu
-def test_the_compilers_own_words_for_a_batch_that_does_not_fit():
+def test_the_compilers_error_for_a_batch_that_does_not_fit_is_parsed():
   config = small_config()
   config.model.repeats = (1, 1, 1)
   config.batch_size = 2**20
@@ -266,23 +268,23 @@ def test_parser_reads_opcodes_shapes_cycles_and_layers():
 
 
 def test_moves_and_work_of_activations():
-  """Moved, also with dimensions merged and by halves: not what a fusion does by the way, kernels, or names."""
+  """Moves count also with merged dimensions and of half a batch; not inside larger fusions, of kernels, or bitcasts."""
   instructions = hlo.parse(HLO)
   activations = hlo.Activations(8 * 96 // 2, frozenset({800}))
   moved = hlo.moves(instructions, activations)
   assert [i.name for i in moved] == ["c", "merged", "half", "g", "turned"]
   assert (moved[0].arrays, moved[0].layer) == ((("bf16", (8, 4, 4, 6)),), "stage2_unit1 backward")
   assert not hlo.moves(instructions, hlo.Activations(8 * 96 + 1, frozenset({800})))
-  # f, c, merged, half, g and kernel; with the convolution inside f.
+  # Passes: f, c, merged, half, g and kernel. The convolution is inside f.
   assert hlo.work(instructions, activations) == {"passes": 6, "convolution": 1, "custom-call": 1}
-  assert hlo.cycles(instructions, activations) == 70 + 5 + 2  # not what happens to kernels alone
+  assert hlo.cycles(instructions, activations) == 70 + 5 + 2  # without instructions on kernels only
 
 
 @needs_libtpu
-def test_large_kernels_are_no_activations():
-  """Stage 4's dense kernel has more elements than its activation has of 32 images, 960 being a multiple of 32."""
+def test_large_kernels_are_not_activations():
+  """Stage 4's dense kernel has more elements than its activation for 32 images; 960 is a multiple of 32."""
   config = imagenet.get_config("scale=1.0,groups=3")
   config.batch_size, config.data.image_size, config.model.repeats = 128, 64, (1, 1, 2)
-  found = check.check(config, TOPOLOGY, "infer", say=lambda text: None)
+  found = check.check(config, TOPOLOGY, "infer", log=lambda text: None)
   assert found.copies_extra == 0 and not found.shuffled_activations and not found.work_extra
   assert found.holds, found

@@ -1,4 +1,4 @@
-"""Patterns of paths on the local file system, against `glob.glob`; those in buckets are in tests/bucket."""
+"""Patterns of local paths, compared with `glob.glob`. Patterns in buckets are tested in tests/bucket."""
 
 import glob
 import os
@@ -15,7 +15,7 @@ NAMES = (
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
-  """Files, and what a reader would wait for, miss or follow for ever."""
+  """Files, and entries at which a reader would wait, fail or never arrive."""
   folder = tmp_path_factory.mktemp("photos")
   for name in NAMES:
     storage.write_bytes(f"{folder}/{name}", b"")
@@ -31,7 +31,7 @@ def photos(tmp_path_factory):
    "**/old/*", "*/.hidden/*", "**/.hidden/*", "dogs/[[]x].jpg", "dogs/[!a-y].jpg", "dogs/[z-a].jpg", "dogs/[]z].jpg",
    "dogs/[x", "dogs/[-z].jpg", "none/*", "*/*/*/*", "**.jpg"],
 )  # fmt: skip
-def test_patterns_name_what_glob_names(photos, pattern):
+def test_patterns_match_as_in_glob(photos, pattern):
   expected = sorted(path for path in glob.glob(f"{photos}/{pattern}", recursive=True) if os.path.isfile(path))
   assert storage.glob(f"{photos}/{pattern}") == expected
 
@@ -50,7 +50,7 @@ def test_a_hidden_folder_that_no_pattern_asks_for_need_not_be_listed(photos, mon
     storage.glob(f"{photos}/**/.hidden/*.jpg")
 
 
-def test_a_folder_that_cannot_be_listed_is_no_empty_one(photos, monkeypatch):
+def test_a_folder_that_cannot_be_listed_is_not_mistaken_for_an_empty_one(photos, monkeypatch):
   def refuse(path):
     raise PermissionError(13, "Permission denied", path)
 
