@@ -3,6 +3,7 @@
 import pytest
 
 from configs import imagenet, quickstart
+from shufflenet_jax.errors import UserError
 
 
 def recipe(arguments):
@@ -34,10 +35,10 @@ def test_another_batch_is_the_same_number_of_images():
 
 @pytest.mark.parametrize("batch", ["0", "-1", "many", "1.5", ""])
 def test_batches_that_are_none_are_refused(batch):
-  with pytest.raises(ValueError, match=f"batch={batch} "):
+  with pytest.raises(UserError, match=f"batch={batch} "):
     imagenet.get_config(f"batch={batch}")
 
 
 def test_quickstart_has_a_batch_of_its_own():
-  with pytest.raises(ValueError, match="--config.batch_size"):
+  with pytest.raises(UserError, match="--config.batch_size"):
     quickstart.get_config("scale=0.5,groups=3,batch=128")

@@ -10,7 +10,7 @@ import zipfile
 
 import numpy as np
 
-from shufflenet_jax.errors import UserError
+from shufflenet_jax.errors import CommandEnded, UserError
 
 # Where training scripts put a network's weights; of several, the first. Averaged weights come last: they are taken only
 # where there are no others, because the others are what the training script itself evaluates by default.
@@ -51,7 +51,7 @@ def load(path: str) -> dict[str, np.ndarray]:
   try:
     kind = _kind_of_file(path)
     loaded = _load_safetensors(path) if kind == "safetensors" else _load_pickled(path)
-  except UserError:
+  except CommandEnded:
     raise
   except OSError as error:
     raise UserError(f"--from={path} cannot be read: {error.strerror or error}") from None

@@ -18,14 +18,15 @@ from collections.abc import Iterator
 from shufflenet_jax.storage import bucket, globbing, local, paths
 from shufflenet_jax.storage.logs import LogFolder
 from shufflenet_jax.storage.paths import join, name, normalize, parent
-from shufflenet_jax.storage.trouble import Locked, Refused, Unavailable, explain, explained
+from shufflenet_jax.storage.trouble import Locked, Refused, StorageError, Unavailable, explain, explained
 from shufflenet_jax.storage.waiting import patiently, waiting
 
 __all__ = [
-  "Locked", "LogFolder", "Refused", "Unavailable", "check_writable", "explain", "explained", "free_bytes", "glob",
-  "is_file", "is_folder", "join", "judge", "list_folder", "local_copy", "locked", "make_folder", "move_folder",
-  "name", "new_file", "new_folder", "normalize", "parent", "patiently", "read_bytes", "read_head", "read_text",
-  "remove_file", "remove_folder", "renames", "seeks_cheaply", "waiting", "walk", "write_bytes", "write_text",
+  "Locked", "LogFolder", "Refused", "StorageError", "Unavailable", "check_writable", "explain", "explained",
+  "free_bytes", "glob", "is_file", "is_folder", "join", "judge", "list_folder", "local_copy", "locked", "make_folder",
+  "move_folder", "name", "new_file", "new_folder", "normalize", "parent", "patiently", "read_bytes", "read_head",
+  "read_text", "remove_file", "remove_folder", "renames", "seeks_cheaply", "waiting", "walk", "write_bytes",
+  "write_text",
 ]  # fmt: skip
 
 

@@ -6,7 +6,6 @@ import sys
 import threading
 import time
 
-from shufflenet_jax.errors import UserError
 from shufflenet_jax.storage import bucket, paths, temporary, trouble
 from shufflenet_jax.storage.appended import AppendedObject
 
@@ -60,7 +59,7 @@ class LogFolder(contextlib.AbstractContextManager):
       while True:
         try:
           return self._sync()
-        except UserError as error:
+        except trouble.StorageError as error:
           if not isinstance(error, trouble.Unavailable) or time.monotonic() > deadline:
             raise type(error)(f"the last lines of the logs are lost: {error}") from error
         time.sleep(2)
@@ -73,7 +72,7 @@ class LogFolder(contextlib.AbstractContextManager):
     if kind is None:
       self.close()
     else:
-      with contextlib.suppress(UserError):  # the first error is the one to report, soon
+      with contextlib.suppress(trouble.StorageError):  # the first error is the one to report, soon
         self.close(patience=0)
 
   def _work(self) -> None:

@@ -14,11 +14,15 @@ import os
 import sys
 from collections.abc import Iterator
 
-from shufflenet_jax.errors import RunFailed, UserError
+from shufflenet_jax.errors import CommandEnded, RunFailed, UserError
 from shufflenet_jax.storage import paths
 
 
-class Refused(UserError):
+class StorageError(Exception):
+  """What `explain` makes of an error of a file system or a client library."""
+
+
+class Refused(StorageError, UserError):
   """Storage says no, and would say so again: no such bucket, no permission, no space."""
 
 
@@ -26,7 +30,7 @@ class Locked(Refused):
   """Another process of this machine is at work in a folder."""
 
 
-class Unavailable(RunFailed):
+class Unavailable(StorageError, RunFailed):
   """Storage did not answer, or not usefully; another start may find it well."""
 
 
@@ -51,9 +55,9 @@ def explain(error: BaseException, path: str, doing: str = "read") -> BaseExcepti
 
   Returns:
     A `FileNotFoundError`, a `Refused` or an `Unavailable`; `error` itself where it is one of these, another
-    `UserError`, or an error about contents.
+    `CommandEnded`, or an error about contents.
   """
-  if isinstance(error, UserError):
+  if isinstance(error, CommandEnded):
     return error
   meaning, why, remedy = _meaning(error)
   if doing == "written" and is_full_disk(error, path):
@@ -72,7 +76,7 @@ def explained(path: str, doing: str = "read") -> Iterator[None]:
   """Raises what `explain` says in place of any error within. When writing, a missing file or folder is Refused."""
   try:
     yield
-  except (UserError, BrokenPipeError):  # of the console: no error of storage
+  except (CommandEnded, BrokenPipeError):  # of the console: no error of storage
     raise
   except Exception as error:
     better = explain(error, path, doing)

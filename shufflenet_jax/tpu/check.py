@@ -21,14 +21,6 @@ from absl import flags
 from shufflenet_jax import cli
 from shufflenet_jax.errors import UserError
 
-if __name__ == "__main__":
-  cli.define_config()
-  flags.DEFINE_string("topology", "v5e:2x4", "TPU slice to compile for; config.batch_size divides over its devices.")
-  flags.DEFINE_enum("mode", "train", ("train", "infer"), "The train step, or uint8 images to logits.")
-  cli.define_path("dump_hlo", None, "Directory for the optimised HLO of each compiled program.")
-  flags.DEFINE_bool("json", False, "Print one JSON object in place of the report.")
-  cli.require("config")
-
 FREE = 1.05  # how many times the estimate without shuffle still counts as free
 KERNEL_CYCLES = 10_000  # a unit, beyond that: shuffling a kernel takes a few instructions of 1,800 each, however small
 PARTS = 4  # a batch may be computed in so many parts: what is as large as one counts as an activation
@@ -273,9 +265,17 @@ def _remedy(config, devices, topology_name, mode, model, error, say) -> str:
   )
 
 
-def main(arguments: list[str]):
-  cli.refuse_arguments(arguments)
-  values = flags.FLAGS
+def define_flags(values: flags.FlagValues) -> None:
+  cli.define_config(values)
+  flags.DEFINE_string(
+    "topology", "v5e:2x4", "TPU slice to compile for; config.batch_size divides over its devices.", values
+  )
+  flags.DEFINE_enum("mode", "train", ("train", "infer"), "The train step, or uint8 images to logits.", values)
+  cli.define_path(values, "dump_hlo", "Directory for the optimised HLO of each compiled program.")
+  flags.DEFINE_bool("json", False, "Print one JSON object in place of the report.", values)
+
+
+def main(values: flags.FlagValues) -> int:
   report = check(
     values.config,
     values.topology,
@@ -293,8 +293,10 @@ def main(arguments: list[str]):
       print(f"\n{'layer':24} {'moves with shuffle':>20} {'without':>10}")
       for layer, (n, before) in sorted(report.offenders.items()):
         print(f"{layer:24} {n:20} {before:10}")
-  sys.exit(0 if report.holds else 1)
+  return 0 if report.holds else 1
 
+
+command = cli.Command(main, define_flags, required=("config",))
 
 if __name__ == "__main__":
-  cli.run(main)
+  command()

@@ -26,15 +26,6 @@ from shufflenet_jax.tpu import slices
 IMAGES_PER_SECOND_PER_CORE = 536
 PRE_RESIZED_SPEEDUP = 1.42
 
-if __name__ == "__main__":
-  cli.define_config()
-  flags.DEFINE_list("topology", ["v5e:4x4"], "One or more, separated by commas, as v5e:4x4,v4:2x2x1.")
-  flags.DEFINE_bool("verify", False, "Compile the largest batch as well, in place of extrapolating to it.")
-  flags.DEFINE_float("host_images_per_second_per_core", IMAGES_PER_SECOND_PER_CORE, "What a host's vCPU can feed.", 1)
-  flags.DEFINE_bool("json", False, "Print one JSON object in place of the report.")
-  cli.define_path("plot", None, "PNG to draw hours against chips into.")
-  cli.require("config")
-
 LANES = 128  # a batch that is no multiple of it leaves lanes empty
 LARGEST_SCALED_BATCH = 8192  # to which the linear scaling rule was shown to hold (Goyal et al., 2017)
 BYTES = {"f32": 4, "s32": 4, "u32": 4, "bf16": 2, "f16": 2, "pred": 1, "u8": 1, "s8": 1}
@@ -243,11 +234,24 @@ def make(config, topologies: list[str], images_per_second_per_core: float, verif
   return plans
 
 
-def main(arguments: list[str]):
+def define_flags(values: flags.FlagValues) -> None:
+  cli.define_config(values)
+  flags.DEFINE_list("topology", ["v5e:4x4"], "One or more, separated by commas, as v5e:4x4,v4:2x2x1.", values)
+  flags.DEFINE_bool("verify", False, "Compile the largest batch as well, in place of extrapolating to it.", values)
+  flags.DEFINE_float(
+    "host_images_per_second_per_core",
+    IMAGES_PER_SECOND_PER_CORE,
+    "What a host's vCPU can feed.",
+    lower_bound=1,
+    flag_values=values,
+  )
+  flags.DEFINE_bool("json", False, "Print one JSON object in place of the report.", values)
+  cli.define_path(values, "plot", "PNG to draw hours against chips into.")
+
+
+def main(values: flags.FlagValues) -> int | None:
   from shufflenet_jax.tpu import plan_report
 
-  cli.refuse_arguments(arguments)
-  values = flags.FLAGS
   topologies = [name.strip() for name in values.topology] or [""]
   if len(set(topologies)) < len(topologies) or not all(topologies):
     raise UserError(f"--topology={','.join(topologies)} must name each topology once")
@@ -266,8 +270,11 @@ def main(arguments: list[str]):
     plan_report.draw(plans, values.config, values.plot)
     print(f"plot: {values.plot}", file=sys.stderr)
   if not any(plan.hbm_bytes for plan in plans):
-    sys.exit(WRONG)  # no topology can have a step of this batch: the warnings say which could
+    return WRONG  # no topology can have a step of this batch: the warnings say which could
+  return None
 
+
+command = cli.Command(main, define_flags, required=("config",))
 
 if __name__ == "__main__":
-  cli.run(main)
+  command()
