@@ -39,7 +39,10 @@ def interrupted(code: str, times: int = 1) -> tuple[int, str]:
 
 
 def test_ctrl_c_ends_a_command_that_computes_in_c():
-  assert interrupted(f"from shufflenet_jax import cli\ndef main(_): {BUSY}\ncli.Command(main, id)()") == (130, "interrupted\n")
+  assert interrupted(f"from shufflenet_jax import cli\ndef main(_): {BUSY}\ncli.Command(main, id)()") == (
+    130,
+    "interrupted\n",
+  )
 
 
 def test_a_second_ctrl_c_ends_what_holds_the_first_one():
