@@ -158,7 +158,7 @@ def test_an_installed_package_trains_evaluates_and_predicts_with_a_config_of_the
 
 @pytest.mark.torch
 def test_an_installed_package_imports_from_pytorch(run, tmp_path):
-  from tests.test_torch import small_file
+  from tests.interop.test_torch import small_file
 
   done = run("shufflenet-import-torch", f"--from={small_file(tmp_path)}", f"--to={tmp_path}/w")
   assert done.returncode == 0, done.stderr

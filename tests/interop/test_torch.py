@@ -3,7 +3,6 @@
 import io
 import json
 import os
-import pathlib
 import subprocess
 import sys
 import tarfile
@@ -15,10 +14,10 @@ from shufflenet_jax.checkpoints import checkpoint
 from shufflenet_jax.errors import UserError
 from shufflenet_jax.models import network
 from tests import golden
+from tests.commands import ROOT
 
 pytestmark = pytest.mark.torch
 
-ROOT = pathlib.Path(__file__).parent.parent
 SHARED = ROOT.parent / "shared"
 WEIGHTS = SHARED / "weights" / "megvii_shufflenetv1_group3_0.5x.pth.tar"
 
