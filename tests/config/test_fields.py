@@ -18,11 +18,12 @@ def test_the_defaults_are_the_papers_recipe():
 
 
 @pytest.mark.parametrize("name", network.NETWORKS)
-def test_the_defaults_of_every_network_can_be_built(name):
+def test_the_defaults_of_every_network_are_allowed(name):
   config = fields.default_config(name)
   settings.check(config, training=True)
   assert config.model.network == name
-  network.build(config.model)
+  if "mflops" not in config.model:  # to solve for Table 4's widths takes minutes; test_networks builds those
+    network.build(config.model)
 
 
 def test_a_networks_fields_are_its_modules():
