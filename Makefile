@@ -4,7 +4,7 @@
 # make test-chaos   runs that are killed, stopped, moved and starved
 # make test-bucket  storage clients, and commands, against an emulated bucket
 # make test-torch   the tests against PyTorch, which is installed for them
-# make lint         ruff, shellcheck
+# make lint         ruff, import-linter (which room may import which), shellcheck
 # make install      .venv/ alone; every other target makes it first
 PYTHON ?= python3
 SEED ?= 0
@@ -65,4 +65,5 @@ test-torch: .venv/installed-torch
 lint: install
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
+	.venv/bin/lint-imports --no-cache --no-logo
 	.venv/bin/shellcheck launch/*.sh .ci/run

@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from shufflenet_jax import host_memory
+from shufflenet_jax import startup
 from shufflenet_jax.distributed.mesh import data_mesh, replicate, split_batch
 from shufflenet_jax.models.lowering import LOWERINGS
 from shufflenet_jax.models.shufflenet import STAGE2_CHANNELS, ShuffleNetV1
@@ -156,7 +156,7 @@ def main():
   parser.add_argument("--json", help="file for the figures")
   arguments = parser.parse_args()
   if os.environ.get("JAX_PLATFORMS") == "cpu":
-    host_memory.use_huge_pages()  # as the commands do; this also applies to PyTorch
+    startup.use_huge_pages()  # as the commands do; PyTorch's network gets them, too
   lowerings = arguments.lowerings.split(",")
   if unknown := [name for name in lowerings if name not in LOWERINGS]:
     parser.error(f"--lowerings: {unknown[0]!r} is not one of {', '.join(LOWERINGS)}")

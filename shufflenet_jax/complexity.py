@@ -13,27 +13,29 @@ from absl import flags
 
 from shufflenet_jax import cli
 
-if __name__ == "__main__":
-  cli.define_config("Count this config's network in place of the paper's.")
-  flags.DEFINE_bool("json", False, "Print JSON: a list of objects, one a network.")
+
+def define_flags(values: flags.FlagValues) -> None:
+  cli.define_config(values, "Count this config's network instead of the paper's.")
+  flags.DEFINE_bool("json", False, "Print JSON: a list with one object per network.", values)
 
 
-def main(arguments: list[str]) -> None:
-  cli.refuse_arguments(arguments)
+def main(values: flags.FlagValues) -> None:
+  from shufflenet_jax.config import settings
   from shufflenet_jax.counting import multiply_adds
   from shufflenet_jax.models import network
   from shufflenet_jax.paper import complexity_tables
 
-  config = flags.FLAGS.config
+  config = values.config
   if config is None:
-    if flags.FLAGS.json:
+    if values.json:
       print(json.dumps(list(complexity_tables.count_tables()), indent=1))
     else:
       for line in complexity_tables.as_text(complexity_tables.count_tables()):
         print(line, flush=True)
     return
+  settings.check_image_size(config)
   _, counted = network.build_for_images(config)
-  if flags.FLAGS.json:
+  if values.json:
     row = {
       "table": None,
       "network": network.describe(config.model),
@@ -47,5 +49,7 @@ def main(arguments: list[str]) -> None:
     print(multiply_adds.overview(counted, config.data.image_size))
 
 
+command = cli.Command(main, define_flags)
+
 if __name__ == "__main__":
-  cli.run(main)
+  command()

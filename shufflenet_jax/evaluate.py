@@ -12,33 +12,30 @@ import math
 from absl import flags
 
 from shufflenet_jax import cli
-
-if __name__ == "__main__":
-  from shufflenet_jax.distributed import hosts
-
-  cli.define_path("checkpoint", None, "A work directory (its newest checkpoint) or WORKDIR/checkpoints/<step>.")
-  hosts.define_flags()
-  cli.define_path("data", None, "A folder that holds a folder of images per class.")
-  cli.require("checkpoint")
+from shufflenet_jax.distributed import hosts
 
 
-def main(arguments: list[str]) -> None:
-  cli.refuse_arguments(arguments)
+def define_flags(values: flags.FlagValues) -> None:
+  cli.define_path(values, "checkpoint", "A work directory (its newest checkpoint) or WORKDIR/checkpoints/<step>.")
+  hosts.define_flags(values)
+  cli.define_path(values, "data", "A folder that holds a folder of images per class.")
+
+
+def main(values: flags.FlagValues) -> None:
   from shufflenet_jax.checkpoints import checkpoint
-  from shufflenet_jax.distributed import hosts
 
-  config = flags.FLAGS.config
-  hosts.join(flags.FLAGS, config.get("peer_timeout_seconds", 60), preemptible=False)
+  config = values.config
+  hosts.join(values, config.get("peer_timeout_seconds", 60), preemptible=False)
 
   import jax
 
   from shufflenet_jax.training import evaluation, metrics
 
   say = metrics.console((jax.process_index(), jax.process_count()))
-  found = checkpoint.find(flags.FLAGS.checkpoint)
+  found = checkpoint.find(values.checkpoint)
   say(f"evaluating {found.path}")
   with hosts.lost_peers_end_the_run(config.get("peer_timeout_seconds", 60)):
-    figures = evaluation.evaluate_checkpoint(found, config, flags.FLAGS.data, say=say)
+    figures = evaluation.evaluate_checkpoint(found, config, values.data, say=say)
   finite = {k: v if math.isfinite(v) else None for k, v in figures.items()}  # JSON knows no others
   say(evaluation.describe(figures), json.dumps(finite), sep="\n")
 
@@ -50,5 +47,7 @@ def config_of_checkpoint(values: flags.FlagValues):
   return checkpoint.find(values.checkpoint).config
 
 
+command = cli.Command(main, define_flags, required=("checkpoint",), config_of=config_of_checkpoint)
+
 if __name__ == "__main__":
-  cli.run(main, config_of_checkpoint)
+  command()

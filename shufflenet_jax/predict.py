@@ -17,11 +17,6 @@ from shufflenet_jax import cli
 from shufflenet_jax.errors import UserError
 from shufflenet_jax.progress import ProgressLine
 
-if __name__ == "__main__":
-  cli.define_path("checkpoint", None, "A work directory (its newest checkpoint) or WORKDIR/checkpoints/<step>.")
-  flags.DEFINE_bool("json", False, "Print one JSON object per image instead of a table.")
-  cli.require("checkpoint")
-
 # How many pictures are computed together: the smallest of these that takes all of them, or the largest. Each run thus
 # compiles once. On a CPU larger batches are no faster, only later and larger.
 CPU_BATCH_SIZES = (1, 8)
@@ -122,13 +117,20 @@ def answer(predictor: Predictor, arguments: list[str], as_json: bool) -> int:
   return 1 if failed else 0
 
 
-def main(arguments: list[str]) -> int:
+def define_flags(values: flags.FlagValues) -> None:
+  cli.define_path(values, "checkpoint", "A work directory (its newest checkpoint) or WORKDIR/checkpoints/<step>.")
+  flags.DEFINE_bool("json", False, "Print one JSON object per image instead of a table.", values)
+
+
+def main(values: flags.FlagValues, arguments: list[str]) -> int:
   if not arguments:
     raise UserError("no images given; name files, folders or patterns after the flags")
   from shufflenet_jax.checkpoints import checkpoint
 
-  return answer(Predictor(checkpoint.find(flags.FLAGS.checkpoint)), arguments, flags.FLAGS.json)
+  return answer(Predictor(checkpoint.find(values.checkpoint)), arguments, values.json)
 
+
+command = cli.Command(main, define_flags, required=("checkpoint",), takes_arguments=True)
 
 if __name__ == "__main__":
-  cli.run(main)
+  command()

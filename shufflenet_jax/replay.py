@@ -13,10 +13,6 @@ from absl import flags
 from shufflenet_jax import cli
 from shufflenet_jax.errors import UserError
 
-if __name__ == "__main__":
-  cli.define_path("dump", None, "WORKDIR/nonfinite/STEP, as training named it.")
-  cli.require("dump")
-
 
 def replay(folder: str):
   """Computes the dumped step, group by group.
@@ -72,10 +68,13 @@ def replay(folder: str):
     yield batch["id"][rows].tolist(), float(figures["loss"]), wrong
 
 
-def main(arguments: list[str]) -> None:
-  cli.refuse_arguments(arguments)
+def define_flags(values: flags.FlagValues) -> None:
+  cli.define_path(values, "dump", "WORKDIR/nonfinite/STEP, as training named it.")
+
+
+def main(values: flags.FlagValues) -> None:
   finite = True
-  for i, (ids, loss, wrong) in enumerate(replay(flags.FLAGS.dump)):
+  for i, (ids, loss, wrong) in enumerate(replay(values.dump)):
     shown = ", ".join(wrong[:6]) + (f" and {len(wrong) - 6} more" if len(wrong) > 6 else "")
     print(f"group {i}: loss {loss:.6g}; gradients not finite: {shown or 'none'}", flush=True)
     if wrong or loss - loss:  # infinite or NaN
@@ -85,5 +84,7 @@ def main(arguments: list[str]) -> None:
     print("every group is finite here: the device that trained, or the sum over groups, made the difference")
 
 
+command = cli.Command(main, define_flags, required=("dump",))
+
 if __name__ == "__main__":
-  cli.run(main)
+  command()

@@ -11,27 +11,26 @@ promised.
 from absl import flags
 
 from shufflenet_jax import cli
-
-if __name__ == "__main__":
-  from shufflenet_jax.distributed import hosts
-
-  cli.define_config()
-  cli.define_path("workdir", None, "Where checkpoints, logs and curves go; local or gs://.")
-  hosts.define_flags()
-  cli.require("config", "workdir")
+from shufflenet_jax.distributed import hosts
 
 
-def main(arguments: list[str]) -> None:
+def define_flags(values: flags.FlagValues) -> None:
+  cli.define_config(values)
+  cli.define_path(values, "workdir", "Where checkpoints, logs and curves go; local or gs://.")
+  hosts.define_flags(values)
+
+
+def main(values: flags.FlagValues) -> None:
   from shufflenet_jax.config import settings
-  from shufflenet_jax.distributed import hosts
   from shufflenet_jax.training import loop
 
-  cli.refuse_arguments(arguments)
   hosts.exit_on_sigterm()
-  settings.check(flags.FLAGS.config, training=True)
-  hosts.join(flags.FLAGS, flags.FLAGS.config.peer_timeout_seconds, preemptible=True)
-  loop.train(flags.FLAGS.config, flags.FLAGS.workdir)
+  settings.check(values.config, training=True)
+  hosts.join(values, values.config.peer_timeout_seconds, preemptible=True)
+  loop.train(values.config, values.workdir)
 
+
+command = cli.Command(main, define_flags, required=("config", "workdir"))
 
 if __name__ == "__main__":
-  cli.run(main)
+  command()

@@ -190,7 +190,7 @@ def test_names_that_the_console_cannot_encode(folder, workdir, as_json):
 
 @pytest.mark.parametrize("platforms", ["cuda", "typo"])
 def test_a_platform_that_is_not_there_is_one_line(platforms):
-  code = "from shufflenet_jax import cli\ndef main(_): import jax; jax.devices()\ncli.run(main)"
+  code = "from shufflenet_jax import cli\ndef main(_): import jax; jax.devices()\ncli.Command(main, id)()"
   done = subprocess.run(
     [sys.executable, "-c", code],
     cwd=ROOT, env=os.environ | {"JAX_PLATFORMS": platforms}, capture_output=True, text=True, timeout=60,

@@ -39,7 +39,10 @@ def interrupted(code: str, times: int = 1) -> tuple[int, str]:
 
 
 def test_ctrl_c_ends_a_command_that_computes_in_c():
-  assert interrupted(f"from shufflenet_jax import cli\ndef main(_): {BUSY}\ncli.run(main)") == (130, "interrupted\n")
+  assert interrupted(f"from shufflenet_jax import cli\ndef main(_): {BUSY}\ncli.Command(main, id)()") == (
+    130,
+    "interrupted\n",
+  )
 
 
 def test_a_second_ctrl_c_ends_what_holds_the_first_one():
@@ -50,7 +53,7 @@ def main(_):
     print("ready", flush=True)
     import time; time.sleep(1)
     {BUSY}
-cli.run(main)"""
+cli.Command(main, id)()"""
   assert interrupted(code, times=2) == (130, "interrupted again; ended at once\n")
 
 
@@ -63,7 +66,7 @@ def main(_):
     import time; time.sleep(1)
     print("finished", flush=True)
   print("not reached")
-cli.run(main)"""
+cli.Command(main, id)()"""
   with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=-1, stderr=-1, text=True) as process:
     assert process.stdout.readline() == "ready\n"
     process.send_signal(signal.SIGINT)

@@ -14,7 +14,8 @@ from flax import traverse_util
 from shufflenet_jax import storage
 from shufflenet_jax.checkpoints import integrity, orbax_files
 from shufflenet_jax.checkpoints.integrity import Damaged
-from shufflenet_jax.errors import RunFailed, UserError
+from shufflenet_jax.config import fields
+from shufflenet_jax.errors import CommandEnded, RunFailed, UserError
 
 FOLDER = "checkpoints"  # in the work directory
 DESCRIPTION = "description/metadata"  # in a checkpoint; written last, so that one without it is half-written
@@ -61,7 +62,7 @@ class Checkpoint:
     try:
       with storage.local_copy(state) as folder:
         tree = orbax_files.read_state(folder)
-    except UserError:
+    except CommandEnded:
       raise
     except FileNotFoundError as error:
       raise Damaged(f"{error.filename} is missing") from error
@@ -165,7 +166,7 @@ def read(path: str) -> Checkpoint | None:
     return Checkpoint(
       path,
       description["step"],
-      from_json(description["config"]),
+      from_json(fields.complete(description["config"])),
       tuple(description["class_names"]),
       description.get("digest"),
       description.get("group"),

@@ -11,7 +11,7 @@ import numpy as np
 
 from shufflenet_jax import storage
 from shufflenet_jax.checkpoints import checkpoint, integrity, orbax_files
-from shufflenet_jax.errors import RunFailed, UserError
+from shufflenet_jax.errors import CommandEnded, RunFailed, UserError
 
 
 class AnotherRun(RunFailed):
@@ -76,7 +76,7 @@ class Saver:
     except AnotherRun:
       raise
     except Exception as error:  # Orbax raises whatever its layers meet
-      kind = UserError if isinstance(error, UserError) and not isinstance(error, RunFailed) else RunFailed
+      kind = UserError if isinstance(error, UserError) else RunFailed
       what = f"the checkpoint of step {self._step} cannot be written to {self._folder}"
       if self._step == self._written:
         what, rest = f"an old checkpoint cannot be removed from {self._folder}", f"that of step {self._step} is saved"
@@ -109,7 +109,9 @@ class Saver:
 
   def __exit__(self, kind, *exception):
     try:
-      with contextlib.suppress(UserError) if kind else contextlib.nullcontext():  # the first error is the one to report
+      with (
+        contextlib.suppress(CommandEnded) if kind else contextlib.nullcontext()
+      ):  # the first error is the one to report
         self.wait()
     finally:
       self._thread.shutdown()
@@ -184,7 +186,7 @@ def write_variables(workdir: str, variables: dict[str, Any], config, class_names
     write(path, jax.tree.map(np.array, variables), _description(0, config, class_names, metrics=None, group=None))
     checkpoint.write_config(workdir, config)
   except BaseException:
-    with contextlib.suppress(UserError):
+    with contextlib.suppress(storage.StorageError):
       storage.remove_folder(workdir)
     raise
   return path

@@ -1,25 +1,27 @@
 """Config files, and the command-line flags that override their fields.
 
-ml_collections' own flags for this report a mistake as whatever exception it led to, without the field or the line. Here
-a config is loaded first, and each of its fields then becomes an ordinary flag of absl.
+ml_collections has flags for this, but they report a mistake as whatever exception it leads to, without the field or the
+line. Here a config is loaded first, and each of its fields then becomes an ordinary absl flag.
 """
 
 import ast
+import contextlib
 import difflib
 import importlib.machinery
 import importlib.util
 import inspect
-import os
+import pathlib
 import re
 import sys
 import traceback
+import types
 from collections.abc import Iterator
 
 import ml_collections
 from absl import flags
 
-from shufflenet_jax.config import recipes
-from shufflenet_jax.errors import UserError
+from shufflenet_jax.config import shipped
+from shufflenet_jax.errors import CommandEnded, UserError
 
 _MODULE = "loaded_config_file"
 
@@ -39,9 +41,9 @@ def load(argument: str) -> ml_collections.ConfigDict:
       " and give its path"
     )
   path, colon, given = argument.partition(":")
-  path = recipes.find(path)
-  module = _run_file(argument, path)
-  get_config = getattr(module, "get_config", None)
+  path = shipped.find(path)
+  with _errors_of(argument, path):
+    get_config = getattr(_run_file(argument, path), "get_config", None)
   if not callable(get_config):
     raise UserError(f"--config={argument}: {path} defines no function get_config, which should return the config")
   arguments = [given] if colon else []
@@ -52,73 +54,69 @@ def load(argument: str) -> ml_collections.ConfigDict:
     raise UserError(
       f"--config={argument}: get_config of {path} takes {'no arguments' if colon else 'arguments'}; {remedy}"
     ) from None
-  try:
+  with _errors_of(argument, path):
     config = get_config(*arguments)
-  except UserError:
-    raise
-  except Exception as error:
-    raise _failed(argument, path, error) from error
   if not isinstance(config, ml_collections.ConfigDict):
     raise UserError(
-      f"--config={argument}: get_config of {path} should return an ml_collections.ConfigDict, and returned"
+      f"--config={argument}: get_config of {path} should return an ml_collections.ConfigDict, but returned"
       f" {type(config).__name__}"
     )
   return config.lock()
 
 
-def _run_file(argument: str, path: str):
-  spec = importlib.util.spec_from_loader(_MODULE, importlib.machinery.SourceFileLoader(_MODULE, path))
-  module = importlib.util.module_from_spec(spec)
-  sys.modules[_MODULE] = module  # dataclasses look up the module that they are defined in
+def _run_file(argument: str, path: str) -> types.ModuleType:
   try:
-    with open(path, "rb"):  # or an OSError within the file could be taken for one of the file
+    with open(path, "rb"):  # otherwise an OSError of this file could not be told from one that its code raises
       pass
   except (OSError, ValueError) as error:  # ValueError: a zero byte in the path
     reason = getattr(error, "strerror", None) or error
     raise UserError(f"--config={argument}: {path} cannot be read: {reason}; name a config file") from None
-  try:
-    spec.loader.exec_module(module)
-  except UserError:
-    raise
-  except Exception as error:
-    raise _failed(argument, path, error) from error
+  spec = importlib.util.spec_from_loader(_MODULE, importlib.machinery.SourceFileLoader(_MODULE, path))
+  module = importlib.util.module_from_spec(spec)
+  sys.modules[_MODULE] = module  # dataclasses look up the module that they are defined in
+  spec.loader.exec_module(module)
   return module
 
 
-def _failed(argument: str, path: str, error: Exception) -> UserError:
-  """Names the innermost line of the config file, or of a file that it imports from beside it."""
-  where, line = path, None
-  if isinstance(error, SyntaxError) and error.filename:
-    where, line, reason = error.filename, error.lineno, error.msg
-  else:
-    folder = os.path.dirname(os.path.abspath(path))
-    for frame in traceback.extract_tb(error.__traceback__):
-      if os.path.dirname(os.path.abspath(frame.filename)) == folder:
-        where, line = frame.filename, frame.lineno
-    # A ValueError of a config file is its own message to its users.
-    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)  # str() would quote it
-    kind = type(error).__name__
-    reason = (text if isinstance(error, ValueError) and text else f"{kind}: {text}") if text else kind
-  place = f"{where}, line {line}" if line else where
-  return UserError(f"--config={argument} failed ({place}): {reason}")
+@contextlib.contextmanager
+def _errors_of(argument: str, path: str) -> Iterator[None]:
+  """Turns an exception of a config file into a UserError with its place, as a traceback's last lines give it.
+
+  The place is the innermost line of the config file, or of a file beside it that it imports.
+  """
+  try:
+    yield
+  except CommandEnded as ended:
+    raise type(ended)(f"--config={argument}: {ended}") from None
+  except Exception as error:
+    described = traceback.TracebackException.from_exception(error)
+    own = [
+      f for f in described.stack if pathlib.Path(f.filename).parent.resolve() == pathlib.Path(path).parent.resolve()
+    ]
+    file, line = (own[-1].filename, own[-1].lineno) if own else (path, None)
+    if isinstance(error, SyntaxError) and error.filename:
+      file, line = error.filename, error.lineno
+    place = f"{file}, line {line}" if line else file
+    *_, message = described.format_exception_only()  # the last line: "NameError: name 'x' is not defined"
+    raise UserError(f"--config={argument} failed ({place}): {message.rstrip()}") from error
 
 
-def _worded(base: type[flags.ArgumentParser], words: str) -> type[flags.ArgumentParser]:
-  """One of absl's parsers, with words of ours for what is wrong."""
+def _with_message(base: type[flags.ArgumentParser], message: str) -> type[flags.ArgumentParser]:
+  """One of absl's parsers, with a message of ours for a value that it refuses."""
 
   class Parser(base):
     def parse(self, argument):
       try:
         return super().parse(argument)
       except (TypeError, ValueError):
-        raise ValueError(words) from None
+        raise ValueError(message) from None
 
   return Parser
 
 
-_Whole = _worded(flags.IntegerParser, "must be a whole number")
-_Number = _worded(flags.FloatParser, "must be a number")
-_YesNo = _worded(flags.BooleanParser, "must be true or false")
+_Integer = _with_message(flags.IntegerParser, "must be a whole number")
+_Number = _with_message(flags.FloatParser, "must be a number")
+_Boolean = _with_message(flags.BooleanParser, "must be true or false")
 
 
 class _Tuple(flags.ArgumentParser):
@@ -134,7 +132,7 @@ class _Tuple(flags.ArgumentParser):
     return tuple(value) if isinstance(value, (list, tuple)) else (value,)
 
 
-_PARSERS = {int: _Whole, float: _Number, bool: _YesNo, str: flags.ArgumentParser, tuple: _Tuple}
+_PARSERS = {int: _Integer, float: _Number, bool: _Boolean, str: flags.ArgumentParser, tuple: _Tuple}
 
 
 def _fields(config: ml_collections.ConfigDict, prefix: str = "") -> Iterator[tuple[str, ml_collections.ConfigDict]]:
@@ -151,17 +149,17 @@ def override(
   """Sets the fields of a config that a command line names, as --config.optimizer.learning_rate=0.1.
 
   Args:
-    config: is changed; None if the command has none.
-    argv: the program, and what is no other flag.
-    known: the names of the other flags, to suggest one in place of an unknown flag.
-    missing: required flags that are not given, without which there may be no config.
+    config: is changed in place; None if the command has none.
+    argv: the program's name and the arguments that no other flag has taken.
+    known: the names of the other flags, of which one is suggested for an unknown flag.
+    missing: required flags that are not given; without them there may be no config.
 
   Returns:
     The program and the positional arguments.
 
   Raises:
     flags.Error: a value of the wrong type.
-    UserError: an unknown flag or field. Names those that are near.
+    UserError: an unknown flag or field. Names those that are spelled alike.
   """
   values, holders = flags.FlagValues(), {}
   for name, holder in _fields(config or {}):
@@ -178,7 +176,7 @@ def override(
         name=f"config.{name}",
         default=None,
         help_string="",
-        boolean=parser is _YesNo,
+        boolean=parser is _Boolean,
       ),
       values,
     )
@@ -198,7 +196,7 @@ def override(
 
 
 def _unknown(name: str, config, holders: dict, known: list[str]) -> str:
-  """What is wrong with a flag that is none."""
+  """The message for a flag that does not exist."""
   if name == "config" and config is not None:
     return "--config takes no file here: the config is the checkpoint's own; --config.FIELD=VALUE changes a field"
   if not name.startswith("config."):

@@ -9,6 +9,7 @@ import typing
 
 import jax
 import jax.numpy as jnp
+import tabulate
 
 
 def count_parameters(params) -> int:
@@ -122,7 +123,7 @@ def count_network(model, image_size: int) -> NetworkCount:
 
 def overview(counted: NetworkCount, image_size: int) -> str:
   """A table of a network's modules."""
-  lines = [f"{'module':20}{'parameters':>14}{'multiply-adds':>18}"]
-  lines += [f"{name:20}{p:14,}{m:18,}" for name, (p, m) in counted.rows.items()]
-  total = f"{'total':20}{counted.parameters:14,}{counted.multiply_adds:18,}"
-  return "\n".join([*lines, f"{total}  for one {image_size}x{image_size} image"])
+  rows = [(name, *counts) for name, counts in counted.rows.items()]
+  rows.append(("total", counted.parameters, counted.multiply_adds))
+  table = tabulate.tabulate(rows, ("module", "parameters", "multiply-adds"), "plain", intfmt=",")
+  return f"{table}  for one {image_size}x{image_size} image"

@@ -8,12 +8,6 @@ from absl import flags
 from shufflenet_jax import cli
 from shufflenet_jax.errors import UserError
 
-if __name__ == "__main__":
-  cli.define_config("Config file; its data section says what to read.")
-  flags.DEFINE_integer("count", 5, "How many examples.", lower_bound=1)
-  cli.define_path("to", None, "Folder to write DIR/<class>/<example>.png into.")
-  cli.require("config", "to")
-
 
 def export(config, count: int, to: str) -> list[str]:
   """Writes the first `count` evaluation examples, undistorted, as PNG; returns their paths."""
@@ -39,11 +33,18 @@ def export(config, count: int, to: str) -> list[str]:
   return paths
 
 
-def main(arguments: list[str]) -> None:
-  cli.refuse_arguments(arguments)
-  paths = export(flags.FLAGS.config, flags.FLAGS.count, flags.FLAGS.to)
-  print(f"{len(paths)} pictures in {flags.FLAGS.to}")
+def define_flags(values: flags.FlagValues) -> None:
+  cli.define_config(values, "Config file; its data section says what to read.")
+  flags.DEFINE_integer("count", 5, "How many examples.", lower_bound=1, flag_values=values)
+  cli.define_path(values, "to", "Folder to write DIR/<class>/<example>.png into.")
 
+
+def main(values: flags.FlagValues) -> None:
+  paths = export(values.config, values.count, values.to)
+  print(f"{len(paths)} pictures in {values.to}")
+
+
+command = cli.Command(main, define_flags, required=("config", "to"))
 
 if __name__ == "__main__":
-  cli.run(main)
+  command()

@@ -15,14 +15,16 @@ from shufflenet_jax.errors import PREEMPTED, Interrupted, Preempted, RunFailed, 
 SLOWEST_SECONDS = 300  # for the slowest host to come up, and to come to its end
 
 
-def define_flags() -> None:
-  """--distributed, where JAX finds the other hosts by itself; the other three where it does not."""
+def define_flags(values: flags.FlagValues) -> None:
+  """Defines --distributed, where JAX finds the other hosts by itself; the other three where it does not."""
   flags.DEFINE_bool(
-    "distributed", False, "Join the other hosts of the job, as JAX finds them on Cloud TPU, GKE, Slurm."
+    "distributed", False, "Join the other hosts of the job, as JAX finds them on Cloud TPU, GKE, Slurm.", values
   )
-  flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, where JAX does not find it (launch/local.sh).")
-  flags.DEFINE_integer("num_processes", None, "With --coordinator: how many there are.")
-  flags.DEFINE_integer("process_id", None, "With --coordinator: which of them this is, from 0.")
+  flags.DEFINE_string(
+    "coordinator", None, "HOST:PORT of process 0, where JAX does not find it (launch/local.sh).", values
+  )
+  flags.DEFINE_integer("num_processes", None, "With --coordinator: how many there are.", flag_values=values)
+  flags.DEFINE_integer("process_id", None, "With --coordinator: which of them this is, from 0.", flag_values=values)
 
 
 def join(values, peer_timeout_seconds: int, preemptible: bool) -> None:

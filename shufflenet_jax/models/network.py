@@ -3,12 +3,12 @@
 import bisect
 import contextlib
 import functools
+import inspect
 import typing
 
 import jax
 import jax.numpy as jnp
 
-from shufflenet_jax.config import settings
 from shufflenet_jax.counting.multiply_adds import NetworkCount, count_network
 from shufflenet_jax.errors import UserError
 from shufflenet_jax.models.baselines.alexnet import AlexNet
@@ -23,15 +23,13 @@ from shufflenet_jax.models.shufflenet import SHUFFLES, STAGE2_CHANNELS, ShuffleN
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
-def _shufflenet_v1(**fields):
+def _check_shufflenet_v1(fields) -> None:
   try:
     stage_channels(fields["groups"], fields["scale"])
   except ValueError as error:
     raise UserError(f"config.model: {error}") from None
   if fields["shuffle"] not in SHUFFLES:
     raise UserError(f"config.model.shuffle={fields['shuffle']!r} is not one of {', '.join(SHUFFLES)}")
-  if "lowering" not in fields:
-    raise UserError("config.model has no field lowering: the checkpoint is of a version with another order of channels")
   if fields["lowering"] not in LOWERINGS:
     raise UserError(f"config.model.lowering={fields['lowering']!r} is not one of {', '.join(LOWERINGS)}")
   repeats = tuple(fields["repeats"])
@@ -41,13 +39,11 @@ def _shufflenet_v1(**fields):
     raise UserError(
       f"config.model.stem={fields['stem']} must be a multiple of groups={fields['groups']}, or 0 for the usual one"
     )
-  return ShuffleNetV1(**fields | {"repeats": repeats})
 
 
-def _mobilenet_v1(**fields):
+def _check_mobilenet_v1(fields) -> None:
   if not fields["scale"] >= 1 / 32:
     raise UserError(f"config.model.scale={fields['scale']} must be positive, for instance 1.0, 0.75, 0.5 or 0.25")
-  return MobileNetV1(**fields)
 
 
 @functools.cache
@@ -82,18 +78,34 @@ def _table4(unit: str, mflops: float):
 
 
 def _unit_of_table4(unit: str):
-  return lambda mflops, **fields: _table4(unit, float(mflops))(**fields)
+  def construct(mflops: float = 38.0, **fields):  # Table 4 has 140, 38 and 13
+    return _table4(unit, float(mflops))(**fields)
+
+  return construct
 
 
+# A config's `network` -> what constructs it. The arguments that have defaults are the network's fields in a config.
 NETWORKS = {
-  "shufflenet_v1": _shufflenet_v1,
-  "mobilenet_v1": _mobilenet_v1,
+  "shufflenet_v1": ShuffleNetV1,
+  "mobilenet_v1": MobileNetV1,
   "vgg16": VGG16,
   "googlenet": GoogLeNet,
   "alexnet": AlexNet,
   "squeezenet": SqueezeNet,
   **{unit: _unit_of_table4(unit) for unit in ("vgg_like", "resnet", "xception_like", "resnext")},
 }
+
+_CHECKS = {"shufflenet_v1": _check_shufflenet_v1, "mobilenet_v1": _check_mobilenet_v1}
+WITHOUT_BATCH_NORM = ("vgg16", "alexnet", "squeezenet")  # these need a lower learning rate than the others
+# Arguments of constructors that are not a network's own fields: every network has the first two, Flax adds the next
+# two, and no config sets the others.
+_NOT_OWN = {"num_classes", "dtype", "name", "parent", "norm_momentum", "norm_epsilon"}
+
+
+def own_fields(network: str) -> dict[str, typing.Any]:
+  """The fields that a network adds to a config's `model` section, with their defaults."""
+  parameters = inspect.signature(NETWORKS[network]).parameters.values()
+  return {p.name: p.default for p in parameters if p.default is not p.empty and p.name not in _NOT_OWN}
 
 
 def build(fields: typing.Mapping[str, typing.Any]):
@@ -110,6 +122,9 @@ def build(fields: typing.Mapping[str, typing.Any]):
     raise UserError(f"config.model.dtype={fields['dtype']!r} is not one of {', '.join(DTYPES)}")
   if fields["num_classes"] < 1:
     raise UserError(f"config.model.num_classes={fields['num_classes']} must be 1 or more")
+  if network in _CHECKS:
+    _CHECKS[network](fields)
+  fields = {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
   return NETWORKS[network](**fields | {"dtype": DTYPES[fields["dtype"]]})
 
 
@@ -130,7 +145,6 @@ def build_for_images(config) -> tuple[typing.Any, NetworkCount]:
     UserError: a value that no network has, values that do not go together, or images too small for the network.
   """
   size, largest = config.data.image_size, 224
-  settings.check_image_size(config)
   model = build(config.model)
   try:
     return model, count_network(model, size)

@@ -1,7 +1,10 @@
-"""The paper's tables of complexity, each row beside the count of the built network."""
+"""The paper's tables of complexity (1, 2, 4, 5, 6 and 8): each row with the count of the network as built here."""
 
 import dataclasses
+import itertools
 from collections.abc import Iterable, Iterator
+
+import tabulate
 
 from shufflenet_jax.counting.multiply_adds import count_network
 from shufflenet_jax.models import network
@@ -21,7 +24,7 @@ class Row:
     paper_mflops: million multiply-adds as printed there.
     fields: a config's `model` section.
     with_fc: whether that table's figure includes the last layer.
-    note: why ours differs, where it does by more than 3 %.
+    note: the reason if our count differs by more than 3 %.
   """
 
   table: int
@@ -34,16 +37,8 @@ class Row:
 
 def shufflenet(groups: int, scale: float, **fields) -> dict:
   """A config's `model` section of a ShuffleNet."""
-  defaults = {
-    "lowering": "reference",
-    "shuffle": "paper",
-    "shortcut_first": True,
-    "se": False,
-    "repeats": (4, 8, 4),
-    "stem": 0,
-  }
-  own = {"network": "shufflenet_v1", "groups": groups, "scale": scale, "classifier_bias": True}
-  return COMMON | defaults | own | fields
+  own = network.own_fields("shufflenet_v1") | {"groups": groups, "scale": scale, "lowering": "reference"}
+  return COMMON | {"network": "shufflenet_v1"} | own | fields
 
 
 def _rows() -> list[Row]:
@@ -93,7 +88,7 @@ def _rows() -> list[Row]:
 
 
 def _why(fields: dict, note: str) -> str:
-  """The note of a row that is off, with the count that shows it where one can be made."""
+  """The note of a row that differs by more than the tolerance, with a count that explains it if there is one."""
   if note == "SHALLOW":
     narrower = count_network(network.build(fields | {"scale": 0.7}), 224).multiply_adds / 1e6
     return f"the paper gives no width for the shallow network; Stage 2 = 180 here, 168 gives {narrower:.1f}"
@@ -123,11 +118,11 @@ def _widths(channels) -> str:
 
 
 def count_tables() -> Iterator[dict]:
-  """One object a row, as it is counted (a minute in all).
+  """Counts the network of each row; a minute in all.
 
   Yields:
-    table, network, paper_mflops, mflops (without the last layer, see `NetworkCount`), mflops_with_fc (all),
-    difference_percent (of the one that the table means), params, note.
+    One dict a row: table, network, paper_mflops, mflops (without the last layer, see `NetworkCount`), mflops_with_fc
+    (all layers), difference_percent (of whichever of the two the table means), params, note.
   """
   counted = {}
   for row in _rows():
@@ -152,19 +147,15 @@ def count_tables() -> Iterator[dict]:
 
 
 def as_text(rows: Iterable[dict]) -> Iterator[str]:
-  """The rows as lines, one table per table of the paper."""
-  table = None
-  for row in rows:
-    if row["table"] != table:
-      table = row["table"]
-      yield f"\nTable {table}"
-      yield f"  {'network':28}{'paper M':>9}{'ours M':>11}{'with FC':>11}{'diff %':>8}{'parameters':>13}"
-    yield (
-      f"  {row['network']:28}{row['paper_mflops']:9,}{row['mflops']:11,.2f}{row['mflops_with_fc']:11,.2f}"
-      f"{row['difference_percent']:8.1f}{row['params']:13,}"
-    )
-    if row["note"]:
-      yield f"    ^ {row['note']}"
+  """The rows of `count_tables` as text, one table of the paper at a time, with notes below each table."""
+  headers = ("network", "paper M", "ours M", "with FC", "diff %", "parameters")
+  columns = ("network", "paper_mflops", "mflops", "mflops_with_fc", "difference_percent", "params")
+  for table, group in itertools.groupby(rows, key=lambda row: row["table"]):
+    group = list(group)
+    cells = [[row[column] for column in columns] for row in group]
+    yield f"\nTable {table}"
+    yield tabulate.tabulate(cells, headers, "simple", floatfmt=("", ",g", ",.2f", ",.2f", ".1f"), intfmt=",")
+    yield from (f"  {row['network']}: {row['note']}" for row in group if row["note"])
   yield "\nM: million multiply-adds for one 224x224 image. Differences of Tables 1, 2 and 4 are without the last"
   yield "layer (FC), as Table 1 counts; those of Tables 5, 6 and 8 with it, as Table 5 does. The last layer is the one"
   yield "that makes the classes: of VGG-16 and AlexNet the third FC alone, of SqueezeNet a convolution, conv10."

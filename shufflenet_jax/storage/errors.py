@@ -14,7 +14,7 @@ import os
 import sys
 from collections.abc import Iterator
 
-from shufflenet_jax.errors import RunFailed, UserError
+from shufflenet_jax.errors import CommandEnded, RunFailed, UserError
 from shufflenet_jax.storage import paths
 
 
@@ -61,7 +61,7 @@ def translate_error(error: BaseException, path: str, doing: str = "read") -> Bas
     A `FileNotFoundError`, a `Refused` or an `Unavailable`; `error` itself if it is one of these, another `UserError`,
     or an error about contents.
   """
-  if isinstance(error, UserError):
+  if isinstance(error, CommandEnded):
     return error
   meaning, why, remedy = _meaning(error)
   if doing == "written" and not isinstance(error, OSError) and is_full_disk(error, path):
@@ -81,7 +81,7 @@ def translate_errors(path: str, doing: str = "read") -> Iterator[None]:
   """Applies `translate_error` to any error inside the block. When writing, a missing file or folder is `Refused`."""
   try:
     yield
-  except (UserError, BrokenPipeError):  # a BrokenPipeError comes from the console, not from storage
+  except (CommandEnded, BrokenPipeError):  # a BrokenPipeError comes from the console, not from storage
     raise
   except Exception as error:
     translated = translate_error(error, path, doing)

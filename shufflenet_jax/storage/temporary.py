@@ -29,7 +29,7 @@ def folder() -> Iterator[str]:
 
 @contextlib.contextmanager
 def name_if_full(path: str) -> Iterator[None]:
-  """Around writing to such a folder: an error because its disk is full becomes a Refused that names it and the remedy."""
+  """Around writing to such a folder: where its disk is full, the error names the folder and the remedy."""
   try:
     yield
   except Exception as error:

@@ -21,14 +21,6 @@ from absl import flags
 from shufflenet_jax import cli
 from shufflenet_jax.errors import UserError
 
-if __name__ == "__main__":
-  cli.define_config()
-  flags.DEFINE_string("topology", "v5e:2x4", "TPU slice to compile for; its devices have to divide config.batch_size.")
-  flags.DEFINE_enum("mode", "train", ("train", "infer"), "The train step, or uint8 images to logits.")
-  cli.define_path("dump_hlo", None, "Directory for the optimised HLO of each program.")
-  flags.DEFINE_bool("json", False, "Print one JSON object instead of the report.")
-  cli.require("config")
-
 # A shuffle counts as free up to this multiple of the cycles without shuffle, plus an allowance for each unit's kernel,
 # whose shuffling takes a few instructions of at least 1,800 cycles each.
 FREE_RATIO = 1.05
@@ -304,9 +296,17 @@ def _remedy(config, devices, topology_name, mode, model, error, log) -> str:
   )
 
 
-def main(arguments: list[str]):
-  cli.refuse_arguments(arguments)
-  values = flags.FLAGS
+def define_flags(values: flags.FlagValues) -> None:
+  cli.define_config(values)
+  flags.DEFINE_string(
+    "topology", "v5e:2x4", "TPU slice to compile for; its devices have to divide config.batch_size.", values
+  )
+  flags.DEFINE_enum("mode", "train", ("train", "infer"), "The train step, or uint8 images to logits.", values)
+  cli.define_path(values, "dump_hlo", "Directory for the optimised HLO of each program.")
+  flags.DEFINE_bool("json", False, "Print one JSON object instead of the report.", values)
+
+
+def main(values: flags.FlagValues) -> int:
   report = check(
     values.config,
     values.topology,
@@ -324,8 +324,10 @@ def main(arguments: list[str]):
       print(f"\n{'layer':24} {'moves with shuffle':>20} {'without':>10}")
       for layer, (n, before) in sorted(report.offenders.items()):
         print(f"{layer:24} {n:20} {before:10}")
-  sys.exit(0 if report.holds else 1)
+  return 0 if report.holds else 1
 
+
+command = cli.Command(main, define_flags, required=("config",))
 
 if __name__ == "__main__":
-  cli.run(main)
+  command()

@@ -28,20 +28,6 @@ from shufflenet_jax.tpu import slices
 IMAGES_PER_SECOND_PER_CORE = 536
 PRE_RESIZED_SPEEDUP = 1.42
 
-if __name__ == "__main__":
-  cli.define_config()
-  flags.DEFINE_list("topology", ["v5e:4x4"], "One or more, separated by commas, for example v5e:4x4,v4:2x2x1.")
-  flags.DEFINE_bool("verify", False, "Also compile the largest batch, instead of extrapolating to it.")
-  flags.DEFINE_float(
-    "host_images_per_second_per_core",
-    IMAGES_PER_SECOND_PER_CORE,
-    "Images that one vCPU of a host can supply per second.",
-    1,
-  )
-  flags.DEFINE_bool("json", False, "Print one JSON object instead of the report.")
-  cli.define_path("plot", None, "PNG file for a plot of hours against chips.")
-  cli.require("config")
-
 LANES = 128  # of the vector unit; the batch fills them
 LARGEST_SCALED_BATCH = 8192  # largest batch for which linear scaling was shown to work (Goyal et al., 2017)
 BYTES = {"f32": 4, "s32": 4, "u32": 4, "bf16": 2, "f16": 2, "pred": 1, "u8": 1, "s8": 1}
@@ -287,11 +273,25 @@ class _Progress:
     self._log(f"compiled in {took:.0f} s ({cpu:.0f} s of processor time, on {os.cpu_count()} cores)")
 
 
-def main(arguments: list[str]):
+def define_flags(values: flags.FlagValues) -> None:
+  cli.define_config(values)
+  topologies = "One or more, separated by commas, for example v5e:4x4,v4:2x2x1."
+  flags.DEFINE_list("topology", ["v5e:4x4"], topologies, values)
+  flags.DEFINE_bool("verify", False, "Also compile the largest batch, instead of extrapolating to it.", values)
+  flags.DEFINE_float(
+    "host_images_per_second_per_core",
+    IMAGES_PER_SECOND_PER_CORE,
+    "Images that one vCPU of a host can supply per second.",
+    lower_bound=1,
+    flag_values=values,
+  )
+  flags.DEFINE_bool("json", False, "Print one JSON object instead of the report.", values)
+  cli.define_path(values, "plot", "PNG file for a plot of hours against chips.")
+
+
+def main(values: flags.FlagValues) -> int | None:
   from shufflenet_jax.tpu import plan_report
 
-  cli.refuse_arguments(arguments)
-  values = flags.FLAGS
   topologies = [name.strip() for name in values.topology] or [""]
   if len(set(topologies)) < len(topologies) or not all(topologies):
     raise UserError(f"--topology={','.join(topologies)} must name each topology once")
@@ -310,8 +310,11 @@ def main(arguments: list[str]):
     plan_report.draw(plans, values.config, values.plot)
     print(f"plot: {values.plot}", file=sys.stderr)
   if not any(plan.hbm_bytes for plan in plans):
-    sys.exit(WRONG)  # none of the topologies can train with this batch; the warnings name others
+    return WRONG  # none of the topologies can train with this batch; the warnings name others
+  return None
 
+
+command = cli.Command(main, define_flags, required=("config",))
 
 if __name__ == "__main__":
-  cli.run(main)
+  command()

@@ -7,7 +7,7 @@ import jax
 from shufflenet_jax.checkpoints import saver
 from shufflenet_jax.config import settings
 from shufflenet_jax.distributed import hosts, mesh
-from shufflenet_jax.errors import UserError
+from shufflenet_jax.errors import RunFailed, UserError
 from shufflenet_jax.models import network
 from shufflenet_jax.training import evaluation, metrics, nonfinite, prefetch, preflight, train_step
 
@@ -98,7 +98,7 @@ def train(config, workdir: str, devices=None, stop_after_step: int | None = None
       try:
         # The first batch is there already; before it is done there is nothing to stop for.
         item = batches.get(pending, stop.asked) if step > run.start_step + 1 else batches.get(pending)
-      except UserError:
+      except (UserError, RunFailed):
         guard.check(state)
         save_at_error(step - 1)
         raise
@@ -130,7 +130,7 @@ def train(config, workdir: str, devices=None, stop_after_step: int | None = None
       if evaluation_due and not stopping:
         try:
           evaluated = evaluate_at(step)
-        except UserError:
+        except (UserError, RunFailed):
           save_at_error(step)
           raise
         stopping = evaluated is None

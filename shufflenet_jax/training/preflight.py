@@ -197,7 +197,7 @@ def open_workdir(run: Run) -> None:
     size = sum(x.nbytes for x in jax.tree.leaves(run.state))
     try:
       storage.check_writable(run.workdir, size)
-    except UserError as error:
+    except storage.StorageError as error:
       raise type(error)(f"--workdir={run.workdir} cannot take a checkpoint of {size / 1e6:.1f} MB: {error}") from None
     if run.start_step < run.last_step:
       checkpoint.write_config(run.workdir, run.config)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from shufflenet_jax.checkpoints import checkpoint
-from shufflenet_jax.errors import RunFailed, UserError
+from shufflenet_jax.errors import CommandEnded, RunFailed, UserError
 from shufflenet_jax.storage import client, log_folder
 from shufflenet_jax.training import evaluation, metrics
 from shufflenet_jax.training.loop import train
@@ -137,7 +137,7 @@ def test_nothing_is_lost_and_the_end_says_whether_to_try_again(
   ended, capture = PASSES, None
   try:
     state, _ = train(config, workdir, ONE)
-  except UserError as error:
+  except CommandEnded as error:
     ended, capture = error.status, str(error)
   finally:
     hooks.undo()
@@ -180,12 +180,12 @@ def test_one_file_of_a_good_checkpoint_that_cannot_be_read_is_no_damage(
   workdir = f"{here.url}/run"
   here.upload_folder(prepared[2], "run")
   here.faults.add(Fault(status(code), {"read", "list"}, name=name))
-  with pytest.raises(UserError) as raised:
+  with pytest.raises(CommandEnded) as raised:
     train(config, workdir, ONE)
   assert raised.value.status == (WRONG if code == 403 else FAILS)
   assert not here.names("run/damaged")
   assert here.get("run/metrics.jsonl")
-  with pytest.raises(UserError) as raised:
+  with pytest.raises(CommandEnded) as raised:
     evaluation.evaluate_checkpoint(found := checkpoint.find(workdir), found.config)
   assert raised.value.status == (WRONG if code == 403 else FAILS)
 

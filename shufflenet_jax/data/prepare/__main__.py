@@ -23,26 +23,37 @@ from shufflenet_jax import cli, signals
 from shufflenet_jax.data.prepare.dataset import QUALITY, Options, prepare
 from shufflenet_jax.errors import INTERRUPTED
 
-flags.DEFINE_string("name", None, "Name of the dataset: a-z, 0-9 and _.")
-cli.define_path("train", None, "Folder or tar of the training pictures.")
-cli.define_path("validation", None, "Folder or tar of the validation pictures.")
-cli.define_path("to", None, "Folder of TFDS datasets to write into, the later --config.data.data_dir.")
-flags.DEFINE_integer("short_side", None, "Pixels to make larger pictures' short sides smaller to.", lower_bound=16)
-flags.DEFINE_integer("quality", None, f"With --short_side: JPEG quality, else {QUALITY}.", 1, 100)
-flags.DEFINE_bool("upright", False, "With --short_side: turn the pixels as the EXIF orientation says.")
-flags.DEFINE_integer(
-  "shards", None, "Files per split, else one per 128 MB of source pictures and at least 16.", 1, 99_999
-)
-flags.DEFINE_bool("allow_partial", False, "Take a part of ImageNet; labels go by number and name, so they are right.")
-flags.DEFINE_integer("skip_bad", 0, "Leave out up to this many pictures that cannot be decoded.", lower_bound=0)
-cli.require("name", "train", "validation", "to")
+
+def define_flags(values: flags.FlagValues) -> None:
+  flags.DEFINE_string("name", None, "Name of the dataset: a-z, 0-9 and _.", values)
+  cli.define_path(values, "train", "Folder or tar of the training pictures.")
+  cli.define_path(values, "validation", "Folder or tar of the validation pictures.")
+  cli.define_path(values, "to", "Folder of TFDS datasets to write into, the later --config.data.data_dir.")
+  flags.DEFINE_integer(
+    "short_side", None, "Pixels to make larger pictures' short sides smaller to.", 16, flag_values=values
+  )
+  flags.DEFINE_integer("quality", None, f"With --short_side: JPEG quality, else {QUALITY}.", 1, 100, flag_values=values)
+  flags.DEFINE_bool("upright", False, "With --short_side: turn the pixels as the EXIF orientation says.", values)
+  flags.DEFINE_integer(
+    "shards",
+    None,
+    "Files per split, else one per 128 MB of source pictures and at least 16.",
+    1,
+    99_999,
+    flag_values=values,
+  )
+  flags.DEFINE_bool(
+    "allow_partial", False, "Take a part of ImageNet; labels go by number and name, so they are right.", values
+  )
+  flags.DEFINE_integer(
+    "skip_bad", 0, "Leave out up to this many pictures that cannot be decoded.", 0, flag_values=values
+  )
 
 
-def main(arguments: list[str]) -> int | None:
-  cli.refuse_arguments(arguments)
+def main(values: flags.FlagValues) -> int | None:
   # Pillow warns of odd tags and huge pictures; what it cannot decode it raises.
   warnings.filterwarnings("ignore", module="PIL")
-  options = Options(**{field.name: getattr(flags.FLAGS, field.name) for field in dataclasses.fields(Options)})
+  options = Options(**{field.name: getattr(values, field.name) for field in dataclasses.fields(Options)})
   try:
     with signals.held(signals.raise_interrupt):
       prepare(options)
@@ -52,5 +63,7 @@ def main(arguments: list[str]) -> int | None:
   return None
 
 
+command = cli.Command(main, define_flags, required=("name", "train", "validation", "to"))
+
 if __name__ == "__main__":
-  cli.run(main)
+  command()

@@ -127,9 +127,7 @@ def prepare(options: Options) -> str:
             storage.write_bytes(storage.join(work, name), storage.read_bytes(storage.join(folder, name)))
       storage.move_folder(work, final, marker=MARKER)
       shards.forget(final)
-  except UserError as error:
-    if not isinstance(error, storage.Refused | storage.Unavailable):
-      raise
+  except storage.StorageError as error:
     raise type(error)(
       f"--to={options.to}: {error}; whole shards are kept, and with room and permission the same command continues"
     ) from None

@@ -260,7 +260,7 @@ def _restarting(examples, batch_size: int, start: int, split: Split) -> Iterator
         return
     except tf.errors.OpError as error:
       explained = storage.diagnose_read_error(error, split.where)
-      if isinstance(explained, UserError):  # which says nothing about the pictures
+      if isinstance(explained, storage.StorageError):  # which says nothing about the pictures
         raise explained from None
       if careful:
         remedy = "put it back, or prepare it anew" if isinstance(explained, FileNotFoundError) else "prepare it anew"

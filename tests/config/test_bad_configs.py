@@ -28,7 +28,7 @@ from shufflenet_jax.training.loop import train
     ("optimizer.label_smoothing", 2.0, "label_smoothing=2.0 must be from 0 to below 1"),
     ("log_every_steps", 0, "config.log_every_steps=0 must be 1 or more"),
     ("data.image_size", 64, "config.data.eval_resize=32 must be at least data.image_size"),
-    ("data.std", (0.0, 1.0, 1.0), "three numbers but 0"),
+    ("data.std", (0.0, 1.0, 1.0), "three non-zero numbers"),
     ("data.min_crop_area", 2.0, "min_crop_area=2.0 must be above 0 and at most 1"),
     ("data.name", "imagenet2012", "prepare it with"),
     ("data.data_dir", __file__, "cannot be written: Not a directory"),

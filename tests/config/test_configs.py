@@ -1,8 +1,12 @@
 """configs/imagenet.py: the paper's recipe, and the same at another batch."""
 
+import re
+
 import pytest
 
-from configs import imagenet, quickstart
+from configs import folder, imagenet, quickstart
+from shufflenet_jax.errors import UserError
+from tests.commands import ROOT
 
 
 def recipe(arguments):
@@ -34,10 +38,23 @@ def test_another_batch_is_the_same_number_of_images():
 
 @pytest.mark.parametrize("batch", ["0", "-1", "many", "1.5", ""])
 def test_batches_that_are_none_are_refused(batch):
-  with pytest.raises(ValueError, match=f"batch={batch} "):
+  with pytest.raises(UserError, match=f"batch={batch} "):
     imagenet.get_config(f"batch={batch}")
 
 
 def test_quickstart_has_a_batch_of_its_own():
-  with pytest.raises(ValueError, match="--config.batch_size"):
+  with pytest.raises(UserError, match="--config.batch_size"):
     quickstart.get_config("scale=0.5,groups=3,batch=128")
+
+
+@pytest.mark.parametrize(
+  ("config", "figures"),
+  [
+    (quickstart, r"top-1 (\d+\.\d+) %, (\d+\.\d+) %, (\d+\.\d+) % on the 355 held-out digits"),
+    (folder, r"Time: (\d+ min \d+ s)(?s:.*)top-1 (\d+\.\d+) % on(?s:.*)0\.1: (\d+\.\d+) % after (\d+ min \d+ s)"),
+  ],
+)
+def test_the_readme_has_the_figures_of_a_configs_docstring(config, figures):
+  readme = " ".join((ROOT / "README.md").read_text().split())
+  for figure in re.search(figures, config.__doc__).groups():
+    assert figure in readme

@@ -3,7 +3,6 @@
 import io
 import json
 import os
-import pathlib
 import subprocess
 import sys
 import tarfile
@@ -15,10 +14,10 @@ from shufflenet_jax.checkpoints import checkpoint
 from shufflenet_jax.errors import UserError
 from shufflenet_jax.models import network
 from tests import golden
+from tests.commands import ROOT
 
 pytestmark = pytest.mark.torch
 
-ROOT = pathlib.Path(__file__).parent.parent
 SHARED = ROOT.parent / "shared"
 WEIGHTS = SHARED / "weights" / "megvii_shufflenetv1_group3_0.5x.pth.tar"
 
@@ -73,7 +72,7 @@ def small_file(tmp_path, change=lambda weights: weights):
 def test_bad_files_in_one_line_and_nothing_written(tmp_path, content, message):
   import torch
 
-  from shufflenet_jax.interop.import_torch import import_torch
+  from shufflenet_jax.interop.torch_checkpoint import import_file
 
   path = tmp_path / "file.pth"
   if isinstance(content, bytes):
@@ -81,25 +80,25 @@ def test_bad_files_in_one_line_and_nothing_written(tmp_path, content, message):
   elif content is not None:
     torch.save(content(torch), path)
   with pytest.raises(UserError, match=f"^--from={path} .*{message}") as raised:
-    import_torch(str(path), str(tmp_path / "w"))
+    import_file(str(path), str(tmp_path / "w"))
   assert "\n" not in str(raised.value)
   assert not (tmp_path / "w").exists()
 
 
 def test_a_truncated_file_and_nan_write_nothing(tmp_path):
-  from shufflenet_jax.interop.import_torch import import_torch
+  from shufflenet_jax.interop.torch_checkpoint import import_file
 
   path = small_file(tmp_path)
   path.write_bytes(path.read_bytes()[:-5000])
   with pytest.raises(UserError, match="cannot be read by PyTorch: .*failed finding central directory"):
-    import_torch(str(path), str(tmp_path / "w"))
+    import_file(str(path), str(tmp_path / "w"))
 
   def spoil(weights):
     weights["module.classifier.0.weight"][0, 0] = float("nan")
     return weights
 
   with pytest.raises(UserError, match="classifier.0.weight holds 1 values that are NaN"):
-    import_torch(str(small_file(tmp_path, spoil)), str(tmp_path / "w"))
+    import_file(str(small_file(tmp_path, spoil)), str(tmp_path / "w"))
   assert not (tmp_path / "w").exists()
 
 
@@ -133,7 +132,7 @@ def test_any_real_tensor_becomes_float32(tmp_path, kind):
   ],
 )
 def test_a_place_that_cannot_be_written_is_left_as_it_was(tmp_path, place, message):
-  from shufflenet_jax.interop.import_torch import import_torch
+  from shufflenet_jax.interop.torch_checkpoint import import_file
 
   (tmp_path / "file").write_text("mine")
   (tmp_path / "taken").mkdir()
@@ -142,7 +141,7 @@ def test_a_place_that_cannot_be_written_is_left_as_it_was(tmp_path, place, messa
   path = small_file(tmp_path)
   before = sorted(tmp_path.rglob("*"))
   with pytest.raises(UserError, match=f"^--to={tmp_path / place} {message}"):
-    import_torch(str(path), str(tmp_path / place))
+    import_file(str(path), str(tmp_path / place))
   assert sorted(tmp_path.rglob("*")) == before
   assert (tmp_path / "taken" / "config.json").read_text() == "mine"
 

@@ -1,37 +1,21 @@
 """The configs that come with the package, found from any folder.
 
 In a checkout they are the top-level folder `configs/`; a wheel holds the same files as `shufflenet_jax/configs/` (see
-`package-dir` in pyproject.toml). They are loaded by path and never imported as `configs`, because that name may well
-belong to a package of the user's.
+`package-dir` in pyproject.toml). They are run by path and never imported as `configs`, because that name may belong to
+a package of the user's.
 """
 
-import functools
-import importlib.util
 import os
 import pathlib
-import types
 
 from shufflenet_jax.errors import UserError
 
 
 def folder() -> pathlib.Path:
-  """Where the shipped configs are."""
+  """The folder of the shipped configs."""
   package = pathlib.Path(__file__).resolve().parents[1]
   installed = package / "configs"
-  return installed if (installed / "imagenet.py").exists() else package.parent / "configs"
-
-
-@functools.cache
-def load(name: str) -> types.ModuleType:
-  """The module of a shipped config: `load("imagenet").get_config()` is the paper's recipe, with every field there is.
-
-  Raises:
-    FileNotFoundError: there is no shipped config of that name.
-  """
-  spec = importlib.util.spec_from_file_location(f"shufflenet_jax.configs.{name}", folder() / f"{name}.py")
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  return module
+  return installed if installed.is_dir() else package.parent / "configs"
 
 
 def find(path: str) -> str:
@@ -47,4 +31,4 @@ def find(path: str) -> str:
   if os.path.normpath(given) == os.path.join("configs", shipped.name) and shipped.is_file():
     return str(shipped)
   names = ", ".join(sorted(f"configs/{file.name}" for file in folder().glob("[!_]*.py")))
-  raise UserError(f"--config={path} is no file; give one of your own, or one that is shipped: {names}")
+  raise UserError(f"--config={path} does not exist; name a config file of your own or a shipped one: {names}")

@@ -1,7 +1,5 @@
 """Config files and the flags that override their fields: what is wrong is named with its place."""
 
-import contextlib
-import io
 import os
 
 import pytest
@@ -16,18 +14,18 @@ QUICKSTART = "--config=configs/quickstart.py"
 
 
 def parsed(arguments, config_of=None):
-  """(config, positional arguments) of a command line, or the one line that it ends with."""
-  values = flags.FlagValues()
-  flags.DEFINE_string("checkpoint" if config_of else "config", None, "", flag_values=values)
-  stderr = io.StringIO()
+  """(config, positional arguments) of a command line, or the message that it ends with."""
+
+  def define_flags(values):
+    flags.DEFINE_string("checkpoint" if config_of else "config", None, "", flag_values=values)
+
+  options = {"config_of": config_of} if config_of else {}
+  command = cli.Command(print, define_flags, takes_arguments=True, **options)
   try:
-    with contextlib.redirect_stderr(stderr):
-      rest = cli.parse(["train", *arguments], values, **({"config_of": config_of} if config_of else {}))
-  except SystemExit as stop:
-    assert stop.code == 2
-    assert stderr.getvalue().count("\n") == 1
-    return stderr.getvalue().strip()
-  return values.config, rest[1:]
+    values, rest = command.parse(["train", *arguments])
+  except UserError as error:
+    return error.line
+  return values.config, rest
 
 
 @pytest.mark.parametrize(
@@ -37,14 +35,14 @@ def parsed(arguments, config_of=None):
       "\ndef get_config():\n  return undefined.x\n",
       "failed (FILE, line 3): NameError: name 'undefined' is not defined",
     ),
-    ("\n\nx = {}['key']\n", "failed (FILE, line 3): KeyError: key"),
-    ("\ndef get_config(:\n", "failed (FILE, line 2): invalid syntax"),
+    ("\n\nx = {}['key']\n", "failed (FILE, line 3): KeyError: 'key'"),
+    ("\ndef get_config(:\n", "failed (FILE, line 2): SyntaxError: invalid syntax"),
     ("import absent_module\n", "failed (FILE, line 1): ModuleNotFoundError: No module named 'absent_module'"),
     ("open('absent.txt')\n", "failed (FILE, line 1): FileNotFoundError: [Errno 2] No such file"),
-    ("def get_config():\n  raise ValueError('batch=3 is odd')\n", "failed (FILE, line 2): batch=3 is odd"),
+    ("def get_config():\n  raise ValueError('batch=3 is odd')\n", "failed (FILE, line 2): ValueError: batch=3 is odd"),
     ("def get_config():\n  assert False\n", "failed (FILE, line 2): AssertionError"),
     ("x = 1\n", "FILE defines no function get_config"),
-    ("def get_config():\n  pass\n", "should return an ml_collections.ConfigDict, and returned NoneType"),
+    ("def get_config():\n  pass\n", "should return an ml_collections.ConfigDict, but returned NoneType"),
     ("def get_config(arguments):\n  pass\n", "get_config of FILE takes arguments; write --config=FILE:ARGUMENTS"),
   ],
 )
@@ -139,17 +137,16 @@ def test_evaluate_finds_its_checkpoint_however_the_flag_is_written(run, tmp_path
   assert config.data.eval_split == "train"
   said = parsed([*arguments, "--config.data.evalsplit=train"], evaluate.config_of_checkpoint)
   assert (
-    said
-    == "error: config has no field data.evalsplit; did you mean --config.data.eval_split or --config.data.train_split?"
+    said == "config has no field data.evalsplit; did you mean --config.data.eval_split or --config.data.train_split?"
   )
   said = parsed([*arguments, QUICKSTART], evaluate.config_of_checkpoint)
-  assert said.startswith("error: --config takes no file here: the config is the checkpoint's own")
+  assert said.startswith("--config takes no file here: the config is the checkpoint's own")
 
 
 def test_path_flags_expand_the_home_folder(tmp_path, monkeypatch):
   monkeypatch.setenv("HOME", str(tmp_path))
   values = flags.FlagValues()
-  cli.define_path("workdir", None, "", values)
+  cli.define_path(values, "workdir", "")
   values(["train", "--workdir=~/runs/1"])
   assert values.workdir == str(tmp_path / "runs/1")
   values(["train", "--workdir=runs/1"])
