@@ -19,7 +19,7 @@ import time
 from configs import imagenet
 from shufflenet_jax.errors import UserError
 from shufflenet_jax.models import network
-from shufflenet_jax.models.lowering import LOWERINGS
+from shufflenet_jax.models.formulations.choose import LOWERINGS
 from shufflenet_jax.models.shufflenet import STAGE2_CHANNELS
 from shufflenet_jax.tpu import hlo, topology
 from shufflenet_jax.tpu.compile import MODES, OutOfMemory, compile_step

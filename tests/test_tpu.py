@@ -11,7 +11,10 @@ import pytest
 
 from configs import imagenet
 from shufflenet_jax.errors import UserError
-from shufflenet_jax.models import lowering, network
+from shufflenet_jax.models import network
+from shufflenet_jax.models.channel_shuffle import channel_shuffle
+from shufflenet_jax.models.formulations import dense
+from shufflenet_jax.models.layers import conv
 from shufflenet_jax.tpu import check, hlo, topology
 from shufflenet_jax.tpu.compile import OutOfMemory, Program, compile_step
 
@@ -51,10 +54,10 @@ def report(mode, own, no_shuffle):
   return check.compare(own, no_shuffle, reference, found, 4, int(mode == "train"), topology.hbm_bytes(TOPOLOGY))
 
 
-def report_with(formulation, monkeypatch):
-  """On inference, with another formulation in place of "dense"."""
+def report_with(group_conv1x1, monkeypatch):
+  """The report on inference, with another group convolution in "dense"."""
   no_shuffle = programs("infer")["no_shuffle"]  # all of them compiled before
-  monkeypatch.setitem(lowering._GROUP_CONV1X1, "dense", formulation)
+  monkeypatch.setattr(dense, "group_conv1x1", group_conv1x1)
   config = small_config()
   own = compile_step(network.build(config.model), config, topology.devices(TOPOLOGY), "infer")
   return report("infer", own, no_shuffle)
@@ -88,14 +91,14 @@ def test_the_reference_lowering_fails(mode):
 
 @needs_libtpu
 def test_an_activation_transpose_that_hides_its_name_fails(monkeypatch):
-  def shuffled_activations(x, kernel, bias=None, *, groups, shuffle_groups):
-    y = dense(x, kernel, bias, groups=groups, shuffle_groups=1)
+  def shuffled_activations(x, kernel, groups, shuffle_groups=1, bias=None):
+    y = group_conv1x1(x, kernel, groups, bias=bias)
     if shuffle_groups == 1:
       return y
     y = y.reshape(*y.shape[:-1], shuffle_groups, -1)  # (n, h, w, c) -> (n, h, w, g, c/g)
     return jnp.swapaxes(y, -1, -2).reshape(*x.shape[:-1], -1)
 
-  dense = lowering._GROUP_CONV1X1["dense"]
+  group_conv1x1 = dense.group_conv1x1
   found = report_with(shuffled_activations, monkeypatch)
   assert not found.shuffled_activations
   assert found.copies_extra > 0
@@ -106,14 +109,14 @@ def test_an_activation_transpose_that_hides_its_name_fails(monkeypatch):
 def test_a_shuffle_that_is_computed_fails(monkeypatch):
   """By a product with a permutation: no moves, no scope, and few cycles more where the matrix unit has room."""
 
-  def shuffled_by_product(x, kernel, bias=None, *, groups, shuffle_groups):
-    y = dense(x, kernel, bias, groups=groups, shuffle_groups=1)
+  def shuffled_by_product(x, kernel, groups, shuffle_groups=1, bias=None):
+    y = group_conv1x1(x, kernel, groups, bias=bias)
     if shuffle_groups == 1:
       return y
-    order = lowering.channel_shuffle(jnp.arange(y.shape[-1]), shuffle_groups)
-    return lowering.conv(y, jnp.eye(y.shape[-1])[:, order][None, None])
+    order = channel_shuffle(jnp.arange(y.shape[-1]), shuffle_groups)
+    return conv(y, jnp.eye(y.shape[-1])[:, order][None, None])
 
-  dense = lowering._GROUP_CONV1X1["dense"]
+  group_conv1x1 = dense.group_conv1x1
   found = report_with(shuffled_by_product, monkeypatch)
   assert found.copies_extra == 0 and not found.shuffled_activations
   assert found.work_extra["convolution"] == 4  # one in each of its units; two are in another's pass

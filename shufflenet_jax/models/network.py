@@ -17,7 +17,7 @@ from shufflenet_jax.models.baselines.mobilenet import MobileNetV1
 from shufflenet_jax.models.baselines.other_units import Table4Net, solve_width
 from shufflenet_jax.models.baselines.squeezenet import SqueezeNet
 from shufflenet_jax.models.baselines.vgg import VGG16
-from shufflenet_jax.models.lowering import LOWERINGS
+from shufflenet_jax.models.formulations.choose import LOWERINGS
 from shufflenet_jax.models.shufflenet import SHUFFLES, STAGE2_CHANNELS, ShuffleNetV1, stage_channels
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}

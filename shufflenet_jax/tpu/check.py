@@ -119,7 +119,7 @@ def compare(own, no_shuffle, reference, activations, units: int, all_reduces_wan
     all_reduces_wanted: 1 in training, 0 in inference.
     hbm_limit: bytes of a device's memory.
   """
-  from shufflenet_jax.models.lowering import SHUFFLE_SCOPE
+  from shufflenet_jax.models.channel_shuffle import SHUFFLE_SCOPE
   from shufflenet_jax.tpu import hlo
 
   moves, moves_without = (
