@@ -21,7 +21,7 @@ if __name__ == "__main__":
 def main(arguments: list[str]) -> None:
   cli.refuse_arguments(arguments)
   from shufflenet_jax.counting import multiply_adds
-  from shufflenet_jax.models import network
+  from shufflenet_jax.models import build
   from shufflenet_jax.paper import complexity_tables
 
   config = flags.FLAGS.config
@@ -32,11 +32,11 @@ def main(arguments: list[str]) -> None:
       for line in complexity_tables.as_text(complexity_tables.count_tables()):
         print(line, flush=True)
     return
-  _, counted = network.build_for_images(config)
+  _, counted = build.network_for_images(config)
   if flags.FLAGS.json:
     row = {
       "table": None,
-      "network": network.describe(config.model),
+      "network": build.describe(config.model),
       "paper_mflops": None,
       "mflops": counted.without_classifier / 1e6,
       "mflops_with_fc": counted.multiply_adds / 1e6,

@@ -16,7 +16,7 @@ from shufflenet_jax.checkpoints import checkpoint
 from shufflenet_jax.config import settings as config_settings
 from shufflenet_jax.distributed import mesh
 from shufflenet_jax.errors import UserError
-from shufflenet_jax.models import network
+from shufflenet_jax.models import build
 from shufflenet_jax.training import optim
 from tests.checkpoints import of_random_weights
 
@@ -54,7 +54,7 @@ def test_any_override_gives_a_config_or_one_line(pairs):
   if config is not None:
     with contextlib.suppress(UserError):  # which is one line, as `cli` prints it
       config_settings.check(config, training=True)
-      network.build(config.model)
+      build.network(config.model)
       optim.sgd(config.optimizer, config.num_train_steps)
       mesh.micro_batches(config, 4)
 
@@ -65,7 +65,7 @@ def test_any_config_argument_gives_a_config_or_one_line(pairs):
   config = parsed(":" + ",".join(f"{name}={value}" for name, value in pairs), [])
   if config is not None:
     with contextlib.suppress(UserError):
-      network.build(config.model)
+      build.network(config.model)
 
 
 @pytest.fixture(scope="module")

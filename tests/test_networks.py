@@ -14,7 +14,7 @@ from shufflenet_jax.data.sources import datasets
 from shufflenet_jax.data.stream import pipeline
 from shufflenet_jax.distributed import mesh
 from shufflenet_jax.errors import UserError
-from shufflenet_jax.models import network
+from shufflenet_jax.models import build
 from shufflenet_jax.models.baselines.other_units import solve_width, stage_widths
 from shufflenet_jax.paper import complexity_tables
 from shufflenet_jax.training import optim, train_step
@@ -59,7 +59,7 @@ def test_loss_falls(arguments, data_dir, compiled_sooner):
   rate = 0.005 if config.model.network == "squeezenet" else 0.01 if plain else 0.02
   config.optimizer.update({"warmup_steps": 0, "learning_rate": rate})
   optimizer, schedule = optim.sgd(config.optimizer, 1000)
-  model = network.build(config.model)
+  model = build.network(config.model)
   state = train_step.init_state(model, optimizer, config.data.image_size, 0)
   assert {x.dtype for x in jax.tree.leaves((state.params, state.batch_stats))} == {jnp.dtype(jnp.float32)}
   step_fn = train_step.compile_train_step(
@@ -83,7 +83,7 @@ def products(jaxpr):
 
 @pytest.mark.parametrize("arguments", VARIANTS + HEAVY)
 def test_bfloat16_is_what_convolutions_and_products_run_in(arguments):
-  model = network.build(imagenet.get_config(arguments).model)
+  model = build.network(imagenet.get_config(arguments).model)
   if hasattr(model, "lowering"):
     model = model.clone(lowering="reference")  # the others compute one convolution as several products
   image = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
@@ -98,7 +98,7 @@ def test_bfloat16_is_what_convolutions_and_products_run_in(arguments):
 @pytest.mark.slow
 @pytest.mark.parametrize("arguments", VARIANTS + HEAVY)
 def test_forward_at_224_in_bfloat16(arguments):
-  model = network.build(imagenet.get_config(arguments).model)
+  model = build.network(imagenet.get_config(arguments).model)
   image = jax.ShapeDtypeStruct((1, 224, 224, 3), jnp.float32)
   variables = jax.eval_shape(model.init, jax.eval_shape(lambda: jax.random.key(0)), image)
   filled = jax.tree.map(lambda x: jnp.full(x.shape, 0.01), variables)
@@ -109,7 +109,7 @@ def test_forward_at_224_in_bfloat16(arguments):
 
 
 def test_dropout_differs_between_steps_and_is_off_in_evaluation():
-  model = network.build(imagenet.get_config("network=squeezenet").model.to_dict() | {"num_classes": 5})
+  model = build.network(imagenet.get_config("network=squeezenet").model.to_dict() | {"num_classes": 5})
   images = jnp.ones((2, 32, 32, 3))
   rng = np.random.default_rng(0)
   shapes = jax.eval_shape(model.init, jax.eval_shape(lambda: jax.random.key(0)), images)
@@ -156,7 +156,7 @@ def test_every_row_is_within_3_percent_or_says_why():
   ],
 )
 def test_published_networks(arguments, paper_mflops, counted):
-  multiply_adds = count_network(network.build(imagenet.get_config(arguments).model), 224).multiply_adds / 1e6
+  multiply_adds = count_network(build.network(imagenet.get_config(arguments).model), 224).multiply_adds / 1e6
   assert round(multiply_adds, 2) == counted
   assert multiply_adds == pytest.approx(paper_mflops, rel=0.03)
 
@@ -167,19 +167,19 @@ def test_published_networks(arguments, paper_mflops, counted):
   [("vgg16", 138_357_544), ("squeezenet", 1_248_424), ("alexnet", 60_965_224)],
 )
 def test_published_parameter_counts(name, parameters):
-  assert count_network(network.build(imagenet.get_config(f"network={name}").model), 224).parameters == parameters
+  assert count_network(build.network(imagenet.get_config(f"network={name}").model), 224).parameters == parameters
 
 
 def test_googlenet_counts_what_the_layers_of_its_table_do():
   """Its paper rounds to 1.5 billion; torchvision's has 3x3 in place of 5x5 convolutions."""
-  counted = count_network(network.build(imagenet.get_config("network=googlenet").model), 224)
+  counted = count_network(build.network(imagenet.get_config("network=googlenet").model), 224)
   assert (round(counted.multiply_adds / 1e6, 2), counted.parameters) == (1582.67, 7_005_832)
 
 
 def test_table_4_widths_at_38m_are_near_the_papers():
   """The paper gives Stage 4 averages of 50 (VGG-like) and 192 (ResNet, ResNeXt) channels."""
   for name, stage4 in (("vgg_like", 50), ("resnet", 192), ("resnext", 192)):
-    model = network.build(imagenet.get_config(f"network={name},mflops=38").model)
+    model = build.network(imagenet.get_config(f"network={name},mflops=38").model)
     assert stage_widths(model.stage4)[2] == pytest.approx(stage4, rel=0.02)
 
 
@@ -192,13 +192,13 @@ def test_solve_width_is_the_nearest_quarter():
 
 @pytest.mark.parametrize(("unit", "mflops"), [("resnet", 2000), ("vgg_like", 5)])
 def test_table_4_meets_budgets_far_from_the_papers(unit, mflops):
-  model = network.build(imagenet.get_config(f"network={unit},mflops={mflops}").model)
+  model = build.network(imagenet.get_config(f"network={unit},mflops={mflops}").model)
   assert count_network(model, 224).without_classifier == pytest.approx(mflops * 1e6, rel=0.03)
 
 
 def test_a_budget_that_no_width_meets_is_refused():
   with pytest.raises(UserError, match="mflops=5.0 cannot be met by xception_like within 3 %: .* widths has 5.7$"):
-    network.build(imagenet.get_config("network=xception_like,mflops=5").model)
+    build.network(imagenet.get_config("network=xception_like,mflops=5").model)
 
 
 @pytest.mark.parametrize(
@@ -215,7 +215,7 @@ def test_networks_that_take_no_such_images_are_refused(arguments, image_size, me
   config = imagenet.get_config(arguments)
   config.data.image_size = image_size
   with pytest.raises(UserError) as raised:
-    network.build_for_images(config)
+    build.network_for_images(config)
   assert str(raised.value) == message
 
 
@@ -223,7 +223,7 @@ def test_networks_that_take_no_such_images_are_refused(arguments, image_size, me
 def test_every_other_network_takes_32(arguments):
   config = imagenet.get_config(arguments)
   config.data.image_size = 32
-  network.build_for_images(config)
+  build.network_for_images(config)
 
 
 def test_counting_follows_loops_and_nested_functions():

@@ -11,7 +11,7 @@ import pytest
 
 from configs import imagenet
 from shufflenet_jax.errors import UserError
-from shufflenet_jax.models import network
+from shufflenet_jax.models import build
 from shufflenet_jax.models.channel_shuffle import channel_shuffle
 from shufflenet_jax.models.formulations import dense
 from shufflenet_jax.models.layers import conv
@@ -37,7 +37,7 @@ def small_config():
 @functools.cache
 def programs(mode):
   config = small_config()
-  model = network.build(config.model)
+  model = build.network(config.model)
   variants = {
     "own": model,
     "no_shuffle": model.clone(shuffle="none"),
@@ -50,7 +50,7 @@ def programs(mode):
 
 def report(mode, own, no_shuffle):
   config, reference = small_config(), programs(mode)["reference"]
-  found = check.activations(network.build(config.model), config.data.image_size, own.batch)
+  found = check.activations(build.network(config.model), config.data.image_size, own.batch)
   return check.compare(own, no_shuffle, reference, found, 4, int(mode == "train"), topology.hbm_bytes(TOPOLOGY))
 
 
@@ -59,7 +59,7 @@ def report_with(group_conv1x1, monkeypatch):
   no_shuffle = programs("infer")["no_shuffle"]  # all of them compiled before
   monkeypatch.setattr(dense, "group_conv1x1", group_conv1x1)
   config = small_config()
-  own = compile_step(network.build(config.model), config, topology.devices(TOPOLOGY), "infer")
+  own = compile_step(build.network(config.model), config, topology.devices(TOPOLOGY), "infer")
   return report("infer", own, no_shuffle)
 
 
@@ -188,7 +188,7 @@ def test_the_compilers_own_words_for_a_batch_that_does_not_fit():
   config.model.repeats = (1, 1, 1)
   config.batch_size = 2**20
   with pytest.raises(OutOfMemory) as caught:
-    compile_step(network.build(config.model), config, topology.devices(TOPOLOGY), "infer")
+    compile_step(build.network(config.model), config, topology.devices(TOPOLOGY), "infer")
   assert caught.value.used > caught.value.limit == topology.hbm_bytes(TOPOLOGY)
 
 

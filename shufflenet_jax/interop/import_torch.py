@@ -42,7 +42,7 @@ def import_torch(path: str, workdir: str) -> str:
   from shufflenet_jax.config import recipes
   from shufflenet_jax.interop.torch_file import load
   from shufflenet_jax.interop.torch_layouts import convert
-  from shufflenet_jax.models import network
+  from shufflenet_jax.models import build
 
   _check_new(workdir)
   variables, model, layout = convert(load(path))
@@ -62,7 +62,7 @@ def import_torch(path: str, workdir: str) -> str:
       text = " ".join(str(error).split())
       text = text if len(text) < 200 else f"... {text[-150:]}"
       raise UserError(f"--to={workdir} cannot be written, and nothing was left there: {text}") from None
-  print(f"read as {layout.name}: {network.describe(config.model)}, {model['num_classes']} classes")
+  print(f"read as {layout.name}: {build.describe(config.model)}, {model['num_classes']} classes")
   return written
 
 

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from shufflenet_jax.errors import UserError
-from shufflenet_jax.models import network
+from shufflenet_jax.models import build
 from shufflenet_jax.models.shufflenet import STAGE2_CHANNELS, stage_channels, stem_channels
 
 StateDict = Mapping[str, np.ndarray]
@@ -124,7 +124,7 @@ def convert(state_dict: StateDict) -> tuple[dict, dict, Layout]:
   """
   layout = recognise(state_dict)
   model, units = _architecture(state_dict, layout)
-  expected = network.variable_shapes(model, 224)
+  expected = build.variable_shapes(model, 224)
   reader = _Reader(state_dict, layout)
   params, stats = {}, {}
 

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Iterable, Iterator
 
 from shufflenet_jax.counting.multiply_adds import count_network
-from shufflenet_jax.models import network
+from shufflenet_jax.models import build
 from shufflenet_jax.models.shufflenet import STAGE2_CHANNELS, stage_channels, stem_channels
 
 COMMON = {"num_classes": 1000, "dtype": "float32"}
@@ -95,7 +95,7 @@ def _rows() -> list[Row]:
 def _why(fields: dict, note: str) -> str:
   """The note of a row that is off, with the count that shows it where one can be made."""
   if note == "SHALLOW":
-    narrower = count_network(network.build(fields | {"scale": 0.7}), 224).multiply_adds / 1e6
+    narrower = count_network(build.network(fields | {"scale": 0.7}), 224).multiply_adds / 1e6
     return f"the paper gives no width for the shallow network; Stage 2 = 180 here, 168 gives {narrower:.1f}"
   if note or fields["network"] != "shufflenet_v1":
     return note
@@ -115,7 +115,7 @@ def _why(fields: dict, note: str) -> str:
 
 
 def _million(fields: dict) -> float:
-  return count_network(network.build(fields), 224).without_classifier / 1e6
+  return count_network(build.network(fields), 224).without_classifier / 1e6
 
 
 def _widths(channels) -> str:
@@ -133,7 +133,7 @@ def count_tables() -> Iterator[dict]:
   for row in _rows():
     key = repr(sorted(row.fields.items()))
     if key not in counted:
-      counted[key] = count_network(network.build(row.fields), 224)
+      counted[key] = count_network(build.network(row.fields), 224)
     count = counted[key]
     ours = (count.multiply_adds if row.with_fc else count.without_classifier) / 1e6
     difference = 100 * (ours / row.paper_mflops - 1)

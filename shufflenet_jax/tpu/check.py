@@ -189,7 +189,7 @@ def check(config, topology_name: str, mode: str, dump_hlo: str | None = None, sa
   """
   from shufflenet_jax.config import settings
   from shufflenet_jax.distributed import mesh
-  from shufflenet_jax.models import network
+  from shufflenet_jax.models import build
   from shufflenet_jax.tpu import topology
   from shufflenet_jax.tpu.compile import OutOfMemory, compile_step
 
@@ -213,7 +213,7 @@ def check(config, topology_name: str, mode: str, dump_hlo: str | None = None, sa
       tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
       raise UserError(f"--dump_hlo={dump_hlo} cannot be written: {error.strerror}") from None
-  model = network.build(config.model)
+  model = build.network(config.model)
   wanted = {
     "own": model,
     "no_shuffle": model.clone(shuffle="none"),

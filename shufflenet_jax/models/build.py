@@ -96,21 +96,21 @@ NETWORKS = {
 }
 
 
-def build(fields: typing.Mapping[str, typing.Any]):
+def network(fields: typing.Mapping[str, typing.Any]):
   """The Flax module that a config's `model` section describes: images (n, h, w, 3) -> logits (n, num_classes).
 
   Raises:
     UserError: a value that no network has.
   """
   fields = dict(fields)
-  network = fields.pop("network")
-  if network not in NETWORKS:
-    raise UserError(f"config.model.network={network!r} is not one of {', '.join(NETWORKS)}")
+  name = fields.pop("network")
+  if name not in NETWORKS:
+    raise UserError(f"config.model.network={name!r} is not one of {', '.join(NETWORKS)}")
   if fields["dtype"] not in DTYPES:
     raise UserError(f"config.model.dtype={fields['dtype']!r} is not one of {', '.join(DTYPES)}")
   if fields["num_classes"] < 1:
     raise UserError(f"config.model.num_classes={fields['num_classes']} must be 1 or more")
-  return NETWORKS[network](**fields | {"dtype": DTYPES[fields["dtype"]]})
+  return NETWORKS[name](**fields | {"dtype": DTYPES[fields["dtype"]]})
 
 
 def variable_shapes(fields: typing.Mapping[str, typing.Any], image_size: int) -> dict:
@@ -120,10 +120,10 @@ def variable_shapes(fields: typing.Mapping[str, typing.Any], image_size: int) ->
     UserError: a value that no network has, or values that do not go together.
   """
   with _values_that_fit():
-    return _variable_shapes(build(fields), image_size)
+    return _variable_shapes(network(fields), image_size)
 
 
-def build_for_images(config) -> tuple[typing.Any, NetworkCount]:
+def network_for_images(config) -> tuple[typing.Any, NetworkCount]:
   """A whole config's network, seen to take its images, and its count for one of them.
 
   Raises:
@@ -131,7 +131,7 @@ def build_for_images(config) -> tuple[typing.Any, NetworkCount]:
   """
   size, largest = config.data.image_size, 224
   settings.check_image_size(config)
-  model = build(config.model)
+  model = network(config.model)
   try:
     return model, count_network(model, size)
   except (ValueError, ZeroDivisionError):  # of an empty kernel
