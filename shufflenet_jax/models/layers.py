@@ -110,5 +110,6 @@ class ConvNormRelu(nn.Module):
       kernel_init=nn.initializers.he_normal(),
       name="conv",
     )(x)
-    x = nn.BatchNorm(not self.train, momentum=0.9, dtype=self.dtype, name="norm")(x)
+    with jax.numpy_dtype_promotion("standard"):  # Flax's own norm combines bfloat16 with float32
+      x = nn.BatchNorm(not self.train, momentum=0.9, dtype=self.dtype, name="norm")(x)
     return nn.relu(x) if self.relu else x

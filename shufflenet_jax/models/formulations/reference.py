@@ -75,7 +75,7 @@ def depthwise_conv3x3(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array
 
 def avg_pool3x3(x: jax.Array) -> jax.Array:
   """Average pool of stride 2 that counts its padding of 1 as zeros: (n, h, w, c) -> (n, ceil(h/2), ceil(w/2), c)."""
-  return nn.avg_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+  return nn.pool(x, 0.0, jax.lax.add, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1))) / 9
 
 
 def max_pool3x3(x: jax.Array) -> jax.Array:
