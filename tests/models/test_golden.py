@@ -1,4 +1,4 @@
-"""ShuffleNetV1 against PyTorch networks with random weights, whose outputs are stored (tests/golden)."""
+"""ShuffleNetV1 against the stored outputs of PyTorch networks with random weights (tests/golden)."""
 
 import re
 
@@ -89,7 +89,7 @@ def test_complex_weights_are_named():
     convert(state_dict() | {key: np.zeros((12, 3, 3, 3), np.complex64)})
 
 
-# Depthwise arrays are reordered on the way, so that a longer one would be cut to size unseen.
+# Depthwise arrays are reordered during the conversion, which would silently drop the end of one that is too long.
 DEPTHWISE_NORM = "features.7.branch_main_1.4.weight"
 
 
