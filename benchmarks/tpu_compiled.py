@@ -18,8 +18,8 @@ import time
 
 from configs import imagenet
 from shufflenet_jax.errors import UserError
-from shufflenet_jax.models import network
-from shufflenet_jax.models.lowering import LOWERINGS
+from shufflenet_jax.models import build
+from shufflenet_jax.models.formulations.choose import LOWERINGS
 from shufflenet_jax.models.shufflenet import STAGE2_CHANNELS
 from shufflenet_jax.tpu import hlo, topology
 from shufflenet_jax.tpu.compile import MODES, OutOfMemory, compile_step
@@ -33,7 +33,7 @@ def measure(topology_name: str, groups: int, scale: float, mode: str, lowering: 
   devices = topology.devices(topology_name)
   config.batch_size = IMAGES_PER_DEVICE * len(devices)
   began = time.monotonic()
-  program = compile_step(network.build(config.model), config, devices, mode)
+  program = compile_step(build.network(config.model), config, devices, mode)
   return {
     "topology": topology_name,
     "groups": groups,

@@ -25,7 +25,7 @@ import optax
 
 from shufflenet_jax import startup
 from shufflenet_jax.distributed.mesh import data_mesh, replicate, split_batch
-from shufflenet_jax.models.lowering import LOWERINGS
+from shufflenet_jax.models.formulations.choose import LOWERINGS
 from shufflenet_jax.models.shufflenet import STAGE2_CHANNELS, ShuffleNetV1
 from shufflenet_jax.training import train_step
 

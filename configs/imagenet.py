@@ -23,7 +23,7 @@ Result to expect: the paper's top-1 error, 32.6 % for 1x g=3 (Table 2). Not yet 
 
 from shufflenet_jax.config import arguments as network_arguments
 from shufflenet_jax.errors import UserError
-from shufflenet_jax.models.network import WITHOUT_BATCH_NORM
+from shufflenet_jax.models.build import WITHOUT_BATCH_NORM
 
 PAPER_BATCH = 1024
 TRAINING_IMAGES = 1_281_167

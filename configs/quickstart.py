@@ -8,7 +8,7 @@ rounding: on another machine with two cores it was 98.59 %, 99.44 %, 98.59 %. Me
 """
 
 from shufflenet_jax.config import arguments as network_arguments
-from shufflenet_jax.models.network import WITHOUT_BATCH_NORM
+from shufflenet_jax.models.build import WITHOUT_BATCH_NORM
 
 
 def get_config(arguments: str = "scale=0.5,groups=3"):

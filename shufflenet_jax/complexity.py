@@ -22,7 +22,7 @@ def define_flags(values: flags.FlagValues) -> None:
 def main(values: flags.FlagValues) -> None:
   from shufflenet_jax.config import settings
   from shufflenet_jax.counting import multiply_adds
-  from shufflenet_jax.models import network
+  from shufflenet_jax.models import build
   from shufflenet_jax.paper import complexity_tables
 
   config = values.config
@@ -34,11 +34,11 @@ def main(values: flags.FlagValues) -> None:
         print(line, flush=True)
     return
   settings.check_image_size(config)
-  _, counted = network.build_for_images(config)
+  _, counted = build.network_for_images(config)
   if values.json:
     row = {
       "table": None,
-      "network": network.describe(config.model),
+      "network": build.describe(config.model),
       "paper_mflops": None,
       "mflops": counted.without_classifier / 1e6,
       "mflops_with_fc": counted.multiply_adds / 1e6,

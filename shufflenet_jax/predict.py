@@ -35,10 +35,10 @@ class Predictor:
     import jax
 
     from shufflenet_jax.config import settings
-    from shufflenet_jax.models import network
+    from shufflenet_jax.models import build
     from shufflenet_jax.training.train_step import normalize
 
-    model, self._data = network.build(found.config.model), found.config.data
+    model, self._data = build.network(found.config.model), found.config.data
     scaling = settings.picture_scaling(found.config)
     variables = found.restore_variables()
     self.batch_sizes = CPU_BATCH_SIZES if jax.default_backend() == "cpu" else ACCELERATOR_BATCH_SIZES

@@ -33,7 +33,7 @@ def replay(folder: str):
   from shufflenet_jax import storage
   from shufflenet_jax.checkpoints import checkpoint, integrity
   from shufflenet_jax.config import settings
-  from shufflenet_jax.models import network
+  from shufflenet_jax.models import build
   from shufflenet_jax.training import train_step
 
   folder = storage.normalize(folder, "--dump=")
@@ -47,7 +47,7 @@ def replay(folder: str):
     raise UserError(f"--dump={folder} is not whole ({error}); give WORKDIR/nonfinite/STEP") from None
   variables = found.restore_variables()
   config = found.config
-  model, _ = network.build_for_images(config)
+  model, _ = build.network_for_images(config)
   if "flip" in batch:
     batch["image"] = np.where(batch["flip"][:, None, None, None], batch["image"][:, :, ::-1], batch["image"])
   compute = jax.jit(

@@ -16,7 +16,7 @@ from shufflenet_jax.checkpoints import checkpoint
 from shufflenet_jax.config import settings as config_settings
 from shufflenet_jax.distributed import mesh
 from shufflenet_jax.errors import UserError
-from shufflenet_jax.models import network
+from shufflenet_jax.models import build
 from shufflenet_jax.training import optim
 from tests.checkpoints import of_random_weights
 
@@ -27,7 +27,7 @@ FIELDS = sorted(traverse_util.flatten_dict(imagenet.get_config().to_dict(), sep=
 NUMBERS = st.integers() | st.floats() | st.sampled_from([0, 1, -1, 2, 8, 1e9, 1e300])
 VALUES = NUMBERS.map(str) | st.text(max_size=8) | st.tuples(NUMBERS, NUMBERS, NUMBERS).map(str)
 VALUES |= st.sampled_from(["True", "None", "", "()", "(" * 300, "[1,2]", "{}", "1,2", "--x", "0x10", "1_0", "\0"])
-ARGUMENTS = st.sampled_from(["", *network.own_fields("shufflenet_v1"), "network", "batch"])
+ARGUMENTS = st.sampled_from(["", *build.own_fields("shufflenet_v1"), "network", "batch"])
 
 
 def parsed(arguments, overrides):
@@ -48,7 +48,7 @@ def test_any_override_gives_a_config_or_one_line(pairs):
   if config is not None:
     with contextlib.suppress(UserError):  # which is one line, as `cli` prints it
       config_settings.check(config, training=True)
-      network.build(config.model)
+      build.network(config.model)
       optim.sgd(config.optimizer, config.num_train_steps)
       mesh.micro_batches(config, 4)
 
@@ -59,7 +59,7 @@ def test_any_config_argument_gives_a_config_or_one_line(pairs):
   config = parsed(":" + ",".join(f"{name}={value}" for name, value in pairs), [])
   if config is not None:
     with contextlib.suppress(UserError):
-      network.build(config.model)
+      build.network(config.model)
 
 
 @pytest.fixture(scope="module")

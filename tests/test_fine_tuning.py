@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from shufflenet_jax.models import network
+from shufflenet_jax.models import build
 from shufflenet_jax.training import fine_tune, optim, preflight, train_step
 from shufflenet_jax.training.loop import train
 
@@ -62,7 +62,7 @@ def test_classes_that_the_checkpoint_knows_by_name_keep_their_weights(config, bi
   def state(num_classes):
     """Of random numbers throughout: no bias is as it was by being zero."""
     config.model.num_classes = num_classes
-    model, _ = network.build_for_images(config)
+    model, _ = build.network_for_images(config)
     shapes = jax.eval_shape(lambda: train_step.init_state(model, optimizer, 32, 0))
     return jax.tree.map(lambda x: jnp.asarray(rng.normal(size=x.shape), x.dtype), shapes)
 

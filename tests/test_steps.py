@@ -11,7 +11,7 @@ from ml_collections import config_dict
 from shufflenet_jax.config import settings
 from shufflenet_jax.distributed import mesh
 from shufflenet_jax.errors import UserError
-from shufflenet_jax.models import network
+from shufflenet_jax.models import build
 from shufflenet_jax.training import optim, train_step
 from tests.conftest import small_config
 
@@ -167,7 +167,7 @@ def step_of_groups_of_4(devices):
   config = small_config("")
   config.batch_norm_group = 4
   on = mesh.data_mesh(jax.devices()[:devices])
-  model, _ = network.build_for_images(config)
+  model, _ = build.network_for_images(config)
   optimizer, schedule = optim.sgd(config.optimizer, 10)
   arguments = settings.step_arguments(config, mesh.micro_batches(config, devices))
   step_fn = train_step.compile_train_step(on, model=model, optimizer=optimizer, schedule=schedule, **arguments)

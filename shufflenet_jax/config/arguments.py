@@ -7,7 +7,7 @@ import ml_collections
 
 from shufflenet_jax.config import fields
 from shufflenet_jax.errors import UserError
-from shufflenet_jax.models import network as networks
+from shufflenet_jax.models import build as networks
 
 
 def parse(arguments: str) -> dict[str, str]:

@@ -1,7 +1,7 @@
 """The fields of a config, each declared once: its default and the values that it may have.
 
 The defaults are the paper's ImageNet recipe (section 4) for a ShuffleNet of 1x or more; configs/imagenet.py adds what
-the paper changes for other networks. The fields of a network are those of its Flax module: see `network.own_fields`.
+the paper changes for other networks. The fields of a network are those of its Flax module: see `build.own_fields`.
 
 To add a field, add a line here, or an attribute to the module. A checkpoint that was written before then gets the
 default: see `complete`.
@@ -15,7 +15,7 @@ from typing import Any
 import ml_collections
 
 from shufflenet_jax.errors import UserError
-from shufflenet_jax.models import network as networks
+from shufflenet_jax.models import build as networks
 
 
 class Rule(typing.NamedTuple):
@@ -126,7 +126,7 @@ def complete(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def default_config(network: str = "shufflenet_v1", **own: Any) -> ml_collections.ConfigDict:
-  """A config with every field at its default, for one of `network.NETWORKS`, and with these fields of `model`."""
+  """A config with every field at its default, for one of `build.NETWORKS`, and with these fields of `model`."""
   model = {"network": network, **networks.own_fields(network)}
   config = ml_collections.ConfigDict(complete({"model": model}))
   config.model.update(own)

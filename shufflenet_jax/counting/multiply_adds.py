@@ -1,13 +1,11 @@
-"""Parameters and multiply-adds, counted from a network's arrays and its traced computation.
-
-So these functions hold for any Flax module.
-"""
+"""Parameters and multiply-adds of any Flax network, counted from its arrays and its traced computation."""
 
 import collections
 import math
 import typing
 
 import jax
+import jax.extend.core
 import jax.numpy as jnp
 import tabulate
 
@@ -18,58 +16,58 @@ def count_parameters(params) -> int:
 
 
 def _multiply_adds(eqn) -> int:
-  """Multiply-adds of one matrix product or convolution, 0 for anything else."""
+  """Multiply-adds of one equation of a jaxpr; 0 unless it is a matrix product or a convolution."""
   if eqn.primitive.name == "dot_general":
     (contracted, _), _ = eqn.params["dimension_numbers"]
-    lhs = eqn.invars[0].aval.shape
-    return math.prod(eqn.outvars[0].aval.shape) * math.prod(lhs[d] for d in contracted)
+    left = eqn.invars[0].aval.shape
+    return math.prod(eqn.outvars[0].aval.shape) * math.prod(left[d] for d in contracted)
   if eqn.primitive.name == "conv_general_dilated":
-    return _of_convolution(eqn)
+    return _multiply_adds_of_convolution(eqn)
   return 0
 
 
-def _of_convolution(eqn) -> int:
+def _multiply_adds_of_convolution(eqn) -> int:
   image, kernel, out = (v.aval.shape for v in (*eqn.invars, *eqn.outvars))
-  of_image, of_kernel, of_out = eqn.params["dimension_numbers"]  # each (batch or out, channels or in, *sides)
-  count = out[of_out[0]] * out[of_out[1]] * kernel[of_kernel[1]]
-  for i in range(len(of_image) - 2):
-    side, taps, positions = image[of_image[2 + i]], kernel[of_kernel[2 + i]], out[of_out[2 + i]]
-    spread = eqn.params["lhs_dilation"][i]
-    if spread == 1:
-      count *= positions * taps
+  # Each is (batch or output channels, channels or input channels, *sides).
+  image_dims, kernel_dims, out_dims = eqn.params["dimension_numbers"]
+  count = out[out_dims[0]] * out[out_dims[1]] * kernel[kernel_dims[1]]
+  for i in range(len(image_dims) - 2):
+    side, width, positions = image[image_dims[2 + i]], kernel[kernel_dims[2 + i]], out[out_dims[2 + i]]
+    spacing = eqn.params["lhs_dilation"][i]
+    if spacing == 1:
+      count *= positions * width
       continue
-    # A transposed convolution: most taps meet the zeros between the image's values, which cost nothing.
-    stride, reach = eqn.params["window_strides"][i], eqn.params["rhs_dilation"][i]
+    # A transposed convolution puts zeros between the values of the image. Most products have such a zero as a factor
+    # and are never computed; count those that have a value.
+    stride, dilation = eqn.params["window_strides"][i], eqn.params["rhs_dilation"][i]
     first = -eqn.params["padding"][i][0]
-    met = (first + p * stride + t * reach for p in range(positions) for t in range(taps))
-    count *= sum(m % spread == 0 and 0 <= m < side * spread for m in met)
+    read = (first + p * stride + k * dilation for p in range(positions) for k in range(width))
+    count *= sum(at % spacing == 0 and 0 <= at < side * spacing for at in read)
   return count
 
 
-def _walk(jaxpr, scope: str, times: int, counts: collections.Counter):
+def _add_counts(jaxpr, scope: str, repetitions: int, counts: collections.Counter) -> None:
+  """Adds the multiply-adds of a jaxpr, and of those within it, to `counts` by name scope."""
   for eqn in jaxpr.eqns:
     here = "/".join(filter(None, (scope, str(eqn.source_info.name_stack))))
     if n := _multiply_adds(eqn):
-      counts[here] += times * n
-    inner_times = times * eqn.params["length"] if eqn.primitive.name == "scan" else times
-    parameters = dict(eqn.params)
-    if parameters.get("branches_platforms"):  # the same computation for each platform; the last is the plain one
-      parameters["branches"] = parameters["branches"][-1:]
-    for parameter in parameters.values():
-      for inner in parameter if isinstance(parameter, (tuple, list)) else (parameter,):
-        inner = getattr(inner, "jaxpr", inner)  # a ClosedJaxpr holds a Jaxpr
-        if hasattr(inner, "eqns"):
-          _walk(inner, here, inner_times, counts)
+      counts[here] += repetitions * n
+    inner_repetitions = repetitions * eqn.params["length"] if eqn.primitive.name == "scan" else repetitions
+    params = dict(eqn.params)
+    if params.get("branches_platforms"):  # `lax.platform_dependent`: the same computation several times, default last
+      params["branches"] = params["branches"][-1:]
+    for inner in jax.extend.core.jaxprs_in_params(params):
+      _add_counts(inner, here, inner_repetitions, counts)
 
 
 def count_multiply_adds(function, *args) -> dict[str, int]:
   """Multiply-adds of the convolutions and matrix products in `function(*args)`, by name scope.
 
-  Nothing is computed: the function is traced on shapes. Padding counts as
-  input, as in the paper's tables, but not the zeros within and around the
-  input of a transposed convolution; additions, norms and pools do not count. The
-  body of a `lax.while_loop` counts once, both branches of a `lax.cond` count,
-  of a `lax.platform_dependent` its default.
+  Nothing is computed: the function is traced on shapes. Additions, norms and
+  pools do not count. Padding counts as input, as in the paper's tables, but
+  the zeros within and around the input of a transposed convolution do not.
+  The body of a `lax.while_loop` counts once, each branch of a `lax.cond`
+  counts, and of a `lax.platform_dependent` only the default counts.
 
   Args:
     function: any function that JAX can trace.
@@ -79,19 +77,20 @@ def count_multiply_adds(function, *args) -> dict[str, int]:
     Name scope (Flax module path) -> multiply-adds; their sum is the total.
   """
   counts = collections.Counter()
-  _walk(jax.make_jaxpr(function)(*args).jaxpr, "", 1, counts)
+  _add_counts(jax.make_jaxpr(function)(*args).jaxpr, "", 1, counts)
   return dict(counts)
 
 
 class NetworkCount(typing.NamedTuple):
-  """What `count_network` found.
+  """The parameters and multiply-adds of a network.
 
   Attributes:
     rows: first-level module -> (parameters, multiply-adds), in the network's order.
-    parameters: of all.
-    multiply_adds: of all, for one image.
-    without_classifier: less those of the module named `classifier`, the layer that makes the classes: Table 1's
-      convention. Of VGG-16 and AlexNet that is the third FC layer alone, of SqueezeNet a convolution, conv10.
+    parameters: the total number of parameters.
+    multiply_adds: the total for one image.
+    without_classifier: the total less the multiply-adds of the module named `classifier`, the layer that outputs the
+      classes, as Table 1 counts. In VGG-16 and AlexNet, that is only the third fully connected layer; in SqueezeNet,
+      the convolution conv10.
   """
 
   rows: dict[str, tuple[int, int]]
@@ -104,12 +103,12 @@ def count_network(model, image_size: int) -> NetworkCount:
   """Parameters and multiply-adds of a Flax image classifier for one square RGB image."""
   image = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
   key = jax.eval_shape(lambda: jax.random.key(0))
-  # Initialisation runs the network once and has no matrix product of its own: one trace gives both.
+  # Initialisation runs the network once and adds no matrix product to it, so one trace gives both counts.
   params = {}
 
   def init(key, image):
     variables = model.init(key, image)
-    for name, own in variables["params"].items():  # in the network's order, which a returned tree would lose
+    for name, own in variables["params"].items():  # in the network's order, which the returned tree would lose
       params[name] = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), own)
     return variables
 

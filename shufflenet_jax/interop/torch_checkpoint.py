@@ -15,7 +15,7 @@ from shufflenet_jax.checkpoints import checkpoint, saver
 from shufflenet_jax.config import fields
 from shufflenet_jax.errors import UserError
 from shufflenet_jax.interop import torch_file, torch_layouts
-from shufflenet_jax.models import network
+from shufflenet_jax.models import build
 
 
 class Imported(typing.NamedTuple):
@@ -24,7 +24,7 @@ class Imported(typing.NamedTuple):
   Attributes:
     path: of the checkpoint.
     layout: whose state dict it was, for messages.
-    network: its network in words, see `network.describe`.
+    network: its network in words, see `build.describe`.
     classes: the number of classes.
   """
 
@@ -68,7 +68,7 @@ def import_file(path: str, workdir: str) -> Imported:
       raise UserError(
         f"--to={workdir} cannot be written, and nothing was left there: {checkpoint.short(error)}"
       ) from None
-  return Imported(written, layout.name, network.describe(config.model), model["num_classes"])
+  return Imported(written, layout.name, build.describe(config.model), model["num_classes"])
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from shufflenet_jax.errors import UserError
-from shufflenet_jax.models import network
+from shufflenet_jax.models import build
 from shufflenet_jax.models.shufflenet import STAGE2_CHANNELS, stage_channels, stem_channels
 
 StateDict = Mapping[str, np.ndarray]
@@ -125,7 +125,7 @@ def convert(state_dict: StateDict) -> tuple[dict, dict, Layout]:
   """
   layout = recognise(state_dict)
   model, units = _architecture(state_dict, layout)
-  expected = network.variable_shapes(model, 224)
+  expected = build.variable_shapes(model, 224)
   reader = _Reader(state_dict, layout)
   params, stats = {}, {}
 
@@ -245,7 +245,7 @@ def _architecture(state_dict: StateDict, layout: Layout) -> tuple[dict, list[tup
     raise UserError(f"{layout.classifier}.weight has shape {classifier}; Stage 4 makes {widths[-1]} channels")
   model = {
     "network": "shufflenet_v1",
-    **network.own_fields("shufflenet_v1"),
+    **build.own_fields("shufflenet_v1"),
     "groups": groups,
     "scale": scale,
     **layout.model,

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 import tabulate
 
 from shufflenet_jax.counting.multiply_adds import count_network
-from shufflenet_jax.models import network
+from shufflenet_jax.models import build
 from shufflenet_jax.models.shufflenet import STAGE2_CHANNELS, stage_channels, stem_channels
 
 COMMON = {"num_classes": 1000, "dtype": "float32"}
@@ -37,7 +37,7 @@ class Row:
 
 def shufflenet(groups: int, scale: float, **fields) -> dict:
   """A config's `model` section of a ShuffleNet."""
-  own = network.own_fields("shufflenet_v1") | {"groups": groups, "scale": scale, "lowering": "reference"}
+  own = build.own_fields("shufflenet_v1") | {"groups": groups, "scale": scale, "lowering": "reference"}
   return COMMON | {"network": "shufflenet_v1"} | own | fields
 
 
@@ -90,7 +90,7 @@ def _rows() -> list[Row]:
 def _why(fields: dict, note: str) -> str:
   """The note of a row that differs by more than the tolerance, with a count that explains it if there is one."""
   if note == "SHALLOW":
-    narrower = count_network(network.build(fields | {"scale": 0.7}), 224).multiply_adds / 1e6
+    narrower = count_network(build.network(fields | {"scale": 0.7}), 224).multiply_adds / 1e6
     return f"the paper gives no width for the shallow network; Stage 2 = 180 here, 168 gives {narrower:.1f}"
   if note or fields["network"] != "shufflenet_v1":
     return note
@@ -110,7 +110,7 @@ def _why(fields: dict, note: str) -> str:
 
 
 def _million(fields: dict) -> float:
-  return count_network(network.build(fields), 224).without_classifier / 1e6
+  return count_network(build.network(fields), 224).without_classifier / 1e6
 
 
 def _widths(channels) -> str:
@@ -128,7 +128,7 @@ def count_tables() -> Iterator[dict]:
   for row in _rows():
     key = repr(sorted(row.fields.items()))
     if key not in counted:
-      counted[key] = count_network(network.build(row.fields), 224)
+      counted[key] = count_network(build.network(row.fields), 224)
     count = counted[key]
     ours = (count.multiply_adds if row.with_fc else count.without_classifier) / 1e6
     difference = 100 * (ours / row.paper_mflops - 1)

@@ -121,7 +121,7 @@ def compare(own, no_shuffle, reference, activations, units: int, all_reduces_wan
     all_reduces_wanted: 1 in training, 0 in inference.
     hbm_limit: bytes of a device's memory.
   """
-  from shufflenet_jax.models.lowering import SHUFFLE_SCOPE
+  from shufflenet_jax.models.channel_shuffle import SHUFFLE_SCOPE
   from shufflenet_jax.tpu import hlo
 
   moves, moves_without = (
@@ -191,12 +191,12 @@ def check(config, topology_name: str, mode: str, dump_hlo: str | None = None, lo
   Raises:
     UserError: an unknown topology, another network, a batch that does not divide or does not fit.
   """
-  from shufflenet_jax.models import network
+  from shufflenet_jax.models import build
   from shufflenet_jax.tpu import topology
 
   devices = _checked_devices(config, topology_name, mode)
   folder = _writable_folder(dump_hlo) if dump_hlo else None
-  model = network.build(config.model)
+  model = build.network(config.model)
   wanted = {
     "own": model,
     "no_shuffle": model.clone(shuffle="none"),

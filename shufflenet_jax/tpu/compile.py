@@ -62,7 +62,7 @@ def lower_step(model, config, devices, mode: str) -> Lowered:
   """The step of `config` with the network `model`, traced for `devices`: a few seconds of Python.
 
   Args:
-    model: a Flax module as `network.build` gives.
+    model: a Flax module as `build.network` gives.
     config: as `configs/imagenet.py`; its batch_size is global, for both modes.
     devices: from `topology.devices`, or real ones.
     mode: "train", the whole `train_step`; or "infer", uint8 images to logits.

@@ -199,14 +199,14 @@ def make_plans(config, topologies: list[str], images_per_second_per_core: float,
     UserError: an unknown topology, or a config from which no step can be built.
   """
   from shufflenet_jax.config import settings
-  from shufflenet_jax.models import network
+  from shufflenet_jax.models import build
   from shufflenet_jax.tpu import topology
   from shufflenet_jax.tpu.compile import OutOfMemory, compile_lowered, lower_step
 
   settings.check(config, training=True)
   plans = [before_compiling(config, name, images_per_second_per_core) for name in topologies]
   devices = {name: topology.devices(name) for name in topologies}
-  model = network.build(config.model)
+  model = build.network(config.model)
 
   def lowered(plan: Plan, batch_size: int):
     wanted = config.copy_and_resolve_references()

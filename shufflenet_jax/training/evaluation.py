@@ -11,7 +11,7 @@ from shufflenet_jax.data.stream import pipeline
 from shufflenet_jax.distributed import mesh
 from shufflenet_jax.distributed.mesh import split_batch
 from shufflenet_jax.errors import UserError
-from shufflenet_jax.models import network
+from shufflenet_jax.models import build
 from shufflenet_jax.training import prefetch, train_step
 
 
@@ -74,7 +74,7 @@ def evaluate_checkpoint(found, config, folder: str | None = None, devices=None, 
   settings.check(config, training=False)
   model_before, model_now = (checkpoint.to_json(c.model) for c in (found.config, config))
   settings.check_same_network(str(found.path), model_before, model_now, "its network cannot be overridden")
-  model, _ = network.build_for_images(config)
+  model, _ = build.network_for_images(config)
   data_mesh = mesh.data_mesh(devices)
   mesh.check_batch_size("config.eval_batch_size", config.eval_batch_size, data_mesh.size)
   if folder is None:

@@ -8,7 +8,7 @@ from shufflenet_jax.checkpoints import saver
 from shufflenet_jax.config import settings
 from shufflenet_jax.distributed import hosts, mesh
 from shufflenet_jax.errors import RunFailed, UserError
-from shufflenet_jax.models import network
+from shufflenet_jax.models import build
 from shufflenet_jax.training import evaluation, metrics, nonfinite, prefetch, preflight, train_step
 
 
@@ -84,7 +84,7 @@ def train(config, workdir: str, devices=None, stop_after_step: int | None = None
         return None
       say(f"  evaluation at step {step}: {evaluation.describe(figures)}")
       logs.write(step, {f"eval_{k}": figures[k] for k in ("loss", "top1", "top5")})
-      logs.draw_curves(f"{network.describe(config.model)} on {config.data.name}")
+      logs.draw_curves(f"{build.describe(config.model)} on {config.data.name}")
       logs.sync_soon()
       progress.restart(step)
       return figures

@@ -22,7 +22,7 @@ from shufflenet_jax.data.split import Split
 from shufflenet_jax.data.stream import pipeline
 from shufflenet_jax.distributed import mesh
 from shufflenet_jax.errors import RunFailed, UserError
-from shufflenet_jax.models import network
+from shufflenet_jax.models import build
 from shufflenet_jax.training import evaluation, fine_tune, metrics, optim, train_step
 
 
@@ -80,7 +80,7 @@ def prepare(config, workdir: str, devices=None, stop_after_step: int | None = No
     goes_on = resumed and resumed.config.get("init_from") == config.init_from
     pretrained = resumed if goes_on else checkpoint.find(config.init_from, "--config.init_from")
     set_aside = fine_tune.adopt(pretrained, config)
-  model, counted = network.build_for_images(config)
+  model, counted = build.network_for_images(config)
   optimizer, schedule = optim.sgd(config.optimizer, config.num_train_steps)
   data_mesh = mesh.data_mesh(devices)
   micro_batches = mesh.micro_batches(config, data_mesh.size)

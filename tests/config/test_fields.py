@@ -6,7 +6,7 @@ import pytest
 
 from shufflenet_jax.config import config_file, fields, settings
 from shufflenet_jax.errors import UserError
-from shufflenet_jax.models import network
+from shufflenet_jax.models import build
 
 
 def test_the_defaults_are_the_papers_recipe():
@@ -17,23 +17,23 @@ def test_the_defaults_are_the_papers_recipe():
   assert (config.data.image_size, config.data.eval_resize, config.model.num_classes) == (224, 256, 1000)
 
 
-@pytest.mark.parametrize("name", network.NETWORKS)
+@pytest.mark.parametrize("name", build.NETWORKS)
 def test_the_defaults_of_every_network_are_allowed(name):
   config = fields.default_config(name)
   settings.check(config, training=True)
   assert config.model.network == name
   if "mflops" not in config.model:  # to solve for Table 4's widths takes minutes; test_networks builds those
-    network.build(config.model)
+    build.network(config.model)
 
 
 def test_a_networks_fields_are_its_modules():
-  assert network.own_fields("shufflenet_v1") == {
+  assert build.own_fields("shufflenet_v1") == {
     "groups": 3, "scale": 1.0, "shuffle": "paper", "shortcut_first": True, "se": False, "repeats": (4, 8, 4), "stem": 0,
     "classifier_bias": True, "lowering": "auto",
   }  # fmt: skip
-  assert network.own_fields("mobilenet_v1") == {"scale": 1.0}
-  assert network.own_fields("resnext") == {"mflops": 38.0}
-  assert network.own_fields("alexnet") == {}
+  assert build.own_fields("mobilenet_v1") == {"scale": 1.0}
+  assert build.own_fields("resnext") == {"mflops": 38.0}
+  assert build.own_fields("alexnet") == {}
 
 
 def test_missing_fields_are_completed_and_others_kept():

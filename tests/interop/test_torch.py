@@ -12,7 +12,7 @@ import pytest
 
 from shufflenet_jax.checkpoints import checkpoint
 from shufflenet_jax.errors import UserError
-from shufflenet_jax.models import network
+from shufflenet_jax.models import build
 from tests import golden
 from tests.commands import ROOT
 
@@ -190,7 +190,7 @@ def test_logits_of_the_authors_checkpoint_on_the_same_tensors(imported, pictures
 
   reference = np.load(SHARED / "data" / "imagenet_samples_200_reference.npz")
   found = checkpoint.find(imported)
-  model, variables = network.build(found.config.model), found.restore_variables()
+  model, variables = build.network(found.config.model), found.restore_variables()
 
   def prepare(encoded):
     image = np.asarray(Image.open(io.BytesIO(encoded)).convert("RGB"))

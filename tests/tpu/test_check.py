@@ -11,7 +11,10 @@ import pytest
 
 from configs import imagenet
 from shufflenet_jax.errors import UserError
-from shufflenet_jax.models import lowering, network
+from shufflenet_jax.models import build
+from shufflenet_jax.models.channel_shuffle import channel_shuffle
+from shufflenet_jax.models.formulations import dense
+from shufflenet_jax.models.layers import conv
 from shufflenet_jax.tpu import check, hlo, topology
 from shufflenet_jax.tpu.compile import OutOfMemory, Program, compile_step
 
@@ -34,7 +37,7 @@ def small_config():
 @functools.cache
 def programs(mode):
   config = small_config()
-  model = network.build(config.model)
+  model = build.network(config.model)
   variants = {
     "own": model,
     "no_shuffle": model.clone(shuffle="none"),
@@ -47,16 +50,16 @@ def programs(mode):
 
 def report(mode, own, no_shuffle):
   config, reference = small_config(), programs(mode)["reference"]
-  found = check.activations(network.build(config.model), config.data.image_size, own.batch)
+  found = check.activations(build.network(config.model), config.data.image_size, own.batch)
   return check.compare(own, no_shuffle, reference, found, 4, int(mode == "train"), topology.hbm_bytes(TOPOLOGY))
 
 
-def report_with(formulation, monkeypatch):
-  """A report on inference with another formulation in place of "dense"."""
-  no_shuffle = programs("infer")["no_shuffle"]  # compiles all programs first
-  monkeypatch.setitem(lowering._GROUP_CONV1X1, "dense", formulation)
+def report_with(group_conv1x1, monkeypatch):
+  """The report on inference, with another group convolution in "dense"."""
+  no_shuffle = programs("infer")["no_shuffle"]  # all of them compiled before
+  monkeypatch.setattr(dense, "group_conv1x1", group_conv1x1)
   config = small_config()
-  own = compile_step(network.build(config.model), config, topology.devices(TOPOLOGY), "infer")
+  own = compile_step(build.network(config.model), config, topology.devices(TOPOLOGY), "infer")
   return report("infer", own, no_shuffle)
 
 
@@ -87,15 +90,15 @@ def test_the_reference_lowering_fails(mode):
 
 
 @needs_libtpu
-def test_an_activation_transpose_outside_the_scope_fails(monkeypatch):
-  def shuffled_activations(x, kernel, bias=None, *, groups, shuffle_groups):
-    y = dense(x, kernel, bias, groups=groups, shuffle_groups=1)
+def test_an_activation_transpose_that_hides_its_name_fails(monkeypatch):
+  def shuffled_activations(x, kernel, groups, shuffle_groups=1, bias=None):
+    y = group_conv1x1(x, kernel, groups, bias=bias)
     if shuffle_groups == 1:
       return y
     y = y.reshape(*y.shape[:-1], shuffle_groups, -1)  # (n, h, w, c) -> (n, h, w, g, c/g)
     return jnp.swapaxes(y, -1, -2).reshape(*x.shape[:-1], -1)
 
-  dense = lowering._GROUP_CONV1X1["dense"]
+  group_conv1x1 = dense.group_conv1x1
   found = report_with(shuffled_activations, monkeypatch)
   assert not found.shuffled_activations
   assert found.copies_extra > 0
@@ -106,14 +109,14 @@ def test_an_activation_transpose_outside_the_scope_fails(monkeypatch):
 def test_a_shuffle_computed_by_a_product_fails(monkeypatch):
   """A product with a permutation: no moves, nothing in the scope, and few more cycles if the matrix unit is idle."""
 
-  def shuffled_by_product(x, kernel, bias=None, *, groups, shuffle_groups):
-    y = dense(x, kernel, bias, groups=groups, shuffle_groups=1)
+  def shuffled_by_product(x, kernel, groups, shuffle_groups=1, bias=None):
+    y = group_conv1x1(x, kernel, groups, bias=bias)
     if shuffle_groups == 1:
       return y
-    order = lowering.channel_shuffle(jnp.arange(y.shape[-1]), shuffle_groups)
-    return lowering.conv(y, jnp.eye(y.shape[-1])[:, order][None, None])
+    order = channel_shuffle(jnp.arange(y.shape[-1]), shuffle_groups)
+    return conv(y, jnp.eye(y.shape[-1])[:, order][None, None])
 
-  dense = lowering._GROUP_CONV1X1["dense"]
+  group_conv1x1 = dense.group_conv1x1
   found = report_with(shuffled_by_product, monkeypatch)
   assert found.copies_extra == 0 and not found.shuffled_activations
   assert (
@@ -187,7 +190,7 @@ def test_the_compilers_error_for_a_batch_that_does_not_fit_is_parsed():
   config.model.repeats = (1, 1, 1)
   config.batch_size = 2**20
   with pytest.raises(OutOfMemory) as caught:
-    compile_step(network.build(config.model), config, topology.devices(TOPOLOGY), "infer")
+    compile_step(build.network(config.model), config, topology.devices(TOPOLOGY), "infer")
   assert caught.value.used > caught.value.limit == topology.hbm_bytes(TOPOLOGY)
 
 

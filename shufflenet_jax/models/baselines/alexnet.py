@@ -1,4 +1,4 @@
-"""AlexNet (Krizhevsky et al., 2012; two groups, as on its two GPUs): Tables 6 and 8."""
+"""AlexNet (Krizhevsky et al., 2012), with two groups, as it was trained on two GPUs: Tables 6 and 8."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 
 def local_response_norm(x: jax.Array) -> jax.Array:
-  """x / (2 + 1e-4 * sum of squares over 5 neighbouring channels) ** 0.75 (its section 3.3); (n, h, w, c) -> same."""
+  """x / (2 + 1e-4 * sum of squares over 5 neighbouring channels) ** 0.75 (its section 3.3): (n, h, w, c) -> same."""
   c = x.shape[-1]
   padded = jnp.pad(jnp.square(x), ((0, 0), (0, 0), (0, 0), (2, 2)))
   squares = sum(padded[..., i : i + c] for i in range(5))
@@ -16,7 +16,9 @@ def local_response_norm(x: jax.Array) -> jax.Array:
 
 
 class AlexNet(nn.Module):
-  """Images (n, h, w, 3), sides at least 63 -> logits float32 (n, num_classes); dropout in training.
+  """Images (n, h, w, 3), h and w at least 63 -> logits float32 (n, num_classes).
+
+  It has no batch norm, and dropout in training.
 
   Attributes:
     num_classes: size of the last layer.

@@ -1,7 +1,7 @@
 """GoogLeNet (arXiv 1409.4842, its Table 1), without the auxiliary classifiers: Table 6.
 
-With a batch norm after each convolution (as in arXiv 1502.03167) in place of
-local response normalisation, so that it trains under the same recipe.
+A batch norm follows each convolution (as in arXiv 1502.03167), in place of local response normalisation, so that the
+network trains with the same recipe as the others.
 """
 
 import functools

@@ -12,7 +12,9 @@ FIRES = ((16, 64), (16, 64), (32, 128), (32, 128), (48, 192), (48, 192), (64, 25
 
 
 class SqueezeNet(nn.Module):
-  """Images (n, h, w, 3), sides at least 32 -> logits float32 (n, num_classes); no batch norm, dropout in training.
+  """Images (n, h, w, 3), h and w at least 32 -> logits float32 (n, num_classes).
+
+  It has no batch norm, and dropout in training.
 
   Attributes:
     num_classes: channels of the last convolution, averaged over positions.
@@ -26,7 +28,7 @@ class SqueezeNet(nn.Module):
   def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
     conv = functools.partial(nn.Conv, dtype=self.dtype, kernel_init=nn.initializers.he_normal())
 
-    def pool(x):  # rounds up, as the original does: the last window may hang over
+    def pool(x):  # rounds the size up, as the original does: the last window may reach beyond the image
       return nn.max_pool(x, (3, 3), strides=(2, 2), padding=((0, (x.shape[1] + 1) % 2), (0, (x.shape[2] + 1) % 2)))
 
     x = nn.relu(conv(96, (7, 7), strides=2, padding=2, name="conv1")(images.astype(self.dtype)))  # 224 -> 111

@@ -11,7 +11,9 @@ BLOCKS = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512
 
 
 class VGG16(nn.Module):
-  """Images (n, h, w, 3), sides at least 32 -> logits float32 (n, num_classes); no batch norm, dropout in training.
+  """Images (n, h, w, 3), h and w at least 32 -> logits float32 (n, num_classes).
+
+  It has no batch norm, and dropout in training.
 
   Attributes:
     num_classes: size of the last layer.

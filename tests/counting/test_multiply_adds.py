@@ -1,11 +1,13 @@
-"""Multiply-adds and parameters against the paper and what follows from its architecture."""
+"""Multiply-adds and parameters against the paper's tables, and the counting of single operations."""
 
+import jax
+import jax.numpy as jnp
 import pytest
 
-from shufflenet_jax.counting.multiply_adds import count_network
+from shufflenet_jax.counting.multiply_adds import count_multiply_adds, count_network
 from shufflenet_jax.models.shufflenet import ShuffleNetV1, stage_channels, stem_channels
 
-# groups: Table 1's MFLOPs, conv-only and with-FC multiply-adds (M, two decimals), parameters.
+# groups: MFLOPs as printed in Table 1; our multiply-adds in millions without and with the last layer; our parameters.
 TABLE_1 = {
   1: (143, 142.50, 143.08, 1_531_936),
   2: (140, 140.04, 140.84, 1_733_848),
@@ -58,6 +60,28 @@ def test_squeeze_excite_of_table_5():
 
 
 def test_shallow_of_table_5_needs_a_width_near_0_7():
-  """Fact 6: the paper gives neither width nor stem; 40M lies between these two."""
+  """The paper gives neither its width nor its stem; its 40M lies between the counts of these two widths."""
   narrow, wide = (count_network(ShuffleNetV1(3, s, repeats=(2, 4, 2)), 224)[2] / 1e6 for s in (0.7, 0.75))
   assert (round(narrow, 1), round(wide, 1)) == (37.0, 41.6)
+
+
+def test_counting_follows_loops_and_nested_functions():
+  weights = jnp.ones((8, 8))
+
+  def scanned(x):
+    return jax.lax.scan(lambda c, _: (jax.jit(jnp.dot)(c, weights), None), x, length=5)[0]
+
+  assert sum(count_multiply_adds(scanned, jnp.ones((3, 8))).values()) == 5 * 3 * 8 * 8
+  grouped = lambda x, k: jax.lax.conv_general_dilated(  # noqa: E731
+    x, k, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"), feature_group_count=4
+  )
+  counts = count_multiply_adds(grouped, jnp.ones((2, 5, 6, 8)), jnp.ones((3, 3, 2, 12)))
+  assert sum(counts.values()) == 2 * 5 * 6 * 12 * 9 * 2
+
+
+@pytest.mark.parametrize(("padding", "products"), [("VALID", (5 * 3) * (6 * 3)), ("SAME", (5 * 3 - 1) * (6 * 3 - 1))])
+def test_a_transposed_convolution_counts_no_products_with_inserted_zeros(padding, products):
+  """A kernel of 3 spreads each of 5x6 values over 3x3 positions; "SAME" cuts off one position along each axis."""
+  function = lambda x, k: jax.lax.conv_transpose(x, k, (2, 2), padding)  # noqa: E731
+  counts = count_multiply_adds(function, jnp.ones((2, 5, 6, 8)), jnp.ones((3, 3, 8, 12)))
+  assert sum(counts.values()) == 2 * 8 * 12 * products

@@ -1,8 +1,7 @@
-"""From a config's `model` section to a Flax module: `network` names it, the other fields are its own."""
+"""From a config's `model` section to a Flax module. Its field `network` names the module."""
 
 import bisect
 import contextlib
-import functools
 import inspect
 import typing
 
@@ -14,11 +13,11 @@ from shufflenet_jax.errors import UserError
 from shufflenet_jax.models.baselines.alexnet import AlexNet
 from shufflenet_jax.models.baselines.googlenet import GoogLeNet
 from shufflenet_jax.models.baselines.mobilenet import MobileNetV1
-from shufflenet_jax.models.baselines.other_units import Table4Net, solve_width
+from shufflenet_jax.models.baselines.other_units import UNITS, constructor_for_budget
 from shufflenet_jax.models.baselines.squeezenet import SqueezeNet
 from shufflenet_jax.models.baselines.vgg import VGG16
-from shufflenet_jax.models.lowering import LOWERINGS
-from shufflenet_jax.models.shufflenet import SHUFFLES, STAGE2_CHANNELS, ShuffleNetV1, stage_channels
+from shufflenet_jax.models.formulations.choose import LOWERINGS
+from shufflenet_jax.models.shufflenet import SHUFFLES, ShuffleNetV1, stage_channels
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
@@ -34,7 +33,7 @@ def _check_shufflenet_v1(fields) -> None:
     raise UserError(f"config.model.lowering={fields['lowering']!r} is not one of {', '.join(LOWERINGS)}")
   repeats = tuple(fields["repeats"])
   if len(repeats) != 3 or min(repeats) < 1:
-    raise UserError(f"config.model.repeats={repeats} must be three positive numbers, as (4, 8, 4)")
+    raise UserError(f"config.model.repeats={repeats} must be three positive numbers, for instance (4, 8, 4)")
   if fields["stem"] < 0 or fields["stem"] % fields["groups"]:
     raise UserError(
       f"config.model.stem={fields['stem']} must be a multiple of groups={fields['groups']}, or 0 for the usual one"
@@ -46,40 +45,9 @@ def _check_mobilenet_v1(fields) -> None:
     raise UserError(f"config.model.scale={fields['scale']} must be positive, for instance 1.0, 0.75, 0.5 or 0.25")
 
 
-@functools.cache
-def _table4(unit: str, mflops: float):
-  """A constructor of Table 4's network with this unit at this complexity (conv-only, 224x224), width solved for.
-
-  Raises:
-    UserError: no width comes within 3 % of it.
-  """
-  if not 5 <= mflops <= 5000:
-    raise UserError(f"config.model.mflops={mflops} must lie from 5 to 5000; the paper has 140, 38 and 13")
-  stem = 24 if mflops >= 100 else 12  # as ShuffleNet's own
-
-  def construct(stage4):
-    if unit == "xception_like":  # a ShuffleNet of one group
-      return functools.partial(ShuffleNetV1, 1, stage4 / (4 * STAGE2_CHANNELS[1]), stem=stem)
-    return functools.partial(Table4Net, unit, stage4, stem)
-
-  @functools.cache
-  def multiply_adds(stage4):
-    try:
-      return count_network(construct(stage4)(), 224).without_classifier
-    except ValueError:  # too narrow for its own stem
-      return 0
-
-  stage4 = solve_width(multiply_adds, mflops * 1e6)
-  found = multiply_adds(stage4) / 1e6
-  if abs(found / mflops - 1) > 0.03:
-    nearest = f"the nearest of its widths has {found:.1f}" if found else "its narrowest width has more"
-    raise UserError(f"config.model.mflops={mflops} cannot be met by {unit} within 3 %: {nearest}")
-  return construct(stage4)
-
-
 def _unit_of_table4(unit: str):
   def construct(mflops: float = 38.0, **fields):  # Table 4 has 140, 38 and 13
-    return _table4(unit, float(mflops))(**fields)
+    return constructor_for_budget(unit, float(mflops))(**fields)
 
   return construct
 
@@ -92,7 +60,7 @@ NETWORKS = {
   "googlenet": GoogLeNet,
   "alexnet": AlexNet,
   "squeezenet": SqueezeNet,
-  **{unit: _unit_of_table4(unit) for unit in ("vgg_like", "resnet", "xception_like", "resnext")},
+  **{unit: _unit_of_table4(unit) for unit in UNITS},
 }
 
 _CHECKS = {"shufflenet_v1": _check_shufflenet_v1, "mobilenet_v1": _check_mobilenet_v1}
@@ -108,23 +76,23 @@ def own_fields(network: str) -> dict[str, typing.Any]:
   return {p.name: p.default for p in parameters if p.default is not p.empty and p.name not in _NOT_OWN}
 
 
-def build(fields: typing.Mapping[str, typing.Any]):
+def network(fields: typing.Mapping[str, typing.Any]):
   """The Flax module that a config's `model` section describes: images (n, h, w, 3) -> logits (n, num_classes).
 
   Raises:
-    UserError: a value that no network has.
+    UserError: a value that the network does not have.
   """
   fields = dict(fields)
-  network = fields.pop("network")
-  if network not in NETWORKS:
-    raise UserError(f"config.model.network={network!r} is not one of {', '.join(NETWORKS)}")
+  name = fields.pop("network")
+  if name not in NETWORKS:
+    raise UserError(f"config.model.network={name!r} is not one of {', '.join(NETWORKS)}")
   if fields["dtype"] not in DTYPES:
     raise UserError(f"config.model.dtype={fields['dtype']!r} is not one of {', '.join(DTYPES)}")
   if fields["num_classes"] < 1:
     raise UserError(f"config.model.num_classes={fields['num_classes']} must be 1 or more")
-  if network in _CHECKS:
-    _CHECKS[network](fields)
-  fields = {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
+  if name in _CHECKS:
+    _CHECKS[name](fields)
+  fields = {key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()}
   return NETWORKS[network](**fields | {"dtype": DTYPES[fields["dtype"]]})
 
 
@@ -132,33 +100,33 @@ def variable_shapes(fields: typing.Mapping[str, typing.Any], image_size: int) ->
   """The variables of a config's `model` section as `jax.ShapeDtypeStruct`s, for square RGB images.
 
   Raises:
-    UserError: a value that no network has, or values that do not go together.
+    UserError: a value that the network does not have, or values that do not fit together.
   """
-  with _values_that_fit():
-    return _variable_shapes(build(fields), image_size)
+  with _value_errors_as_user_errors():
+    return _variable_shapes(network(fields), image_size)
 
 
-def build_for_images(config) -> tuple[typing.Any, NetworkCount]:
-  """A whole config's network, seen to take its images, and its count for one of them.
+def network_for_images(config) -> tuple[typing.Any, NetworkCount]:
+  """The network of a whole config, checked to accept its images, and its multiply-adds for one of them.
 
   Raises:
-    UserError: a value that no network has, values that do not go together, or images too small for the network.
+    UserError: a value that the network does not have, values that do not fit together, or images that are too small.
   """
   size, largest = config.data.image_size, 224
-  model = build(config.model)
+  model = network(config.model)
   try:
     return model, count_network(model, size)
-  except (ValueError, ZeroDivisionError):  # of an empty kernel
-    with _values_that_fit():
+  except (ValueError, ZeroDivisionError):  # initialising an empty kernel divides by zero
+    with _value_errors_as_user_errors():
       _variable_shapes(model, max(size, largest))
   smallest = bisect.bisect_left(range(largest), True, lo=size, key=lambda size: _fits(model, size))
   raise UserError(
-    f"config.data.image_size={size} is too small for {config.model.network}; {smallest} or more will do"
+    f"config.data.image_size={size} is too small for {config.model.network}; it needs {smallest} or more"
   ) from None
 
 
 @contextlib.contextmanager
-def _values_that_fit():
+def _value_errors_as_user_errors():
   try:
     yield
   except ValueError as error:
@@ -179,6 +147,6 @@ def _variable_shapes(model, image_size: int) -> dict:
 
 
 def describe(fields: typing.Mapping[str, typing.Any]) -> str:
-  """A title for pictures: `shufflenet_v1 scale=0.5 groups=3`."""
+  """The title of a plot: `shufflenet_v1 scale=0.5 groups=3`."""
   shown = [f"{k}={fields[k]}" for k in ("scale", "groups", "mflops") if k in fields]
   return " ".join([fields["network"], *shown])

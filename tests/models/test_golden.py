@@ -1,4 +1,4 @@
-"""ShuffleNetV1 against PyTorch networks with random weights, whose outputs are stored (tests/golden)."""
+"""ShuffleNetV1 against the stored outputs of PyTorch networks with random weights (tests/golden)."""
 
 import re
 
@@ -8,7 +8,7 @@ import pytest
 
 from shufflenet_jax.errors import UserError
 from shufflenet_jax.interop.torch_layouts import convert
-from shufflenet_jax.models import network
+from shufflenet_jax.models import build
 from shufflenet_jax.models.shufflenet import stem_channels
 from tests import golden
 
@@ -25,7 +25,7 @@ def test_network_gives_pytorchs_logits(name):
   assert (model["shuffle"], model["classifier_bias"]) == (
     ("release", False) if layout == "release" else ("paper", True)
   )
-  net = network.build(model)
+  net = build.network(model)
   logits = jax.jit(net.apply)(variables, golden.images())
   np.testing.assert_allclose(logits, expected, atol=2e-4 * np.abs(expected).max())
 
@@ -34,7 +34,7 @@ def test_the_release_of_g8_at_half_scale_has_a_stem_of_16_and_needs_its_own_shuf
   shapes, expected = STORED["release_g8_0.5x"]
   assert shapes["first_conv.0.weight"][0] == 16
   variables, model, _ = convert(golden.random_state_dict(shapes))
-  net = network.build(model | {"shuffle": "paper"})
+  net = build.network(model | {"shuffle": "paper"})
   assert np.abs(jax.jit(net.apply)(variables, golden.images()) - expected).max() > 0.1 * np.abs(expected).max()
 
 
@@ -89,7 +89,7 @@ def test_complex_weights_are_named():
     convert(state_dict() | {key: np.zeros((12, 3, 3, 3), np.complex64)})
 
 
-# Depthwise arrays are reordered on the way, so that a longer one would be cut to size unseen.
+# Depthwise arrays are reordered during the conversion, which would silently drop the end of one that is too long.
 DEPTHWISE_NORM = "features.7.branch_main_1.4.weight"
 
 
