@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from shufflenet_jax.data.prepare import inputs
 from shufflenet_jax.data.prepare.dataset import prepare
-from shufflenet_jax.errors import UserError
+from shufflenet_jax.errors import RunFailed, UserError
 from tests.pictures import examples, files, picture, put, stop_at, tar, tar_of, with_
 
 ROOT = Path(__file__).parent.parent
@@ -170,7 +170,7 @@ def test_a_place_that_cannot_be_written(options, tmp_path):
 
 def test_a_source_that_goes_away_is_named(options, monkeypatch, photos):
   stop_at(monkeypatch, 3, OSError(errno.EIO, "Input/output error"))
-  with pytest.raises(UserError, match="Input/output error"):
+  with pytest.raises(RunFailed, match="Input/output error"):
     prepare(options)
   monkeypatch.undo()
   (picture_of_daisy,) = [
