@@ -46,12 +46,12 @@ def data_config(arguments, name):
 
 def stream(arguments, name, start_step=0):
   """Batches of the training stream of a dataset; and how many examples it has."""
-  from shufflenet_jax.data.sources import datasets
-  from shufflenet_jax.data.stream import pipeline
+  from shufflenet_jax.data import sources
+  from shufflenet_jax.data.stream import training
 
   data = data_config(arguments, name)
-  split = datasets.open_split(data, "train", 1_000_000)
-  batches = pipeline.train_batches(
+  split = sources.open_split(data, "train", 1_000_000)
+  batches = training.train_batches(
     split, data, batch_size=BATCH, num_classes=1_000_000, seed=0, start_step=start_step, process=(0, 1)
   )
   return batches, split.num_examples
@@ -59,12 +59,12 @@ def stream(arguments, name, start_step=0):
 
 def careful_stream(arguments):
   """The stream's examples in their careful form."""
-  from shufflenet_jax.data.sources import datasets
-  from shufflenet_jax.data.stream import pipeline
+  from shufflenet_jax.data import sources
+  from shufflenet_jax.data.stream import training
 
   data = data_config(arguments, arguments.name)
-  split = datasets.open_split(data, "train", 1_000_000)
-  examples = pipeline.train_examples(split, data, BATCH, seed=0, start_step=0, careful=True)
+  split = sources.open_split(data, "train", 1_000_000)
+  examples = training.train_examples(split, data, BATCH, seed=0, start_step=0, careful=True)
   return examples.batch(BATCH).prefetch(2).as_numpy_iterator()
 
 

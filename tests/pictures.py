@@ -8,13 +8,12 @@ from pathlib import Path
 import ml_collections
 import numpy as np
 import pytest
-import tensorflow as tf
 import tensorflow_datasets as tfds
 from PIL import Image
 
+from shufflenet_jax.data import sources
 from shufflenet_jax.data.prepare import inputs
-from shufflenet_jax.data.prepare.dataset import Options
-from shufflenet_jax.data.sources import datasets
+from shufflenet_jax.data.prepare.options import Options
 
 RNG = np.random.default_rng(0)
 
@@ -55,7 +54,7 @@ def with_(options, **changes):
 
 def open_tfds(options, split, num_classes):
   data = ml_collections.ConfigDict({"name": options.name, "data_dir": options.to})
-  return datasets.open_split(data, split, num_classes)
+  return sources.open_split(data, split, num_classes)
 
 
 def examples(options, split="train", num_classes=2):
@@ -63,8 +62,7 @@ def examples(options, split="train", num_classes=2):
   opened = open_tfds(options, split, num_classes)
   builder = tfds.core.read_only_builder.builder_from_files(options.name, data_dir=options.to)
   seen = {}
-  chunks = range(len(opened.sizes))
-  for _, record in opened.read(tf.constant(chunks, tf.int64), tf.zeros(len(chunks), tf.int64), opened.sizes):
+  for _, record in opened.read_all():
     encoded, label = opened.parse(record)
     raw = builder.info.features.deserialize_example(record, decoders={"image": tfds.decode.SkipDecoding()})
     name = raw["file_name"].numpy().decode()

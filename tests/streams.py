@@ -6,13 +6,13 @@ import ml_collections
 import numpy as np
 import tensorflow as tf
 
-from shufflenet_jax.data.sources import datasets
-from shufflenet_jax.data.stream import pipeline
+from shufflenet_jax.data import sources
+from shufflenet_jax.data.stream import training
 
 
 def open_tfds(name, data_dir, split, num_classes):
   data = ml_collections.ConfigDict({"name": name, "data_dir": data_dir})
-  return datasets.open_split(data, split, num_classes)
+  return sources.open_split(data, split, num_classes)
 
 
 def open_digits(config, name):
@@ -21,16 +21,16 @@ def open_digits(config, name):
 
 def batches(config, start_step=0, seed=0, process=(0, 1), batch_size=64):
   split = open_digits(config, "train")
-  return pipeline.train_batches(
+  return training.train_batches(
     split, config.data, batch_size=batch_size, num_classes=10, seed=seed, start_step=start_step, process=process
   )
 
 
 def stream(config, steps, batch_size=8, **options):
   """The first batches of the training stream of a folder."""
-  split = datasets.open_split(config.data, config.data.train_split, 10, every_class=True)
+  split = sources.open_split(config.data, config.data.train_split, 10, every_class=True)
   options = {"seed": 0, "start_step": 0} | options
-  found = pipeline.train_batches(split, config.data, batch_size=batch_size, num_classes=10, **options)
+  found = training.train_batches(split, config.data, batch_size=batch_size, num_classes=10, **options)
   return list(itertools.islice(found, steps))
 
 

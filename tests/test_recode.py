@@ -74,7 +74,7 @@ def test_shrinks_as_evaluation_does():
 
   encoded = picture(97, 143, "PNG")
   small = np.asarray(opened(recode.shrink(encoded, 40, 100, upright=False)), float)
-  judge = augment._resize_short_side(pictures.decode(encoded), 40, antialias=True).numpy()
+  judge = augment.resize_short_side(pictures.decode(encoded), 40, antialias=True).numpy()
   assert small.shape == judge.shape
   assert np.abs(small - judge).mean() < 2
 
