@@ -12,7 +12,7 @@ import os
 import tempfile
 import time
 
-import shufflenet_jax.data  # noqa: F401  before TensorFlow, to quieten it
+import shufflenet_jax.data  # noqa: F401  before TensorFlow, which it silences
 
 BATCH = 64
 
