@@ -93,7 +93,7 @@ def test_more_bad_pictures_than_allowed_end_it(photographs, config, most, name):
   for one in name.split("|"):
     (photographs / "train" / "bee" / f"{one}.jpg").write_bytes(SPOILT[one])
   config.data.max_bad_train = most
-  remedy = f"--config.data.max_bad_train={most} may be skipped"
+  remedy = f"at most --config.data.max_bad_train={most} may be skipped"
   with pytest.raises(UserError, match=f"({name}).jpg cannot be decoded .*; {remedy}"):
     stream(config, 2)
 
@@ -133,7 +133,9 @@ def test_evaluation_refuses_or_masks_bad_pictures(photographs, config):
     return list(evaluation.eval_batches(split, config.data, batch_size=3, num_classes=10, warn=said.append))
 
   said = []
-  with pytest.raises(UserError, match="18.jpg cannot be decoded .*; --config.data.max_bad_eval=0 may be skipped"):
+  with pytest.raises(
+    UserError, match="18.jpg cannot .*; at most --config.data.max_bad_eval=0 may be skipped"
+  ):
     evaluated()
   config.data.max_bad_eval = 1
   found = evaluated()
@@ -213,8 +215,8 @@ def test_epochs_smaller_than_a_batch_are_whole(photographs, config):
     (tf.errors.NotFoundError, UserError, "cannot be read: why; restore it, or prepare it again", 2),
   ],
 )
-@pytest.mark.parametrize("training", [True, False])
-def test_what_storage_refuses_is_no_damage(photographs, config, error, kind, words, tries, training):
+@pytest.mark.parametrize("is_training", [True, False])
+def test_what_storage_refuses_is_no_damage(photographs, config, error, kind, words, tries, is_training):
   """And one that does not answer is waited for once: it is no reason to read carefully."""
   split = sources.open_split(config.data, "train", 10, every_class=True)
   tried = []
@@ -223,8 +225,8 @@ def test_what_storage_refuses_is_no_damage(photographs, config, error, kind, wor
     tried.append(arguments)
     raise error(None, None, "why")
 
-  options = {"batch_size": 8, "num_classes": 10} | ({"seed": 0, "start_step": 0} if training else {})
-  batches = training.train_batches if training else evaluation.eval_batches
+  options = {"batch_size": 8, "num_classes": 10} | ({"seed": 0, "start_step": 0} if is_training else {})
+  batches = training.train_batches if is_training else evaluation.eval_batches
   with pytest.raises(UserError, match=words) as raised:
     next(batches(dataclasses.replace(split, read=read), config.data, **options))
   assert isinstance(raised.value, RunFailed) == (kind is RunFailed)

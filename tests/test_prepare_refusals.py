@@ -53,6 +53,7 @@ def spoil(path, change):
     (None, {"name": "flowers-2"}, "cannot name a dataset"),
     (None, {"name": "mnist"}, "--name=mnist is the name of a known dataset"),
     (None, {"name": "digits"}, "--name=digits is the name of a known dataset"),
+    (None, {"name": "folder"}, "--name=folder is the name of a known dataset"),
     (None, {"quality": 80}, "--quality needs --short_side"),
     (None, {"upright": True}, "--upright needs --short_side"),
     (None, {"to": "s3://bucket/tfds"}, "--to=s3://bucket/tfds: s3: is not supported; give a local path or gs://BUCKET"),

@@ -45,9 +45,7 @@ class BadPictures:
     reason = self._split.explain(example_id)
     if len(self.ids) > self._limit:
       so_far = f" ({len(self.ids)} pictures so far)" if self._limit else ""
-      raise UserError(
-        f"{reason}{so_far}; only --config.data.{self._field}={self._limit} may be skipped, raise it to continue"
-      )
+      raise UserError(f"{reason}{so_far}; at most --config.data.{self._field}={self._limit} may be skipped")
     self._warn(f"skipped: {reason}")
 
 
