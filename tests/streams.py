@@ -1,13 +1,13 @@
-"""Streams of the bundled digits and of a folder of photographs, for the tests of what feeds the training."""
+"""Opens streams of the bundled digits and of folders of photographs."""
 
 import itertools
 
 import ml_collections
 import numpy as np
-import tensorflow as tf
 
 from shufflenet_jax.data import sources
 from shufflenet_jax.data.stream import training
+from tests.pictures import put, uniform
 
 
 def open_tfds(name, data_dir, split, num_classes):
@@ -39,16 +39,11 @@ def assert_same(a, b):
     np.testing.assert_array_equal(a[key], b[key])
 
 
-def jpeg(value, height=50, width=60):
-  return tf.io.encode_jpeg(np.full((height, width, 3), value, np.uint8)).numpy()
-
-
 def write_photographs(folder, config, train=16, val=4):
   """JPEGs of two classes, of rising brightness, in folders as configs/folder.py names them; the config reads them."""
   for i in range(train + val):
     path = folder / ("train" if i < train else "val") / ("ant", "bee")[i % 2] / f"{i:02d}.jpg"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(jpeg(10 * i % 250))
+    put(path, uniform(10 * i % 250))
   config.data.name, config.data.data_dir = "folder", str(folder)
   config.data.train_split, config.data.eval_split = "train", "val"
   return folder

@@ -14,9 +14,10 @@ import tensorflow as tf
 from shufflenet_jax.data.prepare import inputs
 from shufflenet_jax.data.prepare.dataset import prepare
 from shufflenet_jax.errors import UserError
-from tests.pictures import examples, files, picture, put, stop_at, tar, tar_of, with_
+from tests.pictures import picture, put
+from tests.preparation import examples, files, stop_at, tar, tar_of, with_
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[3]
 
 
 BAD = {"rose/text.jpg": lambda: b"no picture", "daisy/cut.jpg": lambda: picture(200, 300)[:-2000]}

@@ -12,7 +12,9 @@ import tensorflow_datasets as tfds
 from shufflenet_jax.data.prepare.dataset import prepare
 from shufflenet_jax.data.stream import evaluation
 from shufflenet_jax.errors import UserError
-from tests.pictures import examples, files, open_tfds, picture, put, stop_at, tar, tar_of, with_
+from tests.pictures import picture, put
+from tests.preparation import examples, files, stop_at, tar, tar_of, with_
+from tests.streams import open_tfds
 
 
 def test_a_folder_becomes_a_dataset_of_the_same_bytes(options, photos, capsys):
@@ -34,7 +36,7 @@ def test_a_folder_becomes_a_dataset_of_the_same_bytes(options, photos, capsys):
 
 def test_the_pipelines_read_it(options, config):
   prepare(options)
-  split = open_tfds(options, "validation", 2)
+  split = open_tfds(options.name, options.to, "validation", 2)
   [batch] = evaluation.eval_batches(split, config.data, batch_size=4, num_classes=2)
   assert batch["mask"].all()
   assert sorted(batch["label"]) == [0, 0, 1, 1]

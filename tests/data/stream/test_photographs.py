@@ -14,7 +14,8 @@ from shufflenet_jax.data.stream import evaluation, in_memory, training
 from shufflenet_jax.errors import RunFailed, UserError
 from shufflenet_jax.training import preflight
 from tests.conftest import small_config
-from tests.streams import assert_same, jpeg, stream, write_photographs
+from tests.pictures import uniform
+from tests.streams import assert_same, stream, write_photographs
 
 
 @pytest.fixture
@@ -64,7 +65,7 @@ def test_any_processes_read_the_same_from_any_step(
   np.testing.assert_array_equal(ids, ids_of_8_steps[start_step * 12 :])
 
 
-SPOILT = {"03": b"no picture", "07": b"", "11": jpeg(100)[:300]}  # the last is cut
+SPOILT = {"03": b"no picture", "07": b"", "11": uniform(100)[:300]}  # the last is cut
 
 
 def test_bad_pictures_are_skipped_named_and_counted(photographs, config):
@@ -117,7 +118,7 @@ def test_other_kinds_of_pictures_among_jpegs(photographs, config):
   (folder / "01.jpg").write_bytes(tf.io.encode_png(image).numpy())
   Image.new("L", (50, 40), 200).save(folder / "03.jpg")
   Image.new("CMYK", (50, 40), (55, 55, 55, 0)).save(folder / "05.jpg")
-  (folder / "07.jpg").write_bytes(jpeg(200, 12, 10))
+  (folder / "07.jpg").write_bytes(uniform(200, 12, 10))
   said = []
   [batch] = stream(config, 1, 16, warn=said.append)
   means = dict(zip(batch["id"].tolist(), batch["image"].mean((1, 2, 3))))
@@ -133,9 +134,7 @@ def test_evaluation_refuses_or_masks_bad_pictures(photographs, config):
     return list(evaluation.eval_batches(split, config.data, batch_size=3, num_classes=10, warn=said.append))
 
   said = []
-  with pytest.raises(
-    UserError, match="18.jpg cannot .*; at most --config.data.max_bad_eval=0 may be skipped"
-  ):
+  with pytest.raises(UserError, match="18.jpg cannot .*; at most --config.data.max_bad_eval=0 may be skipped"):
     evaluated()
   config.data.max_bad_eval = 1
   found = evaluated()

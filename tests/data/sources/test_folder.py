@@ -7,32 +7,29 @@ import unicodedata
 
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from shufflenet_jax.data.prepare import inputs
-from shufflenet_jax.data.sources import folder as folders
+from shufflenet_jax.data.sources import folder as folder_source
 from shufflenet_jax.data.stream import evaluation, training
 from shufflenet_jax.errors import UserError
+from tests.pictures import put, uniform
 
 
 @pytest.fixture
 def folder(tmp_path):
   """Two of three classes, one picture deeper than its class folder."""
   for place, value in (("n02 cat, feline/x.png", 10), ("n03/deep/y.JPG", 20), ("n03/z.png", 30)):
-    path = tmp_path / "folder" / place
-    path.parent.mkdir(parents=True, exist_ok=True)
-    image = np.full((33, 40, 3), value, np.uint8)
-    encode = tf.io.encode_png if path.suffix == ".png" else tf.io.encode_jpeg
-    path.write_bytes(encode(image).numpy())
+    put(tmp_path / "folder" / place, uniform(value, 33, 40, "PNG" if place.endswith(".png") else "JPEG"))
   (tmp_path / "folder" / "n03" / "notes.txt").write_text("no image")
   return tmp_path / "folder"
 
 
+PNG = uniform(50, 6, 7, "PNG")
 CLASSES = ("n01 dog", "n02 cat, feline", "n03 newt")
 
 
 def test_a_folder_is_matched_by_name_not_by_rank(folder, config):
-  split = folders.open_folder(str(folder), CLASSES)
+  split = folder_source.open_folder(str(folder), CLASSES)
   [batch] = evaluation.eval_batches(split, config.data, batch_size=4, num_classes=3)
   seen = sorted(zip(batch["label"][batch["mask"]].tolist(), batch["image"][batch["mask"]].mean((1, 2, 3)).tolist()))
   assert seen == [(1, 10.0), (2, 20.0), (2, 30.0)]
@@ -40,36 +37,34 @@ def test_a_folder_is_matched_by_name_not_by_rank(folder, config):
 
 def test_first_words_that_are_not_unique_match_nothing(tmp_path):
   for name in ("fruit apple", "fruit"):
-    (tmp_path / name).mkdir()
-    (tmp_path / name / "x.png").write_bytes(tf.io.encode_png(np.zeros((4, 4, 3), np.uint8)).numpy())
+    put(tmp_path / name / "x.png", PNG)
   with pytest.raises(UserError, match="fruit is not a class of the checkpoint; its 2 classes .* 'fruit grape'"):
-    folders.open_folder(str(tmp_path), ("fruit grape", "apple"))
-  assert folders.open_folder(str(tmp_path), ("fruit", "fruit apple")).num_examples == 2
+    folder_source.open_folder(str(tmp_path), ("fruit grape", "apple"))
+  assert folder_source.open_folder(str(tmp_path), ("fruit", "fruit apple")).num_examples == 2
 
 
 def test_an_accent_may_be_composed_or_not(tmp_path):
   """macOS and archives made there decompose what Linux and Windows compose."""
   composed, decomposed = (unicodedata.normalize(form, "café") for form in ("NFC", "NFD"))
-  (tmp_path / decomposed).mkdir()
-  (tmp_path / decomposed / "x.png").write_bytes(tf.io.encode_png(np.zeros((4, 4, 3), np.uint8)).numpy())
-  assert folders.open_folder(str(tmp_path), ("bar", composed)).num_examples == 1
+  put(tmp_path / decomposed / "x.png", PNG)
+  assert folder_source.open_folder(str(tmp_path), ("bar", composed)).num_examples == 1
 
 
 def test_bad_folders(folder, tmp_path):
   with pytest.raises(UserError, match="absent is not a folder"):
-    folders.open_folder(str(tmp_path / "absent"), CLASSES)
+    folder_source.open_folder(str(tmp_path / "absent"), CLASSES)
   (folder / "n04").mkdir()
   with pytest.raises(UserError, match="n04 is not a class of the checkpoint; its 3 classes have names like"):
-    folders.open_folder(str(folder), CLASSES)
+    folder_source.open_folder(str(folder), CLASSES)
   (tmp_path / "empty" / "n03").mkdir(parents=True)
   with pytest.raises(UserError, match="holds no images"):
-    folders.open_folder(str(tmp_path / "empty"), CLASSES)
+    folder_source.open_folder(str(tmp_path / "empty"), CLASSES)
 
 
 def test_what_a_folder_holds_besides_is_counted(folder):
   (folder / "loose.png").write_bytes((folder / "n03" / "z.png").read_bytes())
   (folder / "n01").mkdir()
-  assert folders.open_folder(str(folder), CLASSES).note == (
+  assert folder_source.open_folder(str(folder), CLASSES).note == (
     "ignored: 2 files that are not images in a class folder (loose.png first);"
     " 1 class folders without images (n01 first)"
   )
@@ -78,11 +73,8 @@ def test_what_a_folder_holds_besides_is_counted(folder):
   (folder / "n03" / "notes.txt").unlink()
   (folder / "n03" / ".hidden").mkdir()
   (folder / "n03" / ".hidden" / "x.png").write_bytes((folder / "n03" / "z.png").read_bytes())
-  assert folders.open_folder(str(folder), CLASSES).num_examples == 3
-  assert folders.open_folder(str(folder), CLASSES).note == ""
-
-
-PNG = tf.io.encode_png(np.full((6, 7, 3), 50, np.uint8)).numpy()
+  assert folder_source.open_folder(str(folder), CLASSES).num_examples == 3
+  assert folder_source.open_folder(str(folder), CLASSES).note == ""
 
 
 def made(root, *names, content=PNG):
@@ -98,7 +90,7 @@ def test_what_is_a_picture_is_read_whatever_its_suffix(tmp_path, config):
   made(tmp_path, "n03/a.jpe", "n03/b.JFIF", "n03/c", "n03/d.picture", "n03/e.png.old", "n03/f.JPEG")
   made(tmp_path, "n03/b.txt", content=b"BM, a text that begins like a bitmap")
   made(tmp_path, "n03/a.tif", "n03/g.tiff", content=b"II*\0" + bytes(50))
-  split = folders.open_folder(str(tmp_path), CLASSES)
+  split = folder_source.open_folder(str(tmp_path), CLASSES)
   [batch] = evaluation.eval_batches(split, config.data, batch_size=8, num_classes=3)
   assert batch["mask"].sum() == 6
   assert (batch["image"][:6] == 50).all()
@@ -108,7 +100,7 @@ def test_what_is_a_picture_is_read_whatever_its_suffix(tmp_path, config):
 @pytest.mark.parametrize("name", [b"caf\xe9.png", b"caf\xe9/x.png", b"tab\t\xff.png", b"\xc3\xa9.png"])
 def test_names_of_any_bytes_are_read_and_named(tmp_path, config, name):
   made(tmp_path, b"n03/" + os.fsencode(name))
-  split = folders.open_folder(str(tmp_path), CLASSES)
+  split = folder_source.open_folder(str(tmp_path), CLASSES)
   [batch] = evaluation.eval_batches(split, config.data, batch_size=1, num_classes=3)
   assert (batch["image"] == 50).all()
   [batch] = itertools.islice(
@@ -121,7 +113,7 @@ def test_names_of_any_bytes_are_read_and_named(tmp_path, config, name):
   str(raised.value).encode()  # printable
   assert str(raised.value).isprintable()
   made(tmp_path, b"n03/" + os.fsencode(name) + b".txt", content=b"")
-  assert folders.open_folder(str(tmp_path), CLASSES).note.isprintable()
+  assert folder_source.open_folder(str(tmp_path), CLASSES).note.isprintable()
 
 
 def test_links_that_lead_back_are_passed_over_and_others_followed(tmp_path):
@@ -130,11 +122,11 @@ def test_links_that_lead_back_are_passed_over_and_others_followed(tmp_path):
   made(tmp_path / "elsewhere", "e.png")
   (root / "n02" / "other").symlink_to(tmp_path / "elsewhere")
   (root / "n02" / "file.png").symlink_to(tmp_path / "elsewhere" / "e.png")
-  assert folders.open_folder(str(root), CLASSES).num_examples == 5
+  assert folder_source.open_folder(str(root), CLASSES).num_examples == 5
   for link, to in (("root", ".."), ("self", "."), ("data", "../.."), ("all", tmp_path), ("top", "/")):
     (root / "n02" / link).symlink_to(to)
   (root / "n03" / "deep" / "up").symlink_to("..")
-  split = folders.open_folder(str(root), CLASSES)
+  split = folder_source.open_folder(str(root), CLASSES)
   assert split.num_examples == 5
   assert split.note == "ignored: 6 files that are not images in a class folder (n02/all first)"
 
@@ -144,7 +136,7 @@ def test_what_is_neither_file_nor_folder_is_passed_over(tmp_path):
   os.mkfifo(tmp_path / "n03" / "fifo.png")  # reading it would wait for ever
   (tmp_path / "n03" / "gone.png").symlink_to("nowhere")
   (tmp_path / "n03" / "round.png").symlink_to("round.png")
-  split = folders.open_folder(str(tmp_path), CLASSES)
+  split = folder_source.open_folder(str(tmp_path), CLASSES)
   assert split.num_examples == 2
   assert split.note == "ignored: 3 files that are not images in a class folder (n03/fifo.png first)"
 
@@ -167,7 +159,7 @@ def test_webp_is_read(folder, config):
   from PIL import Image
 
   Image.fromarray(np.full((33, 40, 3), 90, np.uint8)).save(folder / "n03" / "z.webp", lossless=True)
-  split = folders.open_folder(str(folder), CLASSES)
+  split = folder_source.open_folder(str(folder), CLASSES)
   [batch] = evaluation.eval_batches(split, config.data, batch_size=4, num_classes=3)
   assert sorted(batch["image"].mean((1, 2, 3))) == [10, 20, 30, 90]
 
@@ -177,7 +169,7 @@ def test_webp_is_read(folder, config):
 def test_a_picture_that_cannot_be_decoded_is_named(folder, config, spoil, name):
   [path] = folder.rglob(name)
   path.write_bytes(spoil(path.read_bytes()))
-  split = folders.open_folder(str(folder), CLASSES)
+  split = folder_source.open_folder(str(folder), CLASSES)
   for batch_size in (1, 4):
     with pytest.raises(UserError) as raised:
       list(evaluation.eval_batches(split, config.data, batch_size=batch_size, num_classes=3))
@@ -186,7 +178,7 @@ def test_a_picture_that_cannot_be_decoded_is_named(folder, config, spoil, name):
 
 
 def test_a_picture_that_is_gone_is_named(folder, config):
-  split = folders.open_folder(str(folder), CLASSES)
+  split = folder_source.open_folder(str(folder), CLASSES)
   (folder / "n03" / "z.png").unlink()
   with pytest.raises(UserError, match="z.png cannot be read: .*No such file"):
     list(evaluation.eval_batches(split, config.data, batch_size=4, num_classes=3))

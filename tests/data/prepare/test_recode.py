@@ -10,7 +10,8 @@ from PIL import Image
 
 from shufflenet_jax.data.prepare import recode
 from shufflenet_jax.data.prepare.dataset import prepare
-from tests.pictures import examples, opened, picture, put, with_
+from tests.pictures import opened, picture, put
+from tests.preparation import examples, with_
 
 
 def test_only_larger_pictures_shrink_and_to_the_short_side(options, photos):

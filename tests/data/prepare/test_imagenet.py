@@ -10,9 +10,10 @@ import tensorflow_datasets as tfds
 from shufflenet_jax.data.prepare import imagenet, inputs
 from shufflenet_jax.data.prepare.dataset import prepare
 from shufflenet_jax.errors import UserError
-from tests.pictures import VALIDATION, WNIDS, examples, files, picture, put, tar, with_
+from tests.pictures import picture, put
+from tests.preparation import VALIDATION, WNIDS, examples, files, tar, with_
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[3]
 
 
 def test_imagenets_tars_are_labelled_by_name_and_number(part_of_imagenet, capsys):
