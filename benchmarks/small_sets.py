@@ -12,7 +12,7 @@ import os
 import tempfile
 import time
 
-import shufflenet_jax.data  # noqa: F401  before TensorFlow, to quieten it
+import shufflenet_jax.data  # noqa: F401  before TensorFlow, which it silences
 
 BATCH = 64
 
@@ -32,13 +32,13 @@ def write_pictures(folder: str, count: int) -> None:
 def rate(folder: str, seconds: float) -> float:
   """Images per second, after twenty batches."""
   from configs import quickstart
-  from shufflenet_jax.data.sources import datasets
-  from shufflenet_jax.data.stream import pipeline
+  from shufflenet_jax.data import sources
+  from shufflenet_jax.data.stream import training
 
   data = quickstart.get_config().data
-  data.name, data.data_dir = datasets.FOLDER, folder
-  split = datasets.open_split(data, "train", 2, every_class=True)
-  batches = pipeline.train_batches(split, data, batch_size=BATCH, num_classes=2, seed=0, start_step=0)
+  data.name, data.data_dir = "folder", folder
+  split = sources.open_split(data, "train", 2, every_class=True)
+  batches = training.train_batches(split, data, batch_size=BATCH, num_classes=2, seed=0, start_step=0)
   for _ in itertools.islice(batches, 20):
     pass
   began, count = time.perf_counter(), 0

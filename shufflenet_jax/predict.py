@@ -87,10 +87,10 @@ def answer(predictor: Predictor, arguments: list[str], as_json: bool) -> int:
     1 if something could not be read, 0 otherwise.
   """
   from shufflenet_jax.data import picture_files
-  from shufflenet_jax.data.sources.folders import readable
+  from shufflenet_jax.data.listing import printable
 
   pictures = picture_files.find(arguments)
-  width = max(len(readable(picture.path)) for picture in pictures)
+  width = max(len(printable(picture.path)) for picture in pictures)
   if not as_json:
     print(f"{'image':{width}}  probability  class", flush=True)
   batch_size = next((size for size in predictor.batch_sizes if size >= len(pictures)), predictor.batch_sizes[-1])
@@ -107,7 +107,7 @@ def answer(predictor: Predictor, arguments: list[str], as_json: bool) -> int:
         print(json.dumps({"image": path, "classes": [{"name": n, "probability": p} for n, p in next(found)]}))
       else:
         for row, (name, probability) in enumerate(next(found)):
-          print(f"{'' if row else readable(path):{width}}  {100 * probability:9.1f} %  {name}")
+          print(f"{'' if row else printable(path):{width}}  {100 * probability:9.1f} %  {name}")
     sys.stdout.flush()
     done += len(group)
     if done < len(pictures):

@@ -23,7 +23,7 @@ import pytest
 import shufflenet_jax.data  # noqa: F401  before TensorFlow, to quieten it
 from configs import quickstart
 
-pytest_plugins = ["tests.pictures"]
+pytest_plugins = ["tests.preparation"]
 jax.config.update("jax_num_cpu_devices", 4)
 
 

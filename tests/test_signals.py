@@ -154,6 +154,6 @@ def test_prepare_ends_in_order_and_goes_on(photos, tmp_path):
     assert process.stdout.readline().startswith("train: 20 pictures")
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate(timeout=60)
-  assert (process.returncode, stderr) == (130, "\nstopped; whole shards are kept, and the same command goes on\n")
+  assert (process.returncode, stderr) == (130, "\nstopped; complete shards are kept, and the same command continues\n")
   done = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, timeout=120)
   assert done.returncode == 0, done.stderr

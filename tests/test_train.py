@@ -81,5 +81,5 @@ def test_a_run_does_not_go_on_with_other_classes(photographs, config, tmp_path):
     (photographs / split / "ant").rename(photographs / split / "wasp")
   with pytest.raises(UserError, match="trained on other classes \\('ant' is 'bee' in .*train\\); choose another"):
     train(config, str(tmp_path / "w"), ONE)
-  with pytest.raises(UserError, match="wasp is no class of the checkpoint; its 10 classes are named as"):
+  with pytest.raises(UserError, match="wasp is not a class of the checkpoint; its 10 classes have names like"):
     evaluation.evaluate_checkpoint(found, found.config)

@@ -1,11 +1,12 @@
 """When two class names mean the same class: one rule for folders, datasets, evaluation and fine-tuning.
 
-1. Equal names are the same class, also where one file system composes an accent that another decomposes (Unicode NFC).
-2. Otherwise the first word counts, as in `n01440764` for `n01440764 tench, Tinca tinca`: one of the two names is that
-   word alone, or the word is a WordNet id; and in each of the two lists just one name begins with it. So `fruit apple`
-   is never `fruit grape`.
-3. A number is no name: it says where a class stands in some list, and nothing about what is in the pictures. `3` is
-   equal to `3`, and to nothing else.
+1. Equal names are the same class. They count as equal even if one file system stores an accent composed and another
+   decomposed (Unicode NFC).
+2. Otherwise the first word decides: `n01440764` means `n01440764 tench, Tinca tinca`. One of the two names must be that
+   word alone, or the word must be a WordNet id; and in each of the two lists exactly one name may begin with it. So
+   `fruit apple` never means `fruit grape`.
+3. A number is not a name: it is a class's position in some list and does not say what the pictures show. `3` matches
+   `3`, and nothing else.
 """
 
 import re
@@ -24,54 +25,54 @@ def is_number(name: str) -> bool:
 def match(names: Sequence[str], classes: Sequence[str]) -> dict[int, int]:
   """Finds the class that each name means.
 
-  A name that a list holds twice (ImageNet has two kinds of `crane`) is matched only if it is at the same place in both.
+  A name that a list holds twice (ImageNet has two kinds of `crane`) is matched only if it has the same index in both.
 
   Args:
-    names: to be matched, for instance the class folders of a data set.
+    names: to be matched, for instance the class folders of a dataset.
     classes: to match them to, for instance a network's, in label order.
 
   Returns:
-    index in `names` -> index in `classes`; names that mean none of the classes are left out.
+    index in `names` -> index in `classes`, without the names that mean none of the classes.
   """
-  found = _match_equal(names, classes, lambda name: name, {})
-  found = _match_equal(names, classes, _composed, found)
+  matched = _add_equal(names, classes, lambda name: name, {})
+  matched = _add_equal(names, classes, _composed, matched)
   counts = [Counter(map(_first_word, side)) for side in (names, classes)]
-  place = {_first_word(of_class): i for i, of_class in enumerate(classes)}
+  label_of_word = {_first_word(name): label for label, name in enumerate(classes)}
   for i, name in enumerate(names):
     word = _first_word(name)
-    if i not in found and word in place and all(count[word] == 1 for count in counts) and not is_number(word):
-      is_bare = word in (_composed(name), _composed(classes[place[word]]))
+    if i not in matched and word in label_of_word and all(count[word] == 1 for count in counts) and not is_number(word):
+      is_bare = word in (_composed(name), _composed(classes[label_of_word[word]]))
       if is_bare or _WORDNET_ID.fullmatch(word):
-        found[i] = place[word]
-  return found
+        matched[i] = label_of_word[word]
+  return matched
 
 
-def _match_equal(
-  names: Sequence[str], classes: Sequence[str], spelling: Callable[[str], str], found: dict[int, int]
+def _add_equal(
+  names: Sequence[str], classes: Sequence[str], spelling: Callable[[str], str], matched: dict[int, int]
 ) -> dict[int, int]:
-  """`found`, and of the other classes what is equal in a spelling."""
-  places, times, taken = defaultdict(list), Counter(map(spelling, names)), set(found.values())
-  for i, of_class in enumerate(classes):
-    if i not in taken:
-      places[spelling(of_class)].append(i)
+  """`matched` and, among the classes not matched yet, those whose spelling equals that of a name."""
+  labels, times, taken = defaultdict(list), Counter(map(spelling, names)), set(matched.values())
+  for label, name in enumerate(classes):
+    if label not in taken:
+      labels[spelling(name)].append(label)
   more = {}
   for i, name in enumerate(names):
-    equal = places[spelling(name)]
+    equal = labels[spelling(name)]
     if i in equal:
       more[i] = i
     elif len(equal) == times[spelling(name)] == 1:
       more[i] = equal[0]
-  return more | found
+  return more | matched
 
 
 def first_difference(names: Sequence[str], classes: Sequence[str]) -> int | None:
-  """The first label that stands for another class in `names` than in `classes`; None if there is none.
+  """The first label that means different classes in the two lists, or None.
 
-  Where either has only a number, there is nothing to compare.
+  A label for which either list has only a number is not compared.
   """
-  found = match(names, classes)
+  matched = match(names, classes)
   pairs = enumerate(zip(names, classes))
-  return next((i for i, pair in pairs if found.get(i) != i and not any(map(is_number, pair))), None)
+  return next((i for i, pair in pairs if matched.get(i) != i and not any(map(is_number, pair))), None)
 
 
 def _composed(name: str) -> str:

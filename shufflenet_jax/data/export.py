@@ -10,27 +10,30 @@ from shufflenet_jax.errors import UserError
 
 
 def export(config, count: int, to: str) -> list[str]:
-  """Writes the first `count` evaluation examples, undistorted, as PNG; returns their paths."""
+  """Writes the first `count` evaluation examples, undistorted, as PNG files; returns their paths.
+
+  Raises:
+    UserError: the dataset cannot be opened, a picture cannot be decoded, or the folder cannot be written.
+  """
   import tensorflow as tf
 
   from shufflenet_jax import storage
-  from shufflenet_jax.data.sources import datasets
-  from shufflenet_jax.data.stream import pipeline
+  from shufflenet_jax.data import sources
+  from shufflenet_jax.data.stream import evaluation
 
-  split = datasets.open_split(config.data, config.data.eval_split, config.model.num_classes)
+  split = sources.open_split(config.data, config.data.eval_split, config.model.num_classes)
   folder, paths = storage.normalize(to, "--to="), []
-  examples = pipeline.raw_examples(split).take(count).as_numpy_iterator()
+  examples = evaluation.raw_examples(split).take(count).as_numpy_iterator()
   while True:
     try:
       example_id, image, label = next(examples)
     except StopIteration:
-      break
+      return paths
     except tf.errors.OpError:
       raise UserError(split.explain(len(paths))) from None
     path = storage.join(folder, split.class_names[label], f"{example_id:05d}.png")
     storage.write_bytes(path, tf.io.encode_png(image).numpy())
     paths.append(path)
-  return paths
 
 
 def define_flags(values: flags.FlagValues) -> None:

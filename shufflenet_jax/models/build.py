@@ -93,7 +93,7 @@ def network(fields: typing.Mapping[str, typing.Any]):
   if name in _CHECKS:
     _CHECKS[name](fields)
   fields = {key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()}
-  return NETWORKS[network](**fields | {"dtype": DTYPES[fields["dtype"]]})
+  return NETWORKS[name](**fields | {"dtype": DTYPES[fields["dtype"]]})
 
 
 def variable_shapes(fields: typing.Mapping[str, typing.Any], image_size: int) -> dict:

@@ -6,8 +6,9 @@ import jax
 
 from shufflenet_jax.checkpoints import checkpoint
 from shufflenet_jax.config import settings
-from shufflenet_jax.data.sources import datasets, folders
-from shufflenet_jax.data.stream import pipeline
+from shufflenet_jax.data import sources
+from shufflenet_jax.data.sources import folder as folder_source
+from shufflenet_jax.data.stream.evaluation import eval_batches
 from shufflenet_jax.distributed import mesh
 from shufflenet_jax.distributed.mesh import split_batch
 from shufflenet_jax.errors import UserError
@@ -17,7 +18,7 @@ from shufflenet_jax.training import prefetch, train_step
 
 def batches(split, config):
   """This process's part of the evaluation stream of a `data.split.Split`."""
-  return pipeline.eval_batches(
+  return eval_batches(
     split,
     config.data,
     batch_size=config.eval_batch_size,
@@ -78,9 +79,9 @@ def evaluate_checkpoint(found, config, folder: str | None = None, devices=None, 
   data_mesh = mesh.data_mesh(devices)
   mesh.check_batch_size("config.eval_batch_size", config.eval_batch_size, data_mesh.size)
   if folder is None:
-    split = datasets.open_split(config.data, config.data.eval_split, config.model.num_classes, found.class_names)
+    split = sources.open_split(config.data, config.data.eval_split, config.model.num_classes, found.class_names)
   else:
-    split = folders.open_folder(folder, found.class_names)
+    split = folder_source.open_folder(folder, found.class_names)
   if split.note:
     say(split.note)
   variables = mesh.replicate(found.restore_variables(), data_mesh)

@@ -17,9 +17,9 @@ from shufflenet_jax.checkpoints import checkpoint, recovery
 from shufflenet_jax.checkpoints.integrity import Damaged
 from shufflenet_jax.config import settings
 from shufflenet_jax.counting import multiply_adds
-from shufflenet_jax.data.sources import datasets
+from shufflenet_jax.data import sources
 from shufflenet_jax.data.split import Split
-from shufflenet_jax.data.stream import pipeline
+from shufflenet_jax.data.stream.training import train_batches
 from shufflenet_jax.distributed import mesh
 from shufflenet_jax.errors import RunFailed, UserError
 from shufflenet_jax.models import build
@@ -92,7 +92,7 @@ def prepare(config, workdir: str, devices=None, stop_after_step: int | None = No
   start_step = resumed.step if resumed else 0
   last_step = min(config.num_train_steps, stop_after_step or config.num_train_steps)
   train_split, eval_split = _open_splits(config, resumed)
-  batches = pipeline.train_batches(
+  batches = train_batches(
     train_split,
     config.data,
     batch_size=config.batch_size,
@@ -100,7 +100,7 @@ def prepare(config, workdir: str, devices=None, stop_after_step: int | None = No
     seed=config.seed,
     start_step=start_step,
     process=process,
-    say=functools.partial(print, flush=True),
+    warn=functools.partial(print, flush=True),
   )
   if start_step < last_step:
     batches = itertools.chain([next(batches)], batches)
@@ -162,7 +162,7 @@ def _newest_whole(workdir: str, process: tuple[int, int], say):
 
 def _open_splits(config, resumed) -> tuple[Split, Split]:
   classes = config.model.num_classes
-  train_split = datasets.open_split(config.data, config.data.train_split, classes, every_class=True)
+  train_split = sources.open_split(config.data, config.data.train_split, classes, every_class=True)
   if resumed and resumed.class_names != train_split.class_names:
     before, now = next((a, b) for a, b in zip(resumed.class_names, train_split.class_names) if a != b)
     raise UserError(
@@ -170,7 +170,7 @@ def _open_splits(config, resumed) -> tuple[Split, Split]:
       " --workdir"
     )
   names = train_split.class_names[: train_split.dataset_classes]
-  return train_split, datasets.open_split(config.data, config.data.eval_split, classes, names, every_class=True)
+  return train_split, sources.open_split(config.data, config.data.eval_split, classes, names, every_class=True)
 
 
 def _overview(counted, config, data_mesh, train_split, eval_split) -> str:

@@ -179,7 +179,7 @@ def test_moved_between_one_and_two_processes_the_run_is_the_same(
 ):
   """The same bits on as many devices; on one, which takes batch norm's groups in turn, all but rounding.
 
-  That examples are the same whatever the number of processes is tests/test_data.py's.
+  That examples are the same whatever the number of processes is tests/data/stream/test_streams.py's.
   """
   _, data_dir, _ = place
   workdir = tmp_path / "moved"

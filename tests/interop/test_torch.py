@@ -234,4 +234,4 @@ def test_evaluate_and_predict_take_the_imported_checkpoint_as_it_is(imported, pi
   (tmp_path / "folder" / "n99999999").mkdir()
   done = run("evaluate", f"--data={tmp_path / 'folder'}")
   assert done.returncode == 2
-  assert "n99999999 is no class of the checkpoint" in done.stderr
+  assert "n99999999 is not a class of the checkpoint" in done.stderr

@@ -10,8 +10,8 @@ import pytest
 
 from configs import imagenet, quickstart
 from shufflenet_jax.counting.multiply_adds import count_network
-from shufflenet_jax.data.sources import datasets
-from shufflenet_jax.data.stream import pipeline
+from shufflenet_jax.data import sources
+from shufflenet_jax.data.stream import training
 from shufflenet_jax.distributed import mesh
 from shufflenet_jax.errors import UserError
 from shufflenet_jax.models import build
@@ -48,10 +48,10 @@ def test_loss_falls(arguments, data_dir, compiled_sooner):
   config = quickstart.get_config(arguments)
   config.data.data_dir = data_dir
   if "alexnet" in arguments:
-    config.data.image_size = 64  # it takes no images of 32x32
-  split = datasets.open_split(config.data, "train", 10)
-  # With so few pictures their order does not matter: the loss fell by more than half for each of three seeds.
-  batch = next(pipeline.train_batches(split, config.data, batch_size=8, num_classes=10, seed=0, start_step=0))
+    config.data.image_size = 64  # its strides leave nothing of 32
+  split = sources.open_split(config.data, "train", 10)
+  # So few pictures that their order is no matter: for each of three seeds the loss falls by more than half.
+  batch = next(training.train_batches(split, config.data, batch_size=8, num_classes=10, seed=0, start_step=0))
   on = mesh.data_mesh(jax.devices()[:1])
   batch = mesh.split_batch({k: batch[k] for k in ("image", "label")}, on)
   # Networks without batch norm need a lower learning rate, and SqueezeNet the lowest.

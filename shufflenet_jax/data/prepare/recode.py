@@ -1,4 +1,4 @@
-"""The same picture with a smaller short side. By Pillow."""
+"""Shrinks a picture, with Pillow."""
 
 import io
 
@@ -8,12 +8,11 @@ from shufflenet_jax.data import pictures
 
 
 def shrink(encoded: bytes, short_side: int, quality: int, upright: bool) -> bytes:
-  """The picture with its short side at most `short_side`; the bytes as they are where nothing needs to change.
+  """Returns a picture with a short side of at most `short_side`; the same bytes if nothing has to change.
 
-  Resized as for evaluation (bilinear, antialiased, the long side rounded to
-  the nearest pixel), so that evaluating at `eval_resize=short_side` resizes no
-  second time. What changes becomes JPEG, RGB or grayscale, 4:2:0; alpha is
-  dropped, as `pictures.decode` does.
+  It is resized as for evaluation (bilinear, antialiased, the long side rounded to the nearest pixel), so that an
+  evaluation with `eval_resize=short_side` does not resize it a second time. A picture that changes becomes a JPEG, RGB
+  or grayscale, with 4:2:0 chroma; alpha is dropped, as by `pictures.decode`.
 
   Args:
     encoded: JPEG, PNG, BMP, GIF (first frame) or WebP.
@@ -22,7 +21,7 @@ def shrink(encoded: bytes, short_side: int, quality: int, upright: bool) -> byte
     upright: whether to turn the pixels as the EXIF orientation says.
 
   Raises:
-    pictures.PictureError: it cannot be decoded to its end.
+    pictures.PictureError: the picture cannot be decoded completely.
   """
   image = pictures.open_image(encoded)
   must_turn = upright and _orientation(image) in range(2, 9)
@@ -42,5 +41,5 @@ def shrink(encoded: bytes, short_side: int, quality: int, upright: bool) -> byte
 def _orientation(image: Image.Image) -> int:
   try:
     return image.getexif().get(ExifTags.Base.Orientation, 1)
-  except Exception:  # Pillow's readers let out whatever went wrong in them; a broken tag turns nothing
+  except Exception:  # Pillow's readers raise exceptions of any kind; a picture with a broken tag is not turned
     return 1

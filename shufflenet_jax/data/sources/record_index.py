@@ -1,27 +1,28 @@
-"""Where records begin in TFRecord files, so that reading can start anywhere."""
+"""Where records begin in TFRecord files, so that reading can start at any of them."""
 
 import os
 
 import numpy as np
 
-# https://www.tensorflow.org/tutorials/load_data/tfrecord: uint64 length, uint32 its checksum, data, uint32 its checksum
+# A record is a uint64 length, the uint32 checksum of the length, the data, and the uint32 checksum of the data:
+# https://www.tensorflow.org/tutorials/load_data/tfrecord
 _HEADER_BYTES, _FOOTER_BYTES = 12, 4
 
 
 def offsets(path: str, numbers: np.ndarray) -> np.ndarray:
-  """Byte offsets of some records of a local file, found by hopping from header to header.
+  """Finds the byte offsets of some records of a local file, reading nothing but the records' lengths.
 
   Args:
     path: a TFRecord file.
-    numbers: int64 (n,), which records, counted from 0, rising.
+    numbers: int64 (n,), which records, counted from 0, ascending.
 
   Returns:
     int64 (n,).
 
   Raises:
-    ValueError: the file ends before one of them.
+    ValueError: the file ends before one of the records.
   """
-  found, offset, number = [], 0, 0
+  result, offset, number = [], 0, 0
   with open(path, "rb") as f:
     size = os.fstat(f.fileno()).st_size
     for wanted in numbers:
@@ -31,5 +32,5 @@ def offsets(path: str, numbers: np.ndarray) -> np.ndarray:
         number += 1
       if offset >= size:
         raise ValueError(f"{path} ends before record {wanted}")
-      found.append(offset)
-  return np.array(found, np.int64)
+      result.append(offset)
+  return np.array(result, np.int64)

@@ -1,44 +1,49 @@
-"""Image in, image out. Every random choice is a function of a seed that the caller derives from the example."""
+"""Augmentation: image in, image out. Every random choice is a function of a seed that the caller derives."""
 
 import tensorflow as tf
 
 from shufflenet_jax.data import pictures
 
-# Long side over short side. A picture of 20,000 x 2 pixels whose short side becomes 256 would take gigabytes.
-_MOST_ASPECT = 16
+# Of the long side to the short side. A picture of 20,000 x 2 pixels, resized to a short side of 256, would take
+# gigabytes.
+_MAX_SIDE_RATIO = 16
 
 
 def _to_uint8(image: tf.Tensor) -> tf.Tensor:
-  """Rounds float32 in [0, 255], where bilinear weights leave what they are given."""
+  """Rounds float32 values in [0, 255]; bilinear interpolation never leaves that range."""
   return tf.cast(image + 0.5, tf.uint8)
 
 
-def _resize_short_side(image: tf.Tensor, to: int, antialias: bool) -> tf.Tensor:
+def resize_short_side(image: tf.Tensor, to: int, antialias: bool) -> tf.Tensor:
+  """Resizes bilinearly to a short side of `to` pixels, the long side rounded to the nearest pixel.
+
+  uint8 (h, w, 3) -> float32 (height, width, 3).
+  """
   shape = tf.cast(tf.shape(image)[:2], tf.float32)
   new_shape = tf.cast(tf.round(shape * (to / tf.reduce_min(shape))), tf.int32)
-  return tf.image.resize(image, new_shape, antialias=antialias)  # bilinear, float32
+  return tf.image.resize(image, new_shape, antialias=antialias)
 
 
-def _without_far_ends(image: tf.Tensor) -> tf.Tensor:
-  """The central part, `_MOST_ASPECT` times as long as wide, of a picture that is longer; others as they are."""
+def _limit_side_ratio(image: tf.Tensor) -> tf.Tensor:
+  """The central part of a picture whose long side exceeds `_MAX_SIDE_RATIO` short sides; other pictures unchanged."""
   shape = tf.shape(image)[:2]
-  cut = tf.maximum(shape - _MOST_ASPECT * tf.reduce_min(shape), 0) // 2  # at both ends: the centre stays the centre
-  return tf.slice(image, tf.concat([cut, [0]], 0), tf.concat([shape - 2 * cut, [3]], 0))
+  margin = tf.maximum(shape - _MAX_SIDE_RATIO * tf.reduce_min(shape), 0) // 2  # the same at both ends
+  return tf.slice(image, tf.concat([margin, [0]], 0), tf.concat([shape - 2 * margin, [3]], 0))
 
 
 def center_crop(image: tf.Tensor, size: int, resize: int, antialias: bool) -> tf.Tensor:
-  """Evaluation (section 4): short side to `resize` pixels, bilinear, then the central `size` x `size`.
+  """The crop of evaluation (section 4): short side to `resize` pixels, bilinear, then the central `size` x `size`.
 
   uint8 (h, w, 3) -> uint8 (size, size, 3).
   """
-  image = _resize_short_side(_without_far_ends(image), resize, antialias)
-  # Halves go to the even pixel, as in torchvision: //2 would move every fourth crop by one.
+  image = resize_short_side(_limit_side_ratio(image), resize, antialias)
+  # Halves are rounded to the even pixel, as in torchvision; //2 would shift every fourth crop by one pixel.
   corner = tf.cast(tf.round((tf.shape(image)[:2] - size) / 2), tf.int32)
   return _to_uint8(tf.slice(image, tf.concat([corner, [0]], 0), [size, size, 3]))
 
 
 def _crop_box(shape: tf.Tensor, min_area: float, max_aspect: float, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-  """((y, x, 0), (height, width, -1)) of a random crop of an image of a shape (h, w, 3); int32."""
+  """((y, x, 0), (height, width, -1)), int32, of a random crop of an image with the given shape (h, w, 3)."""
   begin, extent, _ = tf.image.stateless_sample_distorted_bounding_box(
     shape,
     tf.zeros((1, 0, 4)),
@@ -59,24 +64,23 @@ def random_crop(image: tf.Tensor, size: int, min_area: float, max_aspect: float,
     image: uint8 (h, w, 3).
     size: side, pixels, that the crop will be resized to.
     min_area: smallest area of the crop, as a fraction of the image; the largest is 1.
-    max_aspect: widest crop, width over height; the narrowest is its inverse.
+    max_aspect: width over height of the widest crop; the narrowest has the inverse.
     seed: int32 (2,).
   """
   sides = tf.shape(image)[:2]
-  # Crops of a small picture would fall on few whole pixels; enlarged first, they fall between them. Of very long ones
-  # hardly any crop has the area and the aspect wanted, and they would become too large.
-  is_small = (tf.reduce_min(sides) < size) & (tf.reduce_max(sides) <= _MOST_ASPECT * tf.reduce_min(sides))
-  image = tf.cond(is_small, lambda: _to_uint8(_resize_short_side(image, size, False)), lambda: image)
+  # The sides and corner of a crop are whole pixels, too coarse for a small picture, so we enlarge it first. We do not
+  # enlarge a very long one: hardly any of its crops has the wanted area and aspect, and those would become too large.
+  is_small = (tf.reduce_min(sides) < size) & (tf.reduce_max(sides) <= _MAX_SIDE_RATIO * tf.reduce_min(sides))
+  image = tf.cond(is_small, lambda: _to_uint8(resize_short_side(image, size, False)), lambda: image)
   return tf.slice(image, *_crop_box(tf.shape(image), min_area, max_aspect, seed))
 
 
 def random_crop_of_jpeg(
   encoded: tf.Tensor, size: int, min_area: float, max_aspect: float, seed: tf.Tensor
 ) -> tf.Tensor:
-  """As `random_crop` of a decoded JPEG, decoding the crop only, and a large one at 1/2, 1/4 or 1/8 of its resolution.
+  """`random_crop` of a JPEG, decoding nothing but the crop, and a large crop at 1/2, 1/4 or 1/8 of its resolution.
 
-  What is left has `size` pixels a side or more, if the crop had. JPEGs are not
-  enlarged.
+  The reduced crop still has at least `size` pixels a side if the full one had. Small JPEGs are not enlarged.
   """
   begin, extent = _crop_box(tf.image.extract_jpeg_shape(encoded), min_area, max_aspect, seed)
   window = tf.concat([begin[:2], extent[:2]], 0)
@@ -92,15 +96,16 @@ def random_crop_of_jpeg(
 
 
 def resize_crop(image: tf.Tensor, size: int, color_jitter: float, seed: tf.Tensor) -> tf.Tensor:
-  """A crop to its final size, bilinear, perhaps with other colours; uint8 (h, w, 3) -> uint8 (size, size, 3).
+  """Resizes a crop bilinearly, and changes its colours; uint8 (h, w, 3) -> uint8 (size, size, 3).
 
   Args:
     image: uint8 (h, w, 3).
     size: output side, pixels.
-    color_jitter: brightness, contrast and saturation are each scaled by 1 - this to 1 + this; 0 leaves them.
+    color_jitter: brightness, contrast and saturation are each multiplied by a factor between 1 - this and 1 + this; 0
+      leaves the colours unchanged.
     seed: int32 (2,).
   """
-  image = tf.image.resize(image, (size, size))  # without antialiasing, which takes as long as decoding
+  image = tf.image.resize(image, (size, size))  # antialiasing would take as long as decoding
   if color_jitter:
     low, high = 1 - color_jitter, 1 + color_jitter
     brightness, contrast, saturation = tf.unstack(tf.random.stateless_uniform((3,), seed, low, high))

@@ -10,9 +10,11 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from shufflenet_jax.data.prepare.dataset import prepare
-from shufflenet_jax.data.stream import pipeline
+from shufflenet_jax.data.stream import evaluation
 from shufflenet_jax.errors import UserError
-from tests.pictures import examples, files, open_tfds, picture, put, stop_at, tar, tar_of, with_
+from tests.pictures import picture, put
+from tests.preparation import examples, files, stop_at, tar, tar_of, with_
+from tests.streams import open_tfds
 
 
 def test_a_folder_becomes_a_dataset_of_the_same_bytes(options, photos, capsys):
@@ -26,7 +28,7 @@ def test_a_folder_becomes_a_dataset_of_the_same_bytes(options, photos, capsys):
     assert examples(options, split) == expected
   assert not os.path.exists(f"{folder}.incomplete")
   told = capsys.readouterr().out
-  assert "passed over 1 files that are no pictures in a class folder, rose/notes.txt first" in told
+  assert "ignored 1 files that are not pictures in a class folder, rose/notes.txt first" in told
   assert "train: 20 pictures, 2 classes of 10 to 10, 16 shards" in told
   assert "--config.data.name=flowers" in told
   assert "--config.model.num_classes=2" in told
@@ -34,8 +36,8 @@ def test_a_folder_becomes_a_dataset_of_the_same_bytes(options, photos, capsys):
 
 def test_the_pipelines_read_it(options, config):
   prepare(options)
-  split = open_tfds(options, "validation", 2)
-  [batch] = pipeline.eval_batches(split, config.data, batch_size=4, num_classes=2)
+  split = open_tfds(options.name, options.to, "validation", 2)
+  [batch] = evaluation.eval_batches(split, config.data, batch_size=4, num_classes=2)
   assert batch["mask"].all()
   assert sorted(batch["label"]) == [0, 0, 1, 1]
 
@@ -81,7 +83,7 @@ def test_goes_on_after_a_stop_and_gives_the_same_bytes(options, tmp_path, monkey
   (work / min(kept)).write_bytes(b"cut short by a crash")
   capsys.readouterr()
   folder = Path(prepare(options))
-  assert f"{len(kept) - 1} of 9 shards are there from before" in capsys.readouterr().out
+  assert f"{len(kept) - 1} of 9 shards were already complete" in capsys.readouterr().out
   assert files(folder) == expected
   for name, written_at in kept.items():
     assert (folder.joinpath(name).stat().st_mtime_ns == written_at) == (name != min(kept))
@@ -104,15 +106,15 @@ def test_another_plan_is_refused(options, photos, monkeypatch, capsys):
   monkeypatch.undo()
   work = Path(options.to, "flowers", "1.0.0.incomplete")
   before = files_of_tree(work)
-  with pytest.raises(UserError, match="other pictures or flags: pictures: as they came there, short side 16, .* now"):
+  with pytest.raises(UserError, match="other pictures or flags: pictures: as they came then, short side 16, .* now"):
     prepare(with_(options, short_side=16))
-  with pytest.raises(UserError, match="train shards: 16 there, 3 now"):
+  with pytest.raises(UserError, match="train shards: 16 then, 3 now"):
     prepare(with_(options, shards=3))
   assert files_of_tree(work) == before
   folder = prepare(options)
   before = files_of_tree(folder)
   assert prepare(options) == folder
-  assert "is complete and made of the same: nothing to do" in capsys.readouterr().out
+  assert "is already complete and made from the same pictures: nothing to do" in capsys.readouterr().out
   (photos / "val/rose/0.jpg").rename(photos / "val/rose/7.jpg")
   with pytest.raises(UserError, match="begun with other pictures or flags: validation names and sizes: sha256 "):
     prepare(options)
@@ -125,7 +127,7 @@ def files_of_tree(folder):
 
 def test_a_dataset_of_somebody_else_is_left_alone(options):
   put(Path(options.to, "flowers/1.0.0/dataset_info.json"), b"theirs")
-  with pytest.raises(UserError, match="is there and not made by this command"):
+  with pytest.raises(UserError, match="exists and was not made by this command"):
     prepare(options)
   assert files(Path(options.to, "flowers/1.0.0")) == {"dataset_info.json": b"theirs"}
 

@@ -94,7 +94,7 @@ def test_the_crop_of_a_very_long_picture_is_its_centre(sides, antialias):
 MEASURED = """
 import resource
 import numpy as np, tensorflow as tf
-from shufflenet_jax.data import augment
+from shufflenet_jax.data.stream import augment
 def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 small, seed = tf.zeros((300, 400, 3), tf.uint8), tf.constant([0, 0])
 def crops(image):

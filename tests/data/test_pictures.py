@@ -13,7 +13,8 @@ from shufflenet_jax.data.prepare import recode
 from shufflenet_jax.data.prepare.dataset import prepare
 from shufflenet_jax.data.stream import augment
 from shufflenet_jax.errors import UserError
-from tests.pictures import examples, picture, put, with_
+from tests.pictures import picture, put
+from tests.preparation import examples, with_
 
 HEIGHT, WIDTH = 20, 26  # rows of a bitmap are padded to four bytes: of 26 pixels, at most depths
 _Y, _X = np.mgrid[0:HEIGHT, 0:WIDTH]

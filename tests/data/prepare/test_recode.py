@@ -10,7 +10,8 @@ from PIL import Image
 
 from shufflenet_jax.data.prepare import recode
 from shufflenet_jax.data.prepare.dataset import prepare
-from tests.pictures import examples, opened, picture, put, with_
+from tests.pictures import opened, picture, put
+from tests.preparation import examples, with_
 
 
 def test_only_larger_pictures_shrink_and_to_the_short_side(options, photos):
@@ -74,7 +75,7 @@ def test_shrinks_as_evaluation_does():
 
   encoded = picture(97, 143, "PNG")
   small = np.asarray(opened(recode.shrink(encoded, 40, 100, upright=False)), float)
-  judge = augment._resize_short_side(pictures.decode(encoded), 40, antialias=True).numpy()
+  judge = augment.resize_short_side(pictures.decode(encoded), 40, antialias=True).numpy()
   assert small.shape == judge.shape
   assert np.abs(small - judge).mean() < 2
 

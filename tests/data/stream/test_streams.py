@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from shufflenet_jax.data.stream import in_memory, pipeline
+from shufflenet_jax.data.stream import evaluation, in_memory
 from tests.streams import assert_same, batches, open_digits
 
 
@@ -18,7 +18,7 @@ def test_digits_are_scikit_learns_each_in_one_split(config):
   seen, sizes = [], {}
   for name in ("train", "test"):
     split = open_digits(config, name)
-    examples = list(pipeline.raw_examples(split).as_numpy_iterator())
+    examples = list(evaluation.raw_examples(split).as_numpy_iterator())
     sizes[name] = np.bincount([label for _, _, label in examples], minlength=10)
     seen += [(int(label), image[..., 0].tobytes()) for _, image, label in examples]
   assert sorted(seen) == expected
@@ -74,7 +74,7 @@ def test_processes_share_the_same_global_batch(config, count):
 def test_evaluation_sees_every_example_once(config, count, batch_size):
   split = open_digits(config, "test")
   streams = [
-    list(pipeline.eval_batches(split, config.data, batch_size=batch_size, num_classes=10, process=(p, count)))
+    list(evaluation.eval_batches(split, config.data, batch_size=batch_size, num_classes=10, process=(p, count)))
     for p in range(count)
   ]
   assert len({len(s) for s in streams}) == 1

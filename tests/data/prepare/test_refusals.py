@@ -14,9 +14,10 @@ import tensorflow as tf
 from shufflenet_jax.data.prepare import inputs
 from shufflenet_jax.data.prepare.dataset import prepare
 from shufflenet_jax.errors import RunFailed, UserError
-from tests.pictures import examples, files, picture, put, stop_at, tar, tar_of, with_
+from tests.pictures import picture, put
+from tests.preparation import examples, files, stop_at, tar, tar_of, with_
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[3]
 
 
 BAD = {"rose/text.jpg": lambda: b"no picture", "daisy/cut.jpg": lambda: picture(200, 300)[:-2000]}
@@ -49,10 +50,11 @@ def spoil(path, change):
 @pytest.mark.parametrize(
   ("change", "flags", "message"),
   [
-    (None, {"name": "Flowers"}, "--name=Flowers is no name for a dataset"),
-    (None, {"name": "flowers-2"}, "is no name for a dataset"),
+    (None, {"name": "Flowers"}, "--name=Flowers cannot name a dataset"),
+    (None, {"name": "flowers-2"}, "cannot name a dataset"),
     (None, {"name": "mnist"}, "--name=mnist is the name of a known dataset"),
     (None, {"name": "digits"}, "--name=digits is the name of a known dataset"),
+    (None, {"name": "folder"}, "--name=folder is the name of a known dataset"),
     (None, {"quality": 80}, "--quality needs --short_side"),
     (None, {"upright": True}, "--upright needs --short_side"),
     (None, {"to": "s3://bucket/tfds"}, "--to=s3://bucket/tfds: s3: is not supported; give a local path or gs://BUCKET"),
@@ -64,22 +66,21 @@ def spoil(path, change):
     ),
     (spoil("train/lily", lambda p: p.mkdir()), {}, "1 class folders hold no pictures .*, lily first"),
     (spoil("train/rose", lambda p: shutil.rmtree(p)), {}, "differ; only in validation: rose$"),
-    (spoil("val/lily", lambda p: p.symlink_to("nowhere")), {}, "lily is a broken link; take it away"),
+    (spoil("val/lily", lambda p: p.symlink_to("nowhere")), {}, "lily is a broken link; remove it"),
     (spoil("val", lambda p: [shutil.rmtree(q) for q in p.iterdir()]), {}, "val holds no pictures .* in class folders"),
   ],
 )
 def test_what_will_not_do_in_one_line_before_anything_is_written(options, photos, change, flags, message):
   if change:
     change(photos)
-  options = with_(options, **flags)
   with pytest.raises(UserError, match=message) as raised:
-    prepare(options)
+    prepare(with_(options, **flags))
   assert "\n" not in str(raised.value)
   assert not os.path.exists(options.to)
 
 
 def test_one_class_is_a_folder_too_high(options, photos):
-  with pytest.raises(UserError, match="holds one class, train; give what holds the class folders"):
+  with pytest.raises(UserError, match="holds one class, train; give the folder that holds the class folders"):
     shutil.rmtree(photos / "val")
     prepare(with_(options, train=str(photos), validation=str(photos)))
 
@@ -93,7 +94,7 @@ def test_a_cut_tar_is_told_from_a_whole_one(part_of_imagenet, flag):
     end = intact.offset  # a block of zeros follows
   for kept in (0, 100, 700, end // 3, end // 2, end - 512, end - 1, end, end + 511):
     path.write_bytes(whole[:kept])
-    with pytest.raises(UserError, match=f"{path.name} is (cut short or damaged|no tar, or a compressed one)"):
+    with pytest.raises(UserError, match=f"{path.name} is (truncated or damaged|not a tar, or it is compressed)"):
       inputs.open_source(flag, str(path), id)
   path.write_bytes(whole[: end + 512])
   assert len(inputs.open_source(flag, str(path), id).pictures) == (9 if flag == "train" else 4)
@@ -104,7 +105,7 @@ def test_a_cut_tar_within_a_tar_is_found(part_of_imagenet, tmp_path):
     inner = {m.name: intact.extractfile(m).read() for m in intact}
   inner["n01443537.tar"] = inner["n01443537.tar"][:1536]
   tar(Path(part_of_imagenet.train), inner)
-  with pytest.raises(UserError, match="train.tar is cut short or damaged within bytes"):
+  with pytest.raises(UserError, match="train.tar is truncated or damaged within bytes"):
     inputs.open_source("--train", part_of_imagenet.train, id)
 
 
@@ -116,14 +117,14 @@ def test_a_damaged_header_is_no_end(options, photos, tmp_path):
     at = intact.getmembers()[10].offset
   whole[at : at + 100] = b"x" * 100
   path.write_bytes(whole)
-  with pytest.raises(UserError, match="train.tar is cut short or damaged"):
+  with pytest.raises(UserError, match="train.tar is truncated or damaged"):
     prepare(with_(options, train=str(path)))
 
 
 def test_a_compressed_tar_is_named_so(options, tmp_path):
   with tarfile.open(tmp_path / "train.tgz", "w:gz"):
     pass
-  with pytest.raises(UserError, match="train.tgz is no tar, or a compressed one"):
+  with pytest.raises(UserError, match="train.tgz is not a tar, or it is compressed"):
     prepare(with_(options, train=f"{tmp_path}/train.tgz"))
 
 
@@ -146,7 +147,7 @@ def test_a_full_disk_keeps_what_is_whole(options, monkeypatch, tmp_path):
   monkeypatch.setattr(tf.io, "TFRecordWriter", FullDisk)  # train shards of 1 or 2 pictures fit, not all
   options = with_(options, shards=8)
   with pytest.raises(
-    UserError, match="cannot be written: No space left on device; whole shards.*the same command continues"
+    UserError, match="cannot be written: No space left on device; complete shards.*the same command continues"
   ):
     prepare(options)
   work = Path(options.to, "flowers/1.0.0.incomplete")
@@ -158,7 +159,7 @@ def test_a_full_disk_keeps_what_is_whole(options, monkeypatch, tmp_path):
 
 def test_too_little_room_is_said_before_writing(options, monkeypatch):
   monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 1000))
-  with pytest.raises(UserError, match="has 0.0 GB of room, 0.0 GB are needed"):
+  with pytest.raises(UserError, match="has 0.0 GB of free space, 0.0 GB are needed"):
     prepare(options)
 
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from shufflenet_jax.data.sources import datasets
-from shufflenet_jax.data.stream import pipeline
+from shufflenet_jax.data import sources
+from shufflenet_jax.data.stream import evaluation, training
 from shufflenet_jax.errors import UserError
 from tests.streams import open_tfds
 
@@ -42,7 +42,7 @@ def tiny(data_dir):
 
 def test_any_dataset_by_name_with_split_expressions(tiny, config):
   split = open_tfds("tiny", tiny, "train[1:]", 3)
-  batch = next(pipeline.eval_batches(split, config.data, batch_size=2, num_classes=3))
+  batch = next(evaluation.eval_batches(split, config.data, batch_size=2, num_classes=3))
   assert sorted(batch["label"]) in ([0, 1], [0, 2], [1, 2])
   assert batch["image"].shape == (2, 32, 32, 3)
 
@@ -56,23 +56,23 @@ def test_a_dataset_of_other_classes_is_refused(tiny, tmp_path):
   for fine, note in (
     ((), ""),
     (("ant Formicidae", "bee", "cat"), ""),
-    (("ant", "bee", "2"), "note: 1 classes of dataset 'tiny' are matched by number.*: its 'cat' is taken for .* '2'"),
-    (("0", "1", "2"), "note: 3 classes of dataset 'tiny' are matched by number.*: its 'ant' is taken for .* '0'"),
+    (("ant", "bee", "2"), "note: 1 classes of dataset 'tiny' are matched by number.*: its 'cat' counts as .* '2'"),
+    (("0", "1", "2"), "note: 3 classes of dataset 'tiny' are matched by number.*: its 'ant' counts as .* '0'"),
   ):
-    split = datasets.open_split(data, "train", 3, fine)
+    split = sources.open_split(data, "train", 3, fine)
     assert split.class_names == ("ant", "bee", "cat")
     assert re.fullmatch(note, split.note)
   with pytest.raises(UserError, match="its class 1 is 'bee', the checkpoint's 'cat'"):
-    datasets.open_split(data, "train", 3, ("ant", "cat", "bee"))
+    sources.open_split(data, "train", 3, ("ant", "cat", "bee"))
   (folder / "label.labels.txt").write_text("fruit apple\nfruit pear\nfruit plum\n")
   with pytest.raises(UserError, match="its class 2 is 'fruit plum', the checkpoint's 'fruit grape'"):
-    datasets.open_split(data, "train", 3, ("fruit apple", "fruit pear", "fruit grape"))
+    sources.open_split(data, "train", 3, ("fruit apple", "fruit pear", "fruit grape"))
 
 
 def test_a_label_out_of_range_is_named(tiny, config):
   split = open_tfds("tiny", tiny, "train", 3)
   with pytest.raises(UserError, match="label 2 of example .* is out of range for num_classes=2"):
-    list(pipeline.eval_batches(split, config.data, batch_size=3, num_classes=2))
+    list(evaluation.eval_batches(split, config.data, batch_size=3, num_classes=2))
 
 
 @pytest.mark.parametrize(
@@ -86,6 +86,7 @@ def test_a_label_out_of_range_is_named(tiny, config):
     ),
     ("mnist", "train", 1000, "'mnist' is not in .*; prepare it with: .* build mnist"),
     ("imagnet2012", "train", 1000, "did you mean imagenet2012"),
+    ("digit", "train", 1000, r"did you mean .*\bdigits\b"),
     ("tiny", "test", 3, "no split 'test'; it has train"),
     ("tiny", "train[:0]", 3, r"split 'train\[:0\]' of dataset 'tiny' is empty"),
     ("tiny", "train", 2, "has 3 classes, the network num_classes=2; set --config.model.num_classes=3"),
@@ -104,11 +105,11 @@ def test_a_cut_shard_is_an_error_not_a_smaller_dataset(tiny, tmp_path, config):
   record = 12 + int.from_bytes(whole[:8], "little") + 4  # TFRecord: length, its checksum, data, its checksum
   for kept in (whole[:record], whole[: record + 40]):  # whole records missing; a torn one
     shard.write_bytes(kept)
-    with pytest.raises(UserError, match="^tiny train cannot be read: [^{]*; prepare it anew$"):
-      list(pipeline.eval_batches(split, config.data, batch_size=3, num_classes=3))
+    with pytest.raises(UserError, match="^tiny train cannot be read: [^{]*; prepare it again$"):
+      list(evaluation.eval_batches(split, config.data, batch_size=3, num_classes=3))
     for config.data.shuffle_bytes in (1 << 30, 1):  # held in memory; read in every epoch
-      with pytest.raises(UserError, match="^tiny train cannot be read: [^{]*; prepare it anew$"):
-        next(pipeline.train_batches(split, config.data, batch_size=3, num_classes=3, seed=0, start_step=0))
+      with pytest.raises(UserError, match="^tiny train cannot be read: [^{]*; prepare it again$"):
+        next(training.train_batches(split, config.data, batch_size=3, num_classes=3, seed=0, start_step=0))
   shard.unlink()
   with pytest.raises(UserError, match="lacks 1 of its files, tiny-train.tfrecord-00000-of-00001"):
     open_tfds("tiny", str(tmp_path / "tfds"), "train", 3)

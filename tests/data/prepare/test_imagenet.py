@@ -10,9 +10,10 @@ import tensorflow_datasets as tfds
 from shufflenet_jax.data.prepare import imagenet, inputs
 from shufflenet_jax.data.prepare.dataset import prepare
 from shufflenet_jax.errors import UserError
-from tests.pictures import VALIDATION, WNIDS, examples, files, picture, put, tar, with_
+from tests.pictures import picture, put
+from tests.preparation import VALIDATION, WNIDS, examples, files, tar, with_
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[3]
 
 
 def test_imagenets_tars_are_labelled_by_name_and_number(part_of_imagenet, capsys):
@@ -50,13 +51,13 @@ def test_imagenet_is_1281167_and_50000_pictures_of_1000_classes():
   train = [("", name) for name in imagenet.class_names()] * 1282
   imagenet.check("train", "DIR", train[:1_281_167], False)
   for count in (1_281_166, 1_281_168):
-    with pytest.raises(UserError, match=f"holds {count:,} pictures, ImageNet's train split 1,281,167; fetch it anew"):
+    with pytest.raises(UserError, match=f"holds {count:,} pictures, ImageNet's train split 1,281,167; get"):
       imagenet.check("train", "DIR", train[:count], False)
   names = [f"ILSVRC2012_val_{i:08}.JPEG" for i in range(1, 50_001)]
   validation = [(name, imagenet.validation_label(name)) for name in names]
   imagenet.check("validation", "DIR", validation, False)
   part = validation[:2] + validation[4:]
-  with pytest.raises(UserError, match="holds 49,998 of .* 2 are missing, ILSVRC2012_val_00000003.JPEG first; fetch"):
+  with pytest.raises(UserError, match="holds 49,998 of .* 2 are missing, ILSVRC2012_val_00000003.JPEG first; get"):
     imagenet.check("validation", "DIR", part, False)
   imagenet.check("validation", "DIR", part, True)
   with pytest.raises(UserError, match="holds 50,001 pictures, ImageNet's validation split 50,000"):
@@ -64,13 +65,13 @@ def test_imagenet_is_1281167_and_50000_pictures_of_1000_classes():
 
 
 def test_foreign_and_misplaced_pictures_are_no_imagenet(part_of_imagenet, photos, tmp_path):
-  with pytest.raises(UserError, match="holds 2 classes that ImageNet has not, daisy first"):
+  with pytest.raises(UserError, match="holds 2 classes that ImageNet does not have, daisy first"):
     prepare(with_(part_of_imagenet, train=str(photos / "train")))
   put(tmp_path / "val/n01440764/ILSVRC2012_val_00000001.JPEG", picture())
   with pytest.raises(UserError, match="00001.JPEG is in class folder n01440764; ImageNet's list says n01751748"):
     prepare(with_(part_of_imagenet, validation=str(tmp_path / "val")))
   tar(tmp_path / "beyond.tar", {"ILSVRC2012_val_00050001.JPEG": picture()})
-  with pytest.raises(UserError, match="00050001.JPEG is none of ImageNet's validation pictures"):
+  with pytest.raises(UserError, match="00050001.JPEG is not one of ImageNet's validation pictures"):
     prepare(with_(part_of_imagenet, validation=str(tmp_path / "beyond.tar")))
 
 
