@@ -16,7 +16,7 @@ from shufflenet_jax.errors import UserError
 
 def folder() -> pathlib.Path:
   """Where the shipped configs are."""
-  package = pathlib.Path(__file__).resolve().parent
+  package = pathlib.Path(__file__).resolve().parents[1]
   installed = package / "configs"
   return installed if (installed / "imagenet.py").exists() else package.parent / "configs"
 
