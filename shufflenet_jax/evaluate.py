@@ -2,8 +2,8 @@
 
     python -m shufflenet_jax.evaluate --checkpoint=WORKDIR_OR_CHECKPOINT [--data=FOLDER] [--config.data.field=value ...]
 
-Needs nothing but the checkpoint. --data evaluates images in a folder per class, matched to the checkpoint's classes by
-name; --config.data fields point it at other TFDS data.
+Only the checkpoint is needed. --data evaluates a folder that holds a folder of images for each class; the classes are
+matched to the checkpoint's by name. --config.data.FIELD=VALUE evaluates on another TFDS dataset.
 """
 
 import json
@@ -30,17 +30,14 @@ def main(arguments: list[str]) -> None:
   config = flags.FLAGS.config
   hosts.join(flags.FLAGS, config.get("peer_timeout_seconds", 60), preemptible=False)
 
-  import jax
-
   from shufflenet_jax.training import evaluation, metrics
 
-  say = metrics.console((jax.process_index(), jax.process_count()))
-  found = checkpoint.find(flags.FLAGS.checkpoint)
-  say(f"evaluating {found.path}")
+  say = metrics.console(hosts.this_process())
+  source = checkpoint.find(flags.FLAGS.checkpoint)
+  say(f"evaluating {source.path}")
   with hosts.lost_peers_end_the_run(config.get("peer_timeout_seconds", 60)):
-    figures = evaluation.evaluate_checkpoint(found, config, flags.FLAGS.data, say=say)
-  finite = {k: v if math.isfinite(v) else None for k, v in figures.items()}  # JSON knows no others
-  say(evaluation.describe(figures), json.dumps(finite), sep="\n")
+    figures = evaluation.evaluate_checkpoint(source, config, flags.FLAGS.data, say=say)
+  say(json.dumps({k: v if math.isfinite(v) else None for k, v in figures.items()}))  # JSON has no NaN or infinity
 
 
 def config_of_checkpoint(values: flags.FlagValues):
