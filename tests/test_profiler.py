@@ -1,8 +1,11 @@
 """Traces of steps, for TensorBoard's profile page."""
 
+import types
+
 import jax
 import pytest
 
+from shufflenet_jax.distributed.hosts import Process
 from shufflenet_jax.errors import UserError
 from shufflenet_jax.training import profiler
 from shufflenet_jax.training.loop import train
@@ -22,21 +25,23 @@ def test_steps_are_traced_into_the_workdir(config, tmp_path, capsys):
   assert f"profile: {tmp_path}/profile" in capsys.readouterr().out
 
 
-def test_a_trace_that_the_end_of_the_run_cuts_off_is_written(config, tmp_path):
-  train(config, str(tmp_path), ONE, stop_after_step=2, profile_steps=profiler.parse("2,8", 12))
-  assert len(traces(tmp_path)) == 1
-
-
-def test_a_run_that_resumes_beyond_the_steps_traces_nothing(config, tmp_path):
-  train(config, str(tmp_path), ONE, stop_after_step=4)
-  train(config, str(tmp_path), ONE, stop_after_step=5, profile_steps=profiler.parse("2,2", 12))
-  assert not traces(tmp_path)
-
-
-def test_a_run_that_resumes_within_the_steps_traces_the_rest(config, tmp_path):
-  train(config, str(tmp_path), ONE, stop_after_step=2)
-  train(config, str(tmp_path), ONE, stop_after_step=4, profile_steps=profiler.parse("2,2", 12))
-  assert len(traces(tmp_path)) == 1
+@pytest.mark.parametrize(
+  ("process", "made", "count"),
+  [
+    (0, range(1, 7), 1),
+    (0, range(1, 4), 1),  # ends within the steps to be traced
+    (0, range(4, 7), 1),  # resumes within
+    (0, range(5, 7), 0),  # resumes after
+    (1, range(1, 7), 0),  # only the first process traces
+  ],
+)
+def test_of_the_steps_to_be_traced_those_are_that_a_run_makes(tmp_path, process, made, count):
+  run = types.SimpleNamespace(workdir=str(tmp_path), say=print, process=Process(process, 2))
+  with profiler.Profiler(run, range(3, 5)) as trace:
+    for step in made:
+      trace.before(step)
+      trace.after(step, jax.numpy.ones(3) + step)
+  assert len(traces(tmp_path)) == count
 
 
 @pytest.mark.parametrize("text", ["", "3", "3,", "0,1", "1,0", "a,b", "1,2,3", "-1,2", "1.5,2"])

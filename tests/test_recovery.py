@@ -39,7 +39,7 @@ def two_checkpoints(tmp_path_factory):
   workdir = tmp_path_factory.mktemp("workdir")
   with saver.Saver(workdir, keep=3) as saves:
     for step in (1, 2):
-      saves.save(step, state(step), quickstart.get_config(), ["a", "b"], {"top1": 0.5}, group=8)
+      saves.save(step, state(step), quickstart.get_config(), ["a", "b"], {"top1": 0.5}, statistics_group=8)
   return workdir
 
 
