@@ -27,7 +27,9 @@ from shufflenet_jax import startup
 from shufflenet_jax.distributed.mesh import data_mesh, replicate, split_batch
 from shufflenet_jax.models.formulations.choose import LOWERINGS
 from shufflenet_jax.models.shufflenet import STAGE2_CHANNELS, ShuffleNetV1
-from shufflenet_jax.training import train_step
+from shufflenet_jax.tasks.classification import Classification
+from shufflenet_jax.tasks.forward import Forward
+from shufflenet_jax.training.step import compile_train_step, init_state
 
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 
@@ -39,9 +41,10 @@ def jax_steps(arguments, images, labels, lowering: str):
   schedule = optax.constant_schedule(0.01)
   optimizer = optax.sgd(schedule, 0.9)
   mesh = data_mesh(jax.devices()[:1])
-  state = replicate(train_step.init_state(model, optimizer, arguments.image_size, 0), mesh)
+  state = replicate(init_state(model, optimizer, arguments.image_size, 0), mesh)
   batch = split_batch({"image": images, "label": labels}, mesh)
-  step = train_step.compile_train_step(mesh, model=model, optimizer=optimizer, schedule=schedule, mean=MEAN, std=STD)
+  task = Classification(Forward(model, MEAN, STD))
+  step = compile_train_step(mesh, task=task, optimizer=optimizer, schedule=schedule)
   held = [state]
 
   def train():
@@ -49,8 +52,8 @@ def jax_steps(arguments, images, labels, lowering: str):
     jax.block_until_ready(metrics)
 
   variables = jax.device_put({"params": state.params, "batch_stats": state.batch_stats}, mesh.devices.flat[0])
-  variables = jax.tree.map(jnp.copy, variables)  # the train step donates its own arrays
-  forward = jax.jit(lambda variables, images: model.apply(variables, train_step.normalize(images, MEAN, STD)))
+  variables = jax.tree.map(jnp.copy, variables)  # the train step takes its own away
+  forward = jax.jit(task.forward)
 
   def infer():
     jax.block_until_ready(forward(variables, batch["image"]))

@@ -2,8 +2,8 @@
 
     python -m shufflenet_jax.evaluate --checkpoint=WORKDIR_OR_CHECKPOINT [--data=FOLDER] [--config.data.field=value ...]
 
-Needs nothing but the checkpoint. --data evaluates images in a folder per class, matched to the checkpoint's classes by
-name; --config.data fields point it at other TFDS data.
+Only the checkpoint is needed. --data evaluates a folder that holds a folder of images for each class; the classes are
+matched to the checkpoint's by name. --config.data.FIELD=VALUE evaluates on another TFDS dataset.
 """
 
 import json
@@ -27,17 +27,14 @@ def main(values: flags.FlagValues) -> None:
   config = values.config
   hosts.join(values, config.get("peer_timeout_seconds", 60), preemptible=False)
 
-  import jax
-
   from shufflenet_jax.training import evaluation, metrics
 
-  say = metrics.console((jax.process_index(), jax.process_count()))
-  found = checkpoint.find(values.checkpoint)
-  say(f"evaluating {found.path}")
+  say = metrics.console(hosts.this_process())
+  source = checkpoint.find(values.checkpoint)
+  say(f"evaluating {source.path}")
   with hosts.lost_peers_end_the_run(config.get("peer_timeout_seconds", 60)):
-    figures = evaluation.evaluate_checkpoint(found, config, values.data, say=say)
-  finite = {k: v if math.isfinite(v) else None for k, v in figures.items()}  # JSON knows no others
-  say(evaluation.describe(figures), json.dumps(finite), sep="\n")
+    figures = evaluation.evaluate_checkpoint(source, config, values.data, say=say)
+  say(json.dumps({k: v if math.isfinite(v) else None for k, v in figures.items()}))  # JSON has no NaN or infinity
 
 
 def config_of_checkpoint(values: flags.FlagValues):

@@ -2,12 +2,13 @@
 
     python -m shufflenet_jax.predict --checkpoint=WORKDIR_OR_CHECKPOINT [--json] IMAGE|FOLDER|GLOB...
 
-An argument is a file, a folder (all pictures in it and below) or a pattern in quotes, such as "photos/**/*.jpg"; local
-or gs://. Answers come in the order of the arguments. A picture that cannot be read is named on stderr, and the status
-is then 1. A bucket that does not answer ends the command.
+An argument is a file, a folder (all pictures in it and its subfolders) or a pattern in quotes, such as
+"photos/**/*.jpg"; local or gs://. Answers are in the order of the arguments. Pictures that cannot be read are named on
+stderr, and the exit status is then 1. A bucket that does not answer ends the command.
 """
 
 import json
+import operator
 import sys
 import time
 
@@ -17,33 +18,32 @@ from shufflenet_jax import cli
 from shufflenet_jax.errors import UserError
 from shufflenet_jax.progress import ProgressLine
 
-# How many pictures are computed together: the smallest of these that takes all of them, or the largest. Each run thus
-# compiles once. On a CPU larger batches are no faster, only later and larger.
+# Pictures are computed in batches of the smallest of these sizes that holds all of them, or else of the largest: so
+# each run compiles once. On a CPU larger batches are no faster, but take more memory, and the first answer comes later.
 CPU_BATCH_SIZES = (1, 8)
 ACCELERATOR_BATCH_SIZES = (1, 8, 64)
 
 
 class Predictor:
-  """Finds the classes of pictures.
+  """Answers what a checkpoint's task asks of pictures; for classification, their most probable classes.
 
   Attributes:
-    batch_sizes: those that pay on this machine's devices, ascending.
+    task: the `tasks.Task`.
+    batch_sizes: the ones that are worthwhile on this machine's devices, ascending.
   """
 
-  def __init__(self, found, top: int = 5):
-    """`found` is a `checkpoint.Checkpoint`; `top` is how many classes to give, at most as many as there are."""
+  def __init__(self, source):
+    """`source`: a `checkpoint.Checkpoint`."""
     import jax
 
-    from shufflenet_jax.config import settings
+    from shufflenet_jax import tasks
     from shufflenet_jax.models import build
-    from shufflenet_jax.training.train_step import normalize
 
-    model, self._data = build.network(found.config.model), found.config.data
-    scaling = settings.picture_scaling(found.config)
-    variables = found.restore_variables()
+    self.task = tasks.build(build.network(source.config.model), source.config)
+    variables = source.restore_variables()
     self.batch_sizes = CPU_BATCH_SIZES if jax.default_backend() == "cpu" else ACCELERATOR_BATCH_SIZES
-    self._class_names, self._top = found.class_names, top
-    self._probabilities = jax.jit(lambda images: jax.nn.softmax(model.apply(variables, normalize(images, **scaling))))
+    self._data, self._class_names = source.config.data, source.class_names
+    self._predict = jax.jit(lambda images: self.task.predict(variables, images))
 
   def decode(self, encoded: bytes):
     """An image's encoded bytes -> uint8 (h, w, 3), as evaluation crops it. May be called by several threads."""
@@ -53,18 +53,20 @@ class Predictor:
     data = self._data
     return augment.center_crop(pictures.decode(encoded), data.image_size, data.eval_resize, data.antialias).numpy()
 
-  def classes(self, images: list, batch_size: int) -> list[list[tuple[str, float]]]:
-    """The best classes of each of at most `batch_size` decoded images: [(name, probability), ...]."""
+  def answers(self, images: list, batch_size: int) -> list:
+    """The task's answer for each of at most `batch_size` decoded images; see `Task.answer`."""
+    import jax
     import numpy as np
 
     batch = np.zeros((batch_size, *images[0].shape), np.uint8)
     batch[: len(images)] = images
-    probabilities = np.asarray(self._probabilities(batch))[: len(images)]
-    return [[(self._class_names[i], float(p[i])) for i in np.argsort(-p)[: self._top]] for p in probabilities]
+    predictions = jax.device_get(self._predict(batch))
+    rows = (jax.tree.map(operator.itemgetter(i), predictions) for i in range(len(images)))
+    return [self.task.answer(row, self._class_names) for row in rows]
 
-  def __call__(self, encoded: bytes) -> list[tuple[str, float]]:
-    """The best classes of one encoded image."""
-    return self.classes([self.decode(encoded)], batch_size=1)[0]
+  def __call__(self, encoded: bytes):
+    """The answer for one encoded image."""
+    return self.answers([self.decode(encoded)], batch_size=1)[0]
 
 
 def _so_far(done: int, total: int, seconds: float) -> str:
@@ -76,12 +78,12 @@ def _so_far(done: int, total: int, seconds: float) -> str:
 
 
 def answer(predictor: Predictor, arguments: list[str], as_json: bool) -> int:
-  """Prints the classes of each picture, or to stderr why it has none.
+  """Prints the answer for each picture, or to stderr why it cannot be read.
 
   Args:
-    predictor: finds the classes.
+    predictor: gives the answers.
     arguments: files, folders and patterns.
-    as_json: a JSON object a line, in place of a table.
+    as_json: prints one JSON object a line instead of a table.
 
   Returns:
     1 if something could not be read, 0 otherwise.
@@ -89,25 +91,25 @@ def answer(predictor: Predictor, arguments: list[str], as_json: bool) -> int:
   from shufflenet_jax.data import picture_files
   from shufflenet_jax.data.listing import printable
 
-  pictures = picture_files.find(arguments)
+  task, pictures = predictor.task, picture_files.find(arguments)
   width = max(len(printable(picture.path)) for picture in pictures)
   if not as_json:
-    print(f"{'image':{width}}  probability  class", flush=True)
+    print(f"{'image':{width}}  {task.table_heading}", flush=True)
   batch_size = next((size for size in predictor.batch_sizes if size >= len(pictures)), predictor.batch_sizes[-1])
   progress, began, failed, done = ProgressLine(sys.stderr, terminal_seconds=1), time.monotonic(), 0, 0
   for group in picture_files.decoded(pictures, predictor.decode, batch_size):
     images = [picture.image for picture in group if not picture.wrong]
-    found = iter(predictor.classes(images, batch_size) if images else ())
+    answers = iter(predictor.answers(images, batch_size) if images else ())
     progress.clear()
     for path, wrong, _ in group:
       if wrong:
         print(f"error: {wrong}", file=sys.stderr)
         failed += 1
       elif as_json:
-        print(json.dumps({"image": path, "classes": [{"name": n, "probability": p} for n, p in next(found)]}))
+        print(json.dumps({"image": path} | task.answer_as_json(next(answers))))
       else:
-        for row, (name, probability) in enumerate(next(found)):
-          print(f"{'' if row else printable(path):{width}}  {100 * probability:9.1f} %  {name}")
+        for number, row in enumerate(task.answer_as_rows(next(answers))):
+          print(f"{'' if number else printable(path):{width}}  {row}")
     sys.stdout.flush()
     done += len(group)
     if done < len(pictures):

@@ -6,8 +6,10 @@ import numpy as np
 from configs import quickstart
 from shufflenet_jax.checkpoints import checkpoint, saver
 from shufflenet_jax.models import build
-from shufflenet_jax.training import metrics, optim, train_step
+from shufflenet_jax.training import metrics
 from shufflenet_jax.training.loop import train
+from shufflenet_jax.training.optimizer import sgd
+from shufflenet_jax.training.step import init_state
 
 
 def of_random_weights(folder, class_names) -> str:
@@ -15,8 +17,8 @@ def of_random_weights(folder, class_names) -> str:
   config = quickstart.get_config()
   config.model.scale, config.model.repeats = 0.25, (1, 1, 1)
   model, _ = build.network_for_images(config)
-  optimizer, _ = optim.sgd(config.optimizer, 10)
-  state = train_step.init_state(model, optimizer, 32, 0)
+  optimizer, _ = sgd(config.optimizer, 10)
+  state = init_state(model, optimizer, 32, 0)
   variables = {"params": state.params, "batch_stats": state.batch_stats}
   return saver.write_variables(folder, variables, config, class_names)
 

@@ -17,7 +17,7 @@ from shufflenet_jax.config import settings as config_settings
 from shufflenet_jax.distributed import mesh
 from shufflenet_jax.errors import UserError
 from shufflenet_jax.models import build
-from shufflenet_jax.training import optim
+from shufflenet_jax.training.optimizer import sgd
 from tests.checkpoints import of_random_weights
 
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")  # ml_collections' own
@@ -49,7 +49,7 @@ def test_any_override_gives_a_config_or_one_line(pairs):
     with contextlib.suppress(UserError):  # which is one line, as `cli` prints it
       config_settings.check(config, training=True)
       build.network(config.model)
-      optim.sgd(config.optimizer, config.num_train_steps)
+      sgd(config.optimizer, config.num_train_steps)
       mesh.micro_batches(config, 4)
 
 

@@ -49,7 +49,7 @@ def test_newest_and_best_checkpoints_stay(config, tmp_path):
   config.keep_checkpoints = 2
   saved = ((1, 0.2), (2, 0.9), (3, 0.5), (4, None), (5, 0.4), (6, None))
   for part in (saved[:4], saved[4:]):  # stopped and resumed between
-    with saver.Saver(str(tmp_path), config.keep_checkpoints) as saves:
+    with saver.Saver(str(tmp_path), config.keep_checkpoints, best="top1") as saves:
       for step, top1 in part:
         saves.save(step, {"params": {"w": np.ones(2)}}, config, ["a"], None if top1 is None else {"top1": top1})
   assert sorted(int(p.name) for p in (tmp_path / "checkpoints").iterdir()) == [2, 5, 6]

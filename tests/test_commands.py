@@ -82,7 +82,7 @@ def test_help_needs_no_heavy_import(module):
   assert f"shufflenet_jax.{module}" in done.stdout
 
 
-@pytest.mark.parametrize("module", ["models.shufflenet", "training.train_step", "complexity"])
+@pytest.mark.parametrize("module", ["models.shufflenet", "training.step", "tasks", "complexity"])
 def test_models_and_steps_import_no_tensorflow(module):
   code = f"import sys, shufflenet_jax.{module}\nassert not {{'tensorflow', 'clu'}} & set(sys.modules)"
   subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=60)
@@ -122,11 +122,11 @@ def test_predict_as_a_command(run, config, tmp_path):
 
 
 def test_predictions_from_files_count_as_evaluation_does(run, tmp_path):
-  name = predict.Predictor(checkpoint.find(run.workdir), top=1)
+  name = predict.Predictor(checkpoint.find(run.workdir))
   right = 0
   for path in export.export(run.config, 355, str(tmp_path / "p")):
     with open(path, "rb") as f:
-      [(label, _)] = name(f.read())
+      (label, _), *_ = name(f.read())
     right += label == os.path.basename(os.path.dirname(path))
   assert right == round(run.figures["top1"] * 355)
 

@@ -2,6 +2,7 @@
 
 import itertools
 import threading
+import time
 
 import jax
 import pytest
@@ -31,7 +32,7 @@ def test_an_endless_source_stops_where_it_is_closed():
   with prefetch.Feed((read.append(i) or i for i in itertools.count()), lambda x: x, ahead=2) as batches:
     batches.get(())
   assert len(read) <= 1 + 2 + 1  # given, ahead, and the one in hand
-  assert not batches._thread.is_alive()
+  assert not batches.is_running
 
 
 def test_a_request_to_stop_does_not_wait_for_a_batch_that_is_late():
@@ -49,10 +50,12 @@ def test_a_request_to_stop_does_not_wait_for_a_batch_that_is_late():
     assert batches.get((), lambda: False) == 1
     assert batches.get((), stop) is None
     assert len(asked) == 3
-  assert batches._thread.is_alive()  # its end is not waited for
+  assert batches.is_running  # its end is not waited for
   may_go.set()
-  batches._thread.join(10)
-  assert not batches._thread.is_alive()
+  until = time.monotonic() + 10
+  while batches.is_running and time.monotonic() < until:
+    time.sleep(0.01)
+  assert not batches.is_running
 
 
 def test_only_time_in_which_the_devices_are_idle_counts_as_waiting(monkeypatch):

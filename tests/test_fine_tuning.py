@@ -9,9 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from shufflenet_jax import tasks
 from shufflenet_jax.models import build
-from shufflenet_jax.training import fine_tune, optim, preflight, train_step
+from shufflenet_jax.training import fine_tune, preflight
 from shufflenet_jax.training.loop import train
+from shufflenet_jax.training.optimizer import sgd
+from shufflenet_jax.training.step import init_state
 
 ONE = jax.devices()[:1]
 
@@ -24,7 +27,7 @@ def test_fine_tuning_takes_weights_and_picture_scaling_and_makes_a_new_head(run,
   assert config.model.groups == 3
   assert config.data.mean == mean
   said = capsys.readouterr().out
-  assert "sets the network and the scaling of pictures; the config's own are set aside:" in said
+  assert "determines the network and the scaling of pictures; replaced in the config:" in said
   lines = {line.strip() for line in said.splitlines()}
   assert {"data.mean: [0.0, 0.0, 0.0] -> [127.5, 127.5, 127.5]", "model.groups: 1 -> 3"} <= lines
   assert not any(line.startswith(("model.num_classes:", "model.dtype:", "data.flip:")) for line in lines)
@@ -35,27 +38,27 @@ def test_fine_tuning_takes_weights_and_picture_scaling_and_makes_a_new_head(run,
   expected.pop("classifier")
   jax.tree.map(np.testing.assert_array_equal, params, expected)
   jax.tree.map(np.testing.assert_array_equal, started.state.batch_stats, run.state.batch_stats)
-  assert started.model.num_classes == 12
+  assert started.task.forward.model.num_classes == 12
 
 
 @pytest.mark.parametrize(
   ("before", "now", "rows", "words"),
   [
-    ("n01 dog|n02 cat|n03 newt|1", "n03|n09|1", {0: 2}, "1 of 3 classes are known to old by name: their rows of the"),
-    ("apple|grass|sky", "grass|sky|tomato", {0: 1, 1: 2}, "2 of 3 .* layer are kept, the others begin anew$"),
-    ("apple|grass|sky", "sky|apple|grass", {0: 2, 1: 0, 2: 1}, "all 3 classes are known to old .* are kept$"),
-    ("fruit apple|fruit pear", "fruit grape|fruit plum", {}, "none of the 2 classes is known to old by name: the last"),
+    ("n01 dog|n02 cat|n03 newt|1", "n03|n09|1", {0: 2}, "old knows 1 of 3 classes by name: their rows of the last"),
+    ("apple|grass|sky", "grass|sky|tomato", {0: 1, 1: 2}, "2 of 3 .* layer are kept, the others are initialised anew$"),
+    ("apple|grass|sky", "sky|apple|grass", {0: 2, 1: 0, 2: 1}, "old knows all 3 classes .* are kept$"),
+    ("fruit apple|fruit pear", "fruit grape|fruit plum", {}, "old knows none of the 2 classes by name: the last layer"),
     ("0|1|2", "0|1|2", {0: 0, 1: 1, 2: 2}, "the classes have no names, and old has as many: its last layer is kept"),
-    ("0|1|2", "0|1", {}, "none of the 2 classes is known"),
-    ("0|1|2", "apple|grass|sky", {}, "none of the 3 classes is known"),
-    ("apple|1|2", "apple|grass|2", {0: 0}, "1 of 3 classes are known"),
+    ("0|1|2", "0|1", {}, "old knows none of the 2 classes"),
+    ("0|1|2", "apple|grass|sky", {}, "old knows none of the 3 classes"),
+    ("apple|1|2", "apple|grass|2", {0: 0}, "old knows 1 of 3 classes"),
   ],
 )
 @pytest.mark.parametrize("bias", [False, True])
 def test_classes_that_the_checkpoint_knows_by_name_keep_their_weights(config, bias, before, now, rows, words):
   """Whatever the numbers of classes on the two sides, and in whatever order."""
   config.model.classifier_bias = bias
-  optimizer, _ = optim.sgd(config.optimizer, 10)
+  optimizer, _ = sgd(config.optimizer, 10)
   before, now = before.split("|"), now.split("|")
   rng = np.random.default_rng(0)
 
@@ -63,19 +66,20 @@ def test_classes_that_the_checkpoint_knows_by_name_keep_their_weights(config, bi
     """Of random numbers throughout: no bias is as it was by being zero."""
     config.model.num_classes = num_classes
     model, _ = build.network_for_images(config)
-    shapes = jax.eval_shape(lambda: train_step.init_state(model, optimizer, 32, 0))
+    shapes = jax.eval_shape(lambda: init_state(model, optimizer, 32, 0))
     return jax.tree.map(lambda x: jnp.asarray(rng.normal(size=x.shape), x.dtype), shapes)
 
   old, new = state(len(before)), state(len(now))
   variables = {"params": old.params, "batch_stats": old.batch_stats}
   pretrained = types.SimpleNamespace(path="old", class_names=before, restore_variables=lambda: variables)
-  started = fine_tune.start_from(pretrained, new, now)
+  task = tasks.build(build.network(config.model), config)
+  started = fine_tune.start_from(pretrained, new, task, now)
   for name, made in started.params["classifier"].items():
     kept, fresh = old.params["classifier"][name], new.params["classifier"][name]
     for i in range(len(now)):
       np.testing.assert_array_equal(made[..., i], kept[..., rows[i]] if i in rows else fresh[..., i])
   jax.tree.map(np.testing.assert_array_equal, started.params["stage2_unit1"], old.params["stage2_unit1"])
-  assert re.search(words, fine_tune.describe(pretrained, now, len(now)))
+  assert re.search(words, task.describe_adaptation("old", before, now, len(now)))
 
 
 def test_fine_tuning_goes_on_where_its_source_is_gone(run, config, tmp_path):

@@ -85,7 +85,9 @@ def test_sigterm_saves_and_the_next_start_makes_the_evaluation_that_was_due(conf
 
   with monkeypatch.context() as patch:
     patch.setattr(hosts.StopRequest, "reached", reached_after_a_signal)
-    with pytest.raises(Preempted, match="stopped at step 6 of 12, which is saved; the same command goes on") as raised:
+    with pytest.raises(
+      Preempted, match="stopped at step 6 of 12, which is saved; the same command resumes from there"
+    ) as raised:
       train(config, str(tmp_path / "w"), ONE)
   assert raised.value.status == PREEMPTED == 75
   assert told == [1, 2, 3, 4, 5, 6]

@@ -12,13 +12,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from shufflenet_jax import replay
+from shufflenet_jax import replay, tasks
 from shufflenet_jax.checkpoints import checkpoint, recovery
 from shufflenet_jax.config import settings
 from shufflenet_jax.distributed import mesh
 from shufflenet_jax.errors import UserError
-from shufflenet_jax.training import metrics, optim, train_step
+from shufflenet_jax.training import metrics
 from shufflenet_jax.training.loop import train
+from shufflenet_jax.training.optimizer import sgd
+from shufflenet_jax.training.step import all_finite, compile_train_step, init_state
 from tests.commands import command
 from tests.conftest import small_config
 
@@ -36,11 +38,15 @@ class Small(nn.Module):
 def test_a_step_that_is_not_finite_changes_counts_alone(config, devices):
   config.max_skipped_steps = 2
   on = mesh.data_mesh(jax.devices()[:devices])
-  optimizer, schedule = optim.sgd(config.optimizer, config.num_train_steps)
-  step_fn = train_step.compile_train_step(
-    on, model=Small(), optimizer=optimizer, schedule=schedule, **settings.step_arguments(config, 1)
+  optimizer, schedule = sgd(config.optimizer, config.num_train_steps)
+  step_fn = compile_train_step(
+    on,
+    task=tasks.build(Small(), config),
+    optimizer=optimizer,
+    schedule=schedule,
+    **settings.step_arguments(config, 1),
   )
-  state = train_step.init_state(Small(), optimizer, 32, 0)
+  state = init_state(Small(), optimizer, 32, 0)
   kernel = state.params["classifier"]["kernel"]
   state.params["classifier"]["kernel"] = kernel.at[0, 0].set(jnp.inf)
   before = jax.device_get(state)
@@ -67,12 +73,12 @@ def test_one_bad_value_in_any_array_is_noticed(bad):
   """Arrays of the same shape, too, which are looked at together."""
   largest = np.finfo(np.float32).max
   whole = [np.full(shape, largest, np.float32) for shape in [(3,), (2, 3), (3,), (), (3,)]]
-  assert train_step.all_finite(whole)
+  assert all_finite(whole)
   for i, x in enumerate(whole):
     for position in np.ndindex(x.shape):
       spoiled = [y.copy() for y in whole]
       spoiled[i][position] = bad
-      assert not train_step.all_finite(spoiled)
+      assert not all_finite(spoiled)
 
 
 @pytest.fixture(scope="module")
@@ -105,14 +111,14 @@ def test_the_run_ends_with_a_dump_that_a_command_replays(ended):
   assert newest.step == 6 and len(said) == 1 and said[0].startswith("reading ")  # nothing bad among the checkpoints
   done = command("replay", f"--dump={ended.dump}")
   assert done.returncode == 0, done.stderr
-  assert "group 0: loss nan; gradients not finite: " in done.stdout
+  assert "statistics group 0: loss nan; gradients not finite: " in done.stdout
   assert f"examples {', '.join(map(str, ids))}" in done.stdout
 
 
 def test_a_dump_that_is_not_whole_is_one_line(ended, tmp_path):
   shutil.copytree(ended.dump, tmp_path / "9")
   (tmp_path / "9/examples.0.npz").write_bytes(b"PK")
-  with pytest.raises(UserError, match="is not whole .*; give WORKDIR/nonfinite/STEP"):
+  with pytest.raises(UserError, match="is not complete .*; give WORKDIR/nonfinite/STEP"):
     list(replay.replay(tmp_path / "9"))
 
 

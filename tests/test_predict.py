@@ -153,14 +153,14 @@ def test_one_file_that_cannot_be_read_now_does_not_end_the_command(tmp_path, pre
 def test_progress_is_told_where_it_takes_long(tmp_path, predictor, capsys, monkeypatch):
   for i in range(24):
     put(tmp_path / f"{i:02}.jpg", picture())
-  seconds, classes = [0.0], predictor.classes
+  seconds, answers_of = [0.0], predictor.answers
 
   def in_seven_seconds(*args):
     seconds[0] += 7
-    return classes(*args)
+    return answers_of(*args)
 
   monkeypatch.setattr(predictor, "batch_sizes", (8,))
-  monkeypatch.setattr(predictor, "classes", in_seven_seconds)
+  monkeypatch.setattr(predictor, "answers", in_seven_seconds)
   monkeypatch.setattr(time, "monotonic", lambda: seconds[0])
   assert predict.answer(predictor, [str(tmp_path)], as_json=True) == 0
   assert capsys.readouterr().err == "16 of 24 pictures, 1/s, 7 s left\n"

@@ -39,7 +39,7 @@ def two_checkpoints(tmp_path_factory):
   workdir = tmp_path_factory.mktemp("workdir")
   with saver.Saver(workdir, keep=3) as saves:
     for step in (1, 2):
-      saves.save(step, state(step), quickstart.get_config(), ["a", "b"], {"top1": 0.5}, group=8)
+      saves.save(step, state(step), quickstart.get_config(), ["a", "b"], {"top1": 0.5}, statistics_group=8)
   return workdir
 
 
@@ -153,11 +153,12 @@ def test_a_state_of_another_layout_is_refused_by_name(two_checkpoints):
 
 
 def test_torn_lines_of_metrics_are_dropped(tmp_path):
+  from shufflenet_jax.distributed.hosts import Process
   from shufflenet_jax.training import metrics
 
   lines = [json.dumps({"step": s, "train_loss": 1.0}) for s in (1, 2, 3)]
   (tmp_path / metrics.FILE).write_text("\n".join(lines)[:-9])
-  with metrics.Logs(str(tmp_path), metrics.read(tmp_path), (0, 1)) as logs:
+  with metrics.Logs(str(tmp_path), metrics.read(tmp_path), Process(0, 1)) as logs:
     logs.write(3, {"train_loss": 2.0})
   assert [line["train_loss"] for line in metrics.read(tmp_path)] == [1.0, 1.0, 2.0]
   assert len((tmp_path / metrics.FILE).read_text().splitlines()) == 3
@@ -207,7 +208,8 @@ def test_what_may_not_be_read_is_no_damage(two_checkpoints, tmp_path, part):
   hidden = workdir / "checkpoints/2" / part
   hidden.chmod(0o000)
   code = (
-    "import sys; sys.path.insert(0, '.'); from shufflenet_jax import recovery, errors\n"
+    "import sys; sys.path.insert(0, '.')\n"
+    "from shufflenet_jax import errors; from shufflenet_jax.checkpoints import recovery\n"
     f"try: recovery.newest_whole({str(workdir)!r})\n"
     "except errors.UserError as error: print(error); sys.exit(error.status)"
   )
@@ -257,7 +259,7 @@ def test_no_earlier_checkpoint_is_evaluated_in_silence(two_checkpoints, tmp_path
 def test_a_save_that_is_not_taken_is_an_error(tmp_path):
   from configs import quickstart
 
-  with pytest.raises(UserError, match="checkpoints/1 is there already: another run trains"):
+  with pytest.raises(RunFailed, match="checkpoints/1 is there already: another run trains"):
     with saver.Saver(tmp_path, keep=3) as saves:
       saves.save(1, state(1), quickstart.get_config(), ["a"], None)
     with saver.Saver(tmp_path, keep=3) as saves:

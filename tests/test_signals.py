@@ -105,7 +105,7 @@ def test_ctrl_c_saves_and_the_next_start_goes_on(config, tmp_path, monkeypatch, 
   with monkeypatch.context() as patch:
     patch.setattr(hosts.StopRequest, "reached", reached_after_a_signal)
     patch.setattr(evaluation, "batches", batches_and_a_signal)
-    said = "interrupted at step 6 of 12, which is saved; the same command goes on"
+    said = "interrupted at step 6 of 12, which is saved; the same command resumes from there"
     with pytest.raises(Interrupted, match=said) as raised:
       train(config, str(tmp_path / "w"), ONE)
   assert raised.value.status == INTERRUPTED == 130

@@ -8,25 +8,29 @@ import numpy as np
 import pytest
 from ml_collections import config_dict
 
+from shufflenet_jax import tasks
 from shufflenet_jax.config import settings
 from shufflenet_jax.distributed import mesh
 from shufflenet_jax.errors import UserError
 from shufflenet_jax.models import build
-from shufflenet_jax.training import optim, train_step
+from shufflenet_jax.tasks.classification import Classification
+from shufflenet_jax.tasks.forward import Forward
+from shufflenet_jax.training import optimizer as optimizers
+from shufflenet_jax.training import step as steps
 from tests.conftest import small_config
 
 
 def test_schedule_and_decay():
-  schedule = optim.linear_decay(0.5, 100)
+  schedule = optimizers.linear_decay(0.5, 100)
   np.testing.assert_allclose([schedule(s) for s in (0, 50, 100)], [0.5, 0.25, 0.0], atol=1e-7)
-  warm = optim.linear_decay(0.5, 110, 10)
+  warm = optimizers.linear_decay(0.5, 110, 10)
   np.testing.assert_allclose([warm(s) for s in (0, 5, 10, 60, 110)], [0, 0.25, 0.5, 0.25, 0], atol=1e-7)
 
 
 @pytest.mark.parametrize(("decay", "bias_decays"), [("kernels", False), ("all", True)])
 def test_sgd_is_the_textbook_update(config, decay, bias_decays):
   config.optimizer.update({"decay": decay, "warmup_steps": 0, "weight_decay": 0.1, "learning_rate": 0.5})
-  optimizer, _ = optim.sgd(config.optimizer, 10)
+  optimizer, _ = optimizers.sgd(config.optimizer, 10)
   params, grads = (
     {"kernel": np.full((2, 2), 3.0), "bias": np.full(2, 3.0)},
     {"kernel": np.ones((2, 2)), "bias": np.ones(2)},
@@ -72,17 +76,14 @@ def test_a_step_by_hand(devices, accumulate_steps):
   optimizer_config = config_dict.ConfigDict(
     {"decay": "all", "warmup_steps": 0, "learning_rate": peak, "momentum": 0.9, "weight_decay": decay}
   )
-  optimizer, schedule = optim.sgd(optimizer_config, 10)
+  optimizer, schedule = optimizers.sgd(optimizer_config, 10)
   on = mesh.data_mesh(jax.devices()[:devices])
-  state = mesh.replicate(train_step.init_state(Linear(), optimizer, 2, 0), on)
-  step_fn = train_step.compile_train_step(
+  state = mesh.replicate(steps.init_state(Linear(), optimizer, 2, 0), on)
+  step_fn = steps.compile_train_step(
     on,
-    model=Linear(),
+    task=Classification(Forward(Linear(), mean, std), label_smoothing=smoothing),
     optimizer=optimizer,
     schedule=schedule,
-    mean=mean,
-    std=std,
-    label_smoothing=smoothing,
     accumulate_steps=accumulate_steps,
   )
   kernel, momentum = np.ones((3, 3)), 0.0
@@ -119,8 +120,8 @@ def test_an_evaluation_by_hand_ignores_what_is_masked(devices):
   batch["image"][1::2, 0, 0, 0] = 255
   mean, std = (1.0, 2.0, 3.0), (4.0, 5.0, 6.0)
   on = mesh.data_mesh(jax.devices()[:devices])
-  eval_fn = train_step.compile_eval_step(on, model=Given(), mean=mean, std=std)
-  state = train_step.TrainState(0, 0, {}, {}, ())
+  eval_fn = steps.compile_eval_step(on, task=Classification(Forward(Given(), mean, std)))
+  state = steps.TrainState(0, 0, {}, {}, ())
   sums = jax.device_get(eval_fn(state, mesh.split_batch(batch, on)))
   logits = ((batch["image"].astype(np.float64) - mean) / std).reshape(8, -1)[:, :8] / 10
   order = np.argsort(-logits, axis=-1)
@@ -140,7 +141,7 @@ class Flat(nn.Module):
 
 
 @pytest.mark.parametrize("accumulate_steps", [1, 2])
-def test_the_step_mirrors_what_it_is_told_to(config, accumulate_steps):
+def test_the_step_mirrors_the_pictures_that_are_to_be_mirrored(config, accumulate_steps):
   """A picture that is to be mirrored trains as its mirror image does, with micro-batches too."""
   config.optimizer.warmup_steps = 0  # or the first rate is 0
   on = mesh.data_mesh(jax.devices()[:2])
@@ -148,17 +149,19 @@ def test_the_step_mirrors_what_it_is_told_to(config, accumulate_steps):
   images = rng.integers(0, 256, (8, 8, 8, 3), dtype=np.uint8)
   labels, flip = np.arange(8, dtype=np.int32), rng.permutation(8) < 4
   mirrored = np.where(flip[:, None, None, None], images[:, :, ::-1], images)
-  optimizer, schedule = optim.sgd(config.optimizer, 10)
+  optimizer, schedule = optimizers.sgd(config.optimizer, 10)
   arguments = settings.step_arguments(config, accumulate_steps)
-  step_fn = train_step.compile_train_step(on, model=Flat(), optimizer=optimizer, schedule=schedule, **arguments)
+  step_fn = steps.compile_train_step(
+    on, task=tasks.build(Flat(), config), optimizer=optimizer, schedule=schedule, **arguments
+  )
 
   def trained(batch):
-    state = mesh.replicate(train_step.init_state(Flat(), optimizer, 8, 0), on)
+    state = mesh.replicate(steps.init_state(Flat(), optimizer, 8, 0), on)
     return jax.device_get(step_fn(state, mesh.split_batch(batch | {"label": labels}, on)))
 
-  told, done, neither = ({"image": images, "flip": flip}, {"image": mirrored}, {"image": images})
-  jax.tree.map(np.testing.assert_array_equal, trained(told), trained(done))
-  assert trained(told)[1]["loss"] != trained(neither)[1]["loss"]
+  marked, done, neither = ({"image": images, "flip": flip}, {"image": mirrored}, {"image": images})
+  jax.tree.map(np.testing.assert_array_equal, trained(marked), trained(done))
+  assert trained(marked)[1]["loss"] != trained(neither)[1]["loss"]
 
 
 @functools.cache
@@ -168,12 +171,14 @@ def step_of_groups_of_4(devices):
   config.batch_norm_group = 4
   on = mesh.data_mesh(jax.devices()[:devices])
   model, _ = build.network_for_images(config)
-  optimizer, schedule = optim.sgd(config.optimizer, 10)
+  optimizer, schedule = optimizers.sgd(config.optimizer, 10)
   arguments = settings.step_arguments(config, mesh.micro_batches(config, devices))
-  step_fn = train_step.compile_train_step(on, model=model, optimizer=optimizer, schedule=schedule, **arguments)
+  step_fn = steps.compile_train_step(
+    on, task=tasks.build(model, config), optimizer=optimizer, schedule=schedule, **arguments
+  )
   rng = np.random.default_rng(0)
   batch = {"image": rng.integers(0, 256, (16, 32, 32, 3), dtype=np.uint8), "label": np.arange(16, dtype=np.int32) % 10}
-  state = train_step.init_state(model, optimizer, 32, 0)
+  state = steps.init_state(model, optimizer, 32, 0)
   state = mesh.replicate(state.replace(step=state.step + 1), on)  # at step 0 the rate is 0
   batch = mesh.split_batch(batch, on)
   compiled = step_fn.lower(state, batch).compile()
@@ -208,7 +213,11 @@ def test_groups_are_micro_batches(config, devices, expected):
   ("group", "accumulate", "message"),
   [
     (5, 1, r"batch_norm_group=5 does not divide a device's 4 images \(batch_size=16 over 4 devices\); nearest: 4"),
-    (2, 4, "accumulate_steps=4 makes groups of 1 images, config.batch_norm_group=2 others; leave one of them out"),
+    (
+      2,
+      4,
+      "accumulate_steps=4 makes statistics groups of 1 images, but config.batch_norm_group=2; set only one of the two",
+    ),
   ],
 )
 def test_groups_that_cannot_be_made(config, group, accumulate, message):

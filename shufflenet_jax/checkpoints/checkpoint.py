@@ -37,7 +37,7 @@ class Checkpoint:
     config: of the run.
     class_names: in label order.
     digest: of its arrays; None in those of older versions.
-    group: how many images batch norm saw together, if known.
+    statistics_group: how many images batch norm saw together, if known.
     metrics: of the evaluation at this step, if there was one.
   """
 
@@ -46,7 +46,7 @@ class Checkpoint:
   config: ml_collections.ConfigDict
   class_names: tuple[str, ...]
   digest: str | None
-  group: int | None
+  statistics_group: int | None
   metrics: dict[str, float] | None
 
   def read_arrays(self) -> dict[str, np.ndarray]:
@@ -164,13 +164,13 @@ def read(path: str) -> Checkpoint | None:
     description = json.loads(described)
     integrity.check_seal(description)
     return Checkpoint(
-      path,
-      description["step"],
-      from_json(fields.complete(description["config"])),
-      tuple(description["class_names"]),
-      description.get("digest"),
-      description.get("group"),
-      description.get("metrics"),
+      path=path,
+      step=description["step"],
+      config=from_json(fields.complete(description["config"])),
+      class_names=tuple(description["class_names"]),
+      digest=description.get("digest"),
+      statistics_group=description.get("group"),
+      metrics=description.get("metrics"),
     )
   except (AttributeError, KeyError, TypeError, ValueError) as error:
     raise Damaged(f"its description is damaged: {short(error)}") from error

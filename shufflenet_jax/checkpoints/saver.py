@@ -21,25 +21,33 @@ class AnotherRun(RunFailed):
 class Saver:
   """Saves checkpoints of a run in a background thread; a context manager whose end waits for the last one.
 
-  Keeps the newest ones and, of those evaluated, the one with the best top-1. An older one is removed only when a newer
-  one is whole. Of several processes the first one writes: the state is the same on all.
+  Keeps the newest ones and, of those evaluated, the best one. An older one is removed only when a newer one is whole.
+  With several processes only the first one writes, because the state is the same on all.
 
   Attributes:
-    blocked_seconds: how long the saves have kept the caller, altogether.
-    saves: how many there were.
+    blocked_seconds: for how long the caller has waited for saves, altogether.
+    saves: how many saves there were.
   """
 
-  def __init__(self, workdir: str, keep: int):
-    """`keep`: how many of the newest."""
+  def __init__(self, workdir: str, keep: int, best: str | None = None, larger_is_better: bool = True):
+    """
+    Args:
+      workdir: where `checkpoints/` is, or will be.
+      keep: how many of the newest checkpoints to keep.
+      best: name of the figure by which evaluated checkpoints are compared; None keeps the newest ones only.
+      larger_is_better: whether a larger value of that figure is the better one.
+    """
     self._folder = storage.join(storage.normalize(workdir), checkpoint.FOLDER)
-    self._keep = keep
+    self._keep, self._best, self._larger_is_better = keep, best, larger_is_better
     self._thread = futures.ThreadPoolExecutor(1)
     self._pending: futures.Future | None = None
     self._step = self._written = None
-    self._top1: dict[int, float | None] | None = None  # of each step's checkpoint; None until one is needed
+    self._figure: dict[int, float | None] | None = None  # of each step's checkpoint; None until one is needed
     self.blocked_seconds, self.saves = 0.0, 0
 
-  def save(self, step: int, state, config, class_names, metrics: dict | None, group: int | None = None) -> None:
+  def save(
+    self, step: int, state, config, class_names, metrics: dict | None, statistics_group: int | None = None
+  ) -> None:
     """Begins to save; the state may change afterwards.
 
     Args:
@@ -47,28 +55,28 @@ class Saver:
       state: a `TrainState`, or a dict of `params` and `batch_stats`.
       config: the whole config.
       class_names: in label order.
-      metrics: of an evaluation at this step, with `top1`; or None.
-      group: how many images batch norm saw together.
+      metrics: figures of an evaluation at this step, or None.
+      statistics_group: how many images batch norm saw together.
 
     Raises:
-      UserError, RunFailed: the save before failed.
+      UserError, RunFailed: the previous save failed.
     """
     began = time.perf_counter()
     self.wait()
     self.saves += 1
     if jax.process_index() == 0:
       on_host = jax.tree.map(np.array, state)  # a copy: the next step reuses the devices' memory
-      description = _description(step, config, class_names, metrics, group)
+      description = _description(step, config, class_names, metrics, statistics_group)
       self._step, self._pending = step, self._thread.submit(self._save, step, on_host, description)
     self.blocked_seconds += time.perf_counter() - began
 
   def check(self) -> None:
-    """Raises a UserError or RunFailed where the save under way has failed."""
+    """Raises a UserError or RunFailed if the save in progress has failed."""
     if self._pending and self._pending.done():
       self.wait()
 
   def wait(self) -> None:
-    """Waits for the save under way; raises as `check` does."""
+    """Waits for the save in progress; raises as `check` does."""
     pending, self._pending = self._pending, None
     try:
       if pending:
@@ -80,17 +88,20 @@ class Saver:
       what = f"the checkpoint of step {self._step} cannot be written to {self._folder}"
       if self._step == self._written:
         what, rest = f"an old checkpoint cannot be removed from {self._folder}", f"that of step {self._step} is saved"
-      elif self._top1 is None:
-        rest = "those before it, if there are any, are as they were"
-      elif self._top1:
-        rest = f"the newest one is of step {max(self._top1)}, from which the same command continues"
+      elif self._figure is None:
+        rest = "earlier ones, if there are any, are unchanged"
+      elif self._figure:
+        rest = f"the newest one is of step {max(self._figure)}, from which the same command continues"
       else:
-        rest = "there is none before it"
+        rest = "there is no earlier one"
       raise kind(f"{what} ({checkpoint.short(error)}); {rest}") from error
 
   def _save(self, step: int, state, description: dict) -> None:
-    if self._top1 is None:
-      self._top1 = {s: _top1(checkpoint.read(path)) for s, path in checkpoint.steps_in(storage.parent(self._folder))}
+    if self._figure is None:
+      steps = checkpoint.steps_in(storage.parent(self._folder))
+      self._figure = {
+        s: self._figure_of(found.metrics if (found := checkpoint.read(path)) else None) for s, path in steps
+      }
     path = storage.join(self._folder, str(step))
     if storage.is_file(storage.join(path, checkpoint.DESCRIPTION)):
       raise AnotherRun(
@@ -99,10 +110,13 @@ class Saver:
       )
     write(path, state, description)
     self._written = step
-    self._top1[step] = (description["metrics"] or {}).get("top1")
-    for old in superseded(self._top1, self._keep):
+    self._figure[step] = self._figure_of(description["metrics"])
+    for old in superseded(self._figure, self._keep, self._larger_is_better):
       storage.remove_folder(storage.join(self._folder, str(old)), marker=checkpoint.DESCRIPTION)
-      del self._top1[old]
+      del self._figure[old]
+
+  def _figure_of(self, metrics: dict | None) -> float | None:
+    return (metrics or {}).get(self._best)
 
   def __enter__(self):
     return self
@@ -117,29 +131,27 @@ class Saver:
       self._thread.shutdown()
 
 
-def _top1(found: "checkpoint.Checkpoint | None") -> float | None:
-  return (found.metrics or {}).get("top1") if found else None
-
-
-def superseded(top1: dict[int, float | None], keep: int) -> list[int]:
-  """The steps whose checkpoints may go: neither among the newest `keep` nor the best evaluated one (the latest such).
+def superseded(figure: dict[int, float | None], keep: int, larger_is_better: bool = True) -> list[int]:
+  """The steps whose checkpoints may be removed: all but the newest `keep` and the best one (the latest, of equals).
 
   Args:
-    top1: of the evaluation at each step that has a checkpoint; None or NaN where there was none.
+    figure: of the evaluation at each step that has a checkpoint; None or NaN where there was no evaluation.
     keep: 1 or more.
+    larger_is_better: whether a larger figure is the better one.
   """
-  evaluated = {step: value for step, value in top1.items() if value is not None and not math.isnan(value)}
+  sign = 1 if larger_is_better else -1
+  evaluated = {step: sign * value for step, value in figure.items() if value is not None and not math.isnan(value)}
   best = max(evaluated, key=lambda step: (evaluated[step], step), default=None)
-  return [step for step in sorted(top1)[:-keep] if step != best]
+  return [step for step in sorted(figure)[:-keep] if step != best]
 
 
-def _description(step: int, config, class_names, metrics: dict | None, group: int | None) -> dict:
-  """What `checkpoint.read` returns, as JSON values, but for the digests."""
+def _description(step: int, config, class_names, metrics: dict | None, statistics_group: int | None) -> dict:
+  """What `checkpoint.read` returns, as JSON values, without the digests."""
   return {
     "step": step,
     "config": checkpoint.to_json(config),
     "class_names": list(class_names),
-    "group": group,
+    "group": statistics_group,
     "metrics": metrics,
   }
 
@@ -183,7 +195,9 @@ def write_variables(workdir: str, variables: dict[str, Any], config, class_names
   workdir = storage.normalize(workdir)
   path = storage.join(workdir, checkpoint.FOLDER, "0")
   try:
-    write(path, jax.tree.map(np.array, variables), _description(0, config, class_names, metrics=None, group=None))
+    write(
+      path, jax.tree.map(np.array, variables), _description(0, config, class_names, metrics=None, statistics_group=None)
+    )
     checkpoint.write_config(workdir, config)
   except BaseException:
     with contextlib.suppress(storage.StorageError):

@@ -62,6 +62,7 @@ _STD = Rule(
 )
 
 FIELDS = {
+  "task": Field("classification"),  # what the network learns; one of `tasks.TASKS`
   "seed": Field(0),
   "init_from": Field(""),  # a checkpoint to fine-tune; it sets the network and the scaling of pictures
   "num_train_steps": Field(300_000, _at_least(1)),

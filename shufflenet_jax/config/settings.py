@@ -35,19 +35,12 @@ def _check(config, name: str) -> None:
     raise UserError(f"config.{name}={value} must be {rule.words}")
 
 
-def picture_scaling(config) -> dict[str, tuple[float, ...]]:
-  """The keyword arguments of `train_step.normalize` that a config sets."""
-  return {"mean": tuple(config.data.mean), "std": tuple(config.data.std)}
-
-
-def step_arguments(config, micro_batches: int) -> dict[str, Any]:
-  """The keyword arguments of `train_step.train_step` that a config sets, besides network, optimizer and schedule."""
+def step_arguments(config, micro_batches: int) -> dict:
+  """The keyword arguments of `training.step.train_step` that a config sets, besides task, optimizer and schedule."""
   return {
-    "label_smoothing": config.optimizer.label_smoothing,
     "accumulate_steps": micro_batches,
     "seed": config.seed,
     "max_skipped_steps": config.max_skipped_steps,
-    **picture_scaling(config),
   }
 
 

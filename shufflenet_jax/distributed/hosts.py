@@ -1,4 +1,4 @@
-"""Several processes as one run, on JAX's own runtime: joining, stopping together, and what a lost one looks like."""
+"""Several processes as one run, on JAX's own runtime: joining, stopping together, and losing one."""
 
 import contextlib
 import faulthandler
@@ -6,17 +6,32 @@ import os
 import signal
 import sys
 import threading
+from typing import NamedTuple
 
 from absl import flags
 
 from shufflenet_jax import signals
 from shufflenet_jax.errors import PREEMPTED, Interrupted, Preempted, RunFailed, UserError
 
-SLOWEST_SECONDS = 300  # for the slowest host to come up, and to come to its end
+SLOWEST_SECONDS = 300  # that the slowest host may take to start, and to end
+
+
+class Process(NamedTuple):
+  """Which of a run's processes this is, from 0, and how many there are."""
+
+  index: int
+  count: int
+
+
+def this_process() -> Process:
+  """This process. Initialises JAX."""
+  import jax
+
+  return Process(jax.process_index(), jax.process_count())
 
 
 def define_flags(values: flags.FlagValues) -> None:
-  """Defines --distributed, where JAX finds the other hosts by itself; the other three where it does not."""
+  """Defines --distributed, for jobs whose hosts JAX can find, and three flags that name them for other jobs."""
   flags.DEFINE_bool(
     "distributed", False, "Join the other hosts of the job, as JAX finds them on Cloud TPU, GKE, Slurm.", values
   )
@@ -28,16 +43,16 @@ def define_flags(values: flags.FlagValues) -> None:
 
 
 def join(values, peer_timeout_seconds: int, preemptible: bool) -> None:
-  """Joins this process to the others, where flags say that there are any.
+  """Joins this process to the others of the run, if the flags ask for it.
 
   Args:
     values: the parsed flags.
-    peer_timeout_seconds: after that long without a sign of life of another process this one ends, with an error.
-    preemptible: whether the caller asks `StopRequest.reached`; SIGTERM then no longer ends the process by itself.
+    peer_timeout_seconds: a process that hears nothing of another one for that long ends with an error.
+    preemptible: whether the caller calls `StopRequest.reached`. SIGTERM then no longer ends the process by itself.
 
   Raises:
-    UserError: flags that do not go together, or no others to be found.
-    RunFailed: they did not come.
+    UserError: the flags contradict each other, or JAX finds no other hosts.
+    RunFailed: the other processes did not join in time.
   """
   given = (values.coordinator, values.num_processes, values.process_id)
   if any(v is not None for v in given):
@@ -46,7 +61,7 @@ def join(values, peer_timeout_seconds: int, preemptible: bool) -> None:
     return
   import jax
 
-  # Where another process is lost, JAX says so and aborts: the stacks of all threads would bury that line.
+  # When another process is lost, JAX prints a line and aborts. The stacks of all threads would bury that line.
   faulthandler.disable()
   jax.config.update("jax_enable_preemption_service", preemptible)
   try:
@@ -60,7 +75,7 @@ def join(values, peer_timeout_seconds: int, preemptible: bool) -> None:
     raise UserError(f"--distributed: JAX found no job of several hosts here ({error})") from None
   except RuntimeError as error:
     text = " ".join(str(error).split())[:200]
-    raise RunFailed(f"the processes of this run did not all come within {SLOWEST_SECONDS} s ({text})") from None
+    raise RunFailed(f"the processes of this run did not all join within {SLOWEST_SECONDS} s ({text})") from None
 
 
 def _check_flags(coordinator, num_processes, process_id) -> None:
@@ -74,16 +89,17 @@ def _check_flags(coordinator, num_processes, process_id) -> None:
 
 
 def exit_on_sigterm() -> None:
-  """SIGTERM ends the process at once, with the status of a preemption: while it starts there is nothing to save."""
+  """Makes SIGTERM end the process at once with the status of a preemption: while it starts, nothing needs saving."""
   signal.signal(signal.SIGTERM, lambda *_: os._exit(PREEMPTED))
 
 
 class StopRequest(contextlib.AbstractContextManager):
-  """Notes SIGTERM, Ctrl-C (and, on TPU VMs, JAX's preemption notice), and stops every process at the same step.
+  """Stops every process at the same step on SIGTERM, Ctrl-C or, on TPU VMs, JAX's preemption notice.
 
-  One process notes the signals itself. Several have JAX's preemption service note
-  SIGTERM, which lets them agree on the step after the furthest of them; as that
-  service knows no other signal, Ctrl-C is passed on to it as SIGTERM.
+  A single process handles the signals itself. With several, JAX's preemption
+  service handles SIGTERM, and makes them agree on the step after the one that
+  the furthest of them has reached. The service handles no other signal, so
+  Ctrl-C is passed on to it as SIGTERM.
 
   Attributes:
     interrupted: whether this process was stopped by Ctrl-C.
@@ -121,12 +137,12 @@ class StopRequest(contextlib.AbstractContextManager):
   def hold_interrupts(self) -> None:
     """From now on Ctrl-C is a request to save and stop. To be called once there is something to save.
 
-    Until then, for instance while compiling, Ctrl-C does what it did before: it ends a command at once.
+    Before that, for instance while compiling, Ctrl-C ends the command at once.
     """
     self._stack.enter_context(signals.held(self._interrupt))
 
   def reached(self, step: int) -> bool:
-    """Returns whether to save and stop now. Call it after every step."""
+    """Returns whether to save and stop now. To be called after every step."""
     if self._alone:
       return self._asked
     from jax.experimental import multihost_utils
@@ -134,45 +150,45 @@ class StopRequest(contextlib.AbstractContextManager):
     return multihost_utils.reached_preemption_sync_point(step)
 
   def asked(self) -> bool:
-    """Returns whether to stop now, without waiting for the batch or evaluation under way.
+    """Returns whether to stop now, without waiting for the current batch or evaluation.
 
-    Always false for several processes: they can agree only between steps.
+    Always False for several processes, because they can agree only between steps.
     """
     return self._alone and self._asked
 
   def error(self, step: int, last_step: int) -> Preempted:
-    """What to raise once `step` is saved; its status depends on the signal."""
-    text = f"at step {step} of {last_step}, which is saved; the same command goes on"
+    """The exception to raise once `step` is saved; its status depends on the signal."""
+    text = f"at step {step} of {last_step}, which is saved; the same command resumes from there"
     return Interrupted(f"interrupted {text}") if self.interrupted else Preempted(f"stopped {text}")
 
 
 @contextlib.contextmanager
 def lost_peers_end_the_run(peer_timeout_seconds: int):
-  """What JAX raises where another process is gone, as a `RunFailed`."""
+  """Turns what JAX raises when another process is gone into a `RunFailed`."""
   import jax
 
   try:
     yield
   except jax.errors.JaxRuntimeError as error:
     text = " ".join(str(error).split())
-    # What a program does wrong by itself is no news of the others.
+    # These errors are this process's own and do not mean that another one is gone.
     if jax.process_count() == 1 or "RESOURCE_EXHAUSTED" in text or "INVALID_ARGUMENT" in text:
       raise
     raise RunFailed(
       f"another process of this run is gone, or silent for {peer_timeout_seconds} s"
-      f" (config.peer_timeout_seconds); start all of them again to go on ({text[:200]})"
+      f" (config.peer_timeout_seconds); start all of them again to resume ({text[:200]})"
     ) from error
 
 
 def tell(error: Exception, text: str) -> None:
-  """Prints how the command ends to stderr; a stop on request is the first process's to tell."""
+  """Prints to stderr how the command ends; after a stop on request only the first process does."""
   stopped = isinstance(error, Preempted)
   if not (stopped and joined() and sys.modules["jax"].process_index()):
     print(text if stopped else f"error: {text}", file=sys.stderr, flush=True)
 
 
 def leave(status: int, together: bool = False) -> None:
-  """Ends a process of several at once: the ordinary end would wait for those that do not end.
+  """Ends one of several processes at once: an ordinary exit would wait for processes that do not end.
 
   Args:
     status: the exit status.

@@ -1,4 +1,4 @@
-"""Devices: one mesh axis, `data`; states replicated, batches split."""
+"""Devices: a mesh with one axis, `data`, over which states are replicated and batches are split."""
 
 import jax
 import numpy as np
@@ -10,7 +10,7 @@ AXIS = "data"  # the one axis of the mesh
 
 
 def data_mesh(devices=None) -> Mesh:
-  """A mesh over `devices`, all there are by default."""
+  """A mesh over `devices`, by default over all."""
   devices = jax.devices() if devices is None else devices
   return jax.make_mesh((len(devices),), (AXIS,), axis_types=(AxisType.Auto,), devices=devices)
 
@@ -26,29 +26,29 @@ def check_batch_size(field: str, batch_size: int, num_devices: int, parts: int =
 
 
 def micro_batches(config, num_devices: int) -> int:
-  """How many micro-batches, each a statistics group of batch norm, a device's part of a training batch is taken in.
+  """Into how many micro-batches, each a statistics group of batch norm, a device's part of a training batch is split.
 
   Raises:
-    UserError: the batch does not divide so.
+    UserError: the batch does not divide into them.
   """
-  batch, group, parts = config.batch_size, config.batch_norm_group, config.accumulate_steps
-  if not group:
+  batch, statistics_group, parts = config.batch_size, config.batch_norm_group, config.accumulate_steps
+  if not statistics_group:
     check_batch_size("config.batch_size", batch, num_devices, parts)
     return parts
   check_batch_size("config.batch_size", batch, num_devices)
   share = batch // num_devices
-  if share % group:
+  if share % statistics_group:
+    nearest = max(d for d in range(1, share + 1) if share % d == 0 and d <= statistics_group)
     raise UserError(
-      f"config.batch_norm_group={group} does not divide a device's {share} images (batch_size={batch} over"
-      f" {num_devices} devices); nearest: {max(d for d in range(1, share + 1) if share % d == 0 and d <= group)}, or"
-      " fewer devices"
+      f"config.batch_norm_group={statistics_group} does not divide a device's {share} images (batch_size={batch} over"
+      f" {num_devices} devices); nearest: {nearest}, or fewer devices"
     )
-  if parts not in (1, share // group):
+  if parts not in (1, share // statistics_group):
     raise UserError(
-      f"config.accumulate_steps={parts} makes groups of {share // parts} images, config.batch_norm_group={group}"
-      " others; leave one of them out"
+      f"config.accumulate_steps={parts} makes statistics groups of {share // parts} images, but"
+      f" config.batch_norm_group={statistics_group}; set only one of the two"
     )
-  return share // group
+  return share // statistics_group
 
 
 def replicate(tree, mesh: Mesh):

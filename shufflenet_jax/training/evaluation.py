@@ -4,16 +4,21 @@ from collections.abc import Callable
 
 import jax
 
+from shufflenet_jax import tasks
 from shufflenet_jax.checkpoints import checkpoint
 from shufflenet_jax.config import settings
 from shufflenet_jax.data import sources
 from shufflenet_jax.data.sources import folder as folder_source
 from shufflenet_jax.data.stream.evaluation import eval_batches
-from shufflenet_jax.distributed import mesh
+from shufflenet_jax.distributed import hosts, mesh
 from shufflenet_jax.distributed.mesh import split_batch
 from shufflenet_jax.errors import UserError
 from shufflenet_jax.models import build
-from shufflenet_jax.training import prefetch, train_step
+from shufflenet_jax.tasks.task import Task
+from shufflenet_jax.training import prefetch
+from shufflenet_jax.training.step import TrainState, compile_eval_step
+
+COUNTS = ("examples", "bad_pictures")  # the figures that every task has
 
 
 def batches(split, config):
@@ -23,32 +28,38 @@ def batches(split, config):
     config.data,
     batch_size=config.eval_batch_size,
     num_classes=config.model.num_classes,
-    process=(jax.process_index(), jax.process_count()),
+    process=hosts.this_process(),
   )
 
 
-def run(eval_fn, state, split, config, mesh, stop: Callable[[], bool] = lambda: False) -> dict[str, float] | None:
-  """Figures over a whole split: `top1` and `top5` (fractions), `loss` (mean), `examples`, `bad_pictures` (left out).
+def run(
+  eval_fn, task: Task, state, split, config, mesh, stop: Callable[[], bool] = lambda: False
+) -> dict[str, float] | None:
+  """The figures over a whole split.
 
   Args:
-    eval_fn: a compiled `train_step.eval_step`.
-    state: what it takes.
+    eval_fn: a compiled `step.eval_step`.
+    task: what was learned.
+    state: a `TrainState` on the devices.
     split: a `data.split.Split`.
     config: the whole config.
     mesh: the devices.
-    stop: asked before each batch, and while one is late; if it says yes, the evaluation is given up.
+    stop: called before each batch, and several times a second while one is late; when it returns True, the evaluation
+      is given up.
 
   Returns:
-    The figures; None if the evaluation was given up.
+    The task's figures, `examples`, and `bad_pictures`: how many could not be decoded and were left out. None if the
+    evaluation was given up.
+
+  Raises:
+    UserError: no picture can be decoded, or the data cannot be read.
+    RunFailed: the storage did not answer.
   """
-
-  def to_devices(batch):
-    return split_batch({k: batch[k] for k in ("image", "label", "mask")}, mesh)
-
-  # Left on the device until the end, so that steps follow each other without waiting.
+  keys = ("image", *task.targets, "mask")
+  # The sums stay on the devices until the end, so that no step waits for the one before.
   sums = []
-  with prefetch.Feed(batches(split, config), to_devices) as ahead:
-    while (batch := ahead.get(sums[-1:], stop)) is not None:
+  with prefetch.Feed(batches(split, config), lambda batch: split_batch({k: batch[k] for k in keys}, mesh)) as feed:
+    while (batch := feed.get(sums[-1:], stop)) is not None:
       sums.append(eval_fn(state, batch))
   if stop():
     return None
@@ -57,34 +68,49 @@ def run(eval_fn, state, split, config, mesh, stop: Callable[[], bool] = lambda: 
   examples = total["examples"]
   if not examples:
     raise UserError(f"none of the {split.num_examples} pictures of {split.name} can be decoded")
-  means = {k: total[k] / examples for k in ("top1", "top5", "loss")}
-  return means | {"examples": examples, "bad_pictures": split.num_examples - examples}
+  return task.figures(total) | {"examples": examples, "bad_pictures": split.num_examples - examples}
 
 
-def describe(figures: dict[str, float]) -> str:
-  """`top-1 97.5 %, top-5 99.9 %, loss 0.1234 on 355 examples`."""
+def describe(task: Task, figures: dict[str, float]) -> str:
+  """One line: `top-1 97.50 %, top-5 99.90 %, loss 0.1234 on 355 examples`."""
+  own = {k: v for k, v in figures.items() if k not in COUNTS}
   bad = f", {figures['bad_pictures']:,} could not be decoded" if figures["bad_pictures"] else ""
-  return (
-    f"top-1 {100 * figures['top1']:.2f} %, top-5 {100 * figures['top5']:.2f} %, loss {figures['loss']:.4f}"
-    f" on {figures['examples']:,} examples{bad}"
-  )
+  return f"{task.describe(own)} on {figures['examples']:,} examples{bad}"
 
 
-def evaluate_checkpoint(found, config, folder: str | None = None, devices=None, say=print) -> dict[str, float]:
-  """Evaluates a `checkpoint.Checkpoint` with a config (its own, or one with other data), or on a folder of images."""
+def evaluate_checkpoint(
+  source: checkpoint.Checkpoint, config, folder: str | None = None, devices=None, say: Callable = print
+) -> dict[str, float]:
+  """Evaluates a checkpoint and describes the result in one line.
+
+  Args:
+    source: the checkpoint.
+    config: its own config, or one with other data.
+    folder: a folder of images by class to evaluate on, instead of the config's data.
+    devices: JAX devices, all by default.
+    say: prints notes on the data, and the result.
+
+  Returns:
+    The figures as `run` returns them, and the `step`.
+
+  Raises:
+    UserError: a field is out of range, the network is another one, or the data do not fit it or cannot be read.
+  """
   settings.check(config, training=False)
-  model_before, model_now = (checkpoint.to_json(c.model) for c in (found.config, config))
-  settings.check_same_network(str(found.path), model_before, model_now, "its network cannot be overridden")
+  model_before, model_now = (checkpoint.to_json(c.model) for c in (source.config, config))
+  settings.check_same_network(str(source.path), model_before, model_now, "its network cannot be overridden")
   model, _ = build.network_for_images(config)
+  task = tasks.build(model, config)
   data_mesh = mesh.data_mesh(devices)
   mesh.check_batch_size("config.eval_batch_size", config.eval_batch_size, data_mesh.size)
   if folder is None:
-    split = sources.open_split(config.data, config.data.eval_split, config.model.num_classes, found.class_names)
+    split = sources.open_split(config.data, config.data.eval_split, config.model.num_classes, source.class_names)
   else:
-    split = folder_source.open_folder(folder, found.class_names)
+    split = folder_source.open_folder(folder, source.class_names)
   if split.note:
     say(split.note)
-  variables = mesh.replicate(found.restore_variables(), data_mesh)
-  state = train_step.TrainState(found.step, 0, variables["params"], variables["batch_stats"], opt_state=())
-  eval_fn = train_step.compile_eval_step(data_mesh, model=model, **settings.picture_scaling(config))
-  return run(eval_fn, state, split, config, data_mesh) | {"step": found.step}
+  variables = mesh.replicate(source.restore_variables(), data_mesh)
+  state = TrainState(source.step, 0, variables["params"], variables["batch_stats"], opt_state=())
+  figures = run(compile_eval_step(data_mesh, task=task), task, state, split, config, data_mesh)
+  say(describe(task, figures))
+  return figures | {"step": source.step}

@@ -7,8 +7,11 @@ import json
 import math
 import os
 import time
+from collections.abc import Sequence
 
 from shufflenet_jax import storage
+from shufflenet_jax.distributed.hosts import Process
+from shufflenet_jax.tasks.task import Task
 
 FILE, CURVES = "metrics.jsonl", "curves.png"
 
@@ -17,18 +20,18 @@ class Logs(contextlib.AbstractContextManager):
   """A run's figures, as TensorBoard events, lines of `metrics.jsonl` and `curves.png`; the first process writes them.
 
   In a bucket they appear within half a minute, and soon after a checkpoint or an evaluation; see
-  `storage.LogFolder`. (TensorBoard's files are append-only: it shows steps that were done again twice.)
+  `storage.LogFolder`. TensorBoard's files are append-only, so it shows steps twice that were repeated after a resume.
   """
 
-  def __init__(self, workdir: str, lines: list[dict[str, float]], process: tuple[int, int]):
+  def __init__(self, workdir: str, lines: list[dict[str, float]], process: Process):
     """
     Args:
       workdir: normalized.
-      lines: of `metrics.jsonl`, which begins with them.
-      process: (index, count).
+      lines: with which `metrics.jsonl` begins.
+      process: which one this is.
     """
     self._lines = list(lines)
-    self._writes = process[0] == 0
+    self._writes = process.index == 0
     if not self._writes:
       return
     from clu import metric_writers  # which imports TensorFlow
@@ -41,7 +44,7 @@ class Logs(contextlib.AbstractContextManager):
       self._events = metric_writers.SummaryWriter(self._folder.folder)
 
   def write(self, step: int, figures: dict[str, float]) -> None:
-    """Adds a line, and TensorBoard's scalars. What is not finite is left out of the line: JSON has no such numbers."""
+    """Adds a line, and TensorBoard's scalars. Values that are not finite are left out of the line, as JSON has none."""
     if not self._writes:
       return
     values = {k: float(v) for k, v in figures.items()}
@@ -53,14 +56,14 @@ class Logs(contextlib.AbstractContextManager):
       self._events.write_scalars(step, values)
       self._events.flush()
 
-  def draw_curves(self, title: str) -> None:
-    """Draws `curves.png` from the lines so far."""
+  def draw_curves(self, title: str, panels: dict[str, dict[str, str]]) -> None:
+    """Draws `curves.png` from the lines so far; see `curves`."""
     if self._writes:
       with self._folder.writing():
-        storage.write_bytes(os.path.join(self._folder.folder, CURVES), curves(self._lines, title))
+        storage.write_bytes(os.path.join(self._folder.folder, CURVES), curves(self._lines, title, panels))
 
   def sync_soon(self) -> None:
-    """Has what was written carried to a bucket soon."""
+    """If the work directory is in a bucket, uploads what was written without waiting for the next half minute."""
     if self._writes:
       self._folder.sync_soon()
 
@@ -73,10 +76,10 @@ class Logs(contextlib.AbstractContextManager):
 
 
 def read(workdir: str) -> list[dict[str, float]]:
-  """The lines of `metrics.jsonl`, oldest first, but for one that was cut off by a kill or a full disk.
+  """The lines of `metrics.jsonl`, oldest first, without one that a kill or a full disk cut off; [] if there is no file.
 
   Raises:
-    Refused, Unavailable: it cannot be read. Where there is no such file there are no lines.
+    Refused, Unavailable: it cannot be read.
   """
   try:
     text = storage.read_bytes(storage.join(storage.normalize(workdir), FILE)).decode(errors="replace")
@@ -91,31 +94,37 @@ def read(workdir: str) -> list[dict[str, float]]:
   return lines
 
 
-def console(process: tuple[int, int]):
-  """`print` on the first of (index, count) processes, flushed; nothing on the others."""
-  return functools.partial(print, flush=True) if process[0] == 0 else lambda *args, **options: None
+def console(process: Process):
+  """A `print` that flushes, on the first process; on the others, a function that does nothing."""
+  return functools.partial(print, flush=True) if process.index == 0 else lambda *args, **options: None
 
 
-def mean(steps: list[dict[str, float]]) -> dict[str, float]:
-  """Means over those of an interval's steps that were not skipped; learning rate and `skipped_steps` are the last's.
+def mean(steps: list[dict[str, float]], names: Sequence[str]) -> dict[str, float]:
+  """The metrics of an interval.
 
-  Where all were skipped, there are no means.
+  Args:
+    steps: what `step.train_step` returned at each of its steps.
+    names: of the task's metrics.
+
+  Returns:
+    `train_<name>`: means over the steps that were not skipped, absent if all were; `learning_rate` and
+    `skipped_steps` of the last step.
   """
   kept = [s for s in steps if s["finite"]]
-  means = {f"train_{k}": sum(float(s[k]) for s in kept) / len(kept) for k in ("loss", "accuracy") if kept}
+  means = {f"train_{k}": sum(float(s[k]) for s in kept) / len(kept) for k in names if kept}
   return means | {"learning_rate": float(steps[-1]["learning_rate"]), "skipped_steps": int(steps[-1]["skipped"])}
 
 
 def places(workdir: str) -> list[str]:
-  """Where a run's files lie, a line each."""
+  """Where a run's files are, one line for each kind."""
   workdir = storage.normalize(workdir)
   files = {"checkpoints": "checkpoints", "curves": CURVES, "metrics": FILE}
   lines = [f"  {what:12} {storage.join(workdir, name)}" for what, name in files.items()]
   return [*lines, f"  {'TensorBoard':12} tensorboard --logdir={workdir}"]
 
 
-def curves(lines: list[dict[str, float]], title: str) -> bytes:
-  """Loss, accuracy and learning rate against step, as a PNG file."""
+def curves(lines: list[dict[str, float]], title: str, panels: dict[str, dict[str, str]]) -> bytes:
+  """Curves over the steps, as a PNG file: the task's panels (see `Task.panels`), and the learning rate."""
   from matplotlib.figure import Figure  # no pyplot: no global state, no display
 
   def series(name):
@@ -123,11 +132,7 @@ def curves(lines: list[dict[str, float]], title: str) -> bytes:
     return tuple(zip(*points)) if points else ((), ())
 
   figure = Figure(figsize=(12, 3.6), layout="constrained")
-  panels = {
-    "loss": {"train, as optimised": "train_loss", "test, cross-entropy": "eval_loss"},
-    "top-1 accuracy": {"train, augmented": "train_accuracy", "test": "eval_top1"},
-    "learning rate": {"": "learning_rate"},
-  }
+  panels = panels | {"learning rate": {"": "learning_rate"}}
   for axes, (label, lines_of) in zip(figure.subplots(1, len(panels)), panels.items()):
     for name, key in lines_of.items():
       axes.plot(*series(key), label=name, marker="o" if key.startswith("eval") else None, markersize=3)
@@ -143,26 +148,33 @@ def curves(lines: list[dict[str, float]], title: str) -> bytes:
 
 
 class Progress:
-  """Console lines: step, percent done, figures, images/s, share of the time spent waiting for data, time left."""
+  """Console lines: step, percent done, metrics, images/s, share of the time spent waiting for data, time left."""
 
   def __init__(self, start_step: int, num_steps: int, batch_size: int, feed):
-    """`feed` tells the `waited_seconds` so far, as `feed.Feed` does."""
+    """`feed`: a `prefetch.Feed`, or anything else with `waited_seconds`."""
     self._num_steps, self._batch_size, self._feed = num_steps, batch_size, feed
     self.restart(start_step)
 
   def restart(self, step: int):
-    """Begins an interval: what came before (compilation, an evaluation) is not counted."""
+    """Begins an interval: time spent before (compilation, an evaluation) is not counted."""
     self._last_step, self._last_time, self._last_waited = step, time.perf_counter(), self._feed.waited_seconds
 
-  def line(self, step: int, figures: dict[str, float]) -> tuple[str, dict[str, float]]:
-    """The line for this step; and `images_per_second` and `data_wait` since the last, unless nothing was timed.
+  def line(self, step: int, means: dict[str, float], task: Task) -> tuple[str, dict[str, float]]:
+    """The line for a step, and the speed since the last line.
 
-    `data_wait` is the fraction of the time in which the devices had nothing to do because no batch was there.
+    Args:
+      step: number of steps done.
+      means: as `mean` returns them.
+      task: describes its metrics.
+
+    Returns:
+      (line, {`images_per_second`, `data_wait`}): `data_wait` is the fraction of the time in which the devices were idle
+      for want of a batch. Without both if nothing was timed.
     """
     text = f"step {step}/{self._num_steps} ({100 * step / self._num_steps:.0f} %)"
-    if "train_loss" in figures:
-      text += f"  loss {figures['train_loss']:.4f}  accuracy {100 * figures['train_accuracy']:.1f} %"
-    text += f"  learning rate {figures['learning_rate']:.4g}"
+    if "train_loss" in means:
+      text += f"  {task.describe_training({name: means[f'train_{name}'] for name in task.train_metrics})}"
+    text += f"  learning rate {means['learning_rate']:.4g}"
     images = (step - self._last_step) * self._batch_size
     if not images:
       return text, {}

@@ -1,4 +1,4 @@
-"""Losses and gradients that are not finite: noticed, counted, and dumped where there are too many."""
+"""Losses and gradients that are not finite: noticed, counted, and dumped when there are too many."""
 
 import collections
 import io
@@ -17,34 +17,34 @@ SHOWN_IDS = 8
 
 
 class Guard:
-  """Looks at each step's figures once they are there; `train_step.train_step` itself has kept the state as it was."""
+  """Checks each step's metrics once they are computed; `step.train_step` itself leaves the state unchanged."""
 
   def __init__(self, run):
-    """`run`: a `start.Run`."""
+    """`run`: a `preflight.Run`."""
     self._run, self._skipped = run, int(run.state.skipped)
-    self._waiting = collections.deque()  # (step, batch on the devices, ids, figures)
+    self._waiting = collections.deque()  # (step, batch on the devices, ids, metrics)
 
-  def add(self, step: int, batch, ids: np.ndarray, figures) -> None:
-    """A step that has been dispatched."""
-    self._waiting.append((step, batch, ids, figures))
+  def add(self, step: int, batch, ids: np.ndarray, metrics) -> None:
+    """Adds a step that has been dispatched."""
+    self._waiting.append((step, batch, ids, metrics))
 
   def check(self, state, keep: int = 0) -> None:
-    """Waits for the steps added, but for the last `keep`.
+    """Waits for all steps added but the last `keep`, and checks them.
 
     Args:
-      state: what the last of them gave.
-      keep: how many need not be done yet.
+      state: the result of the last step added.
+      keep: how many steps may still be being computed.
 
     Raises:
-      UserError: one was skipped, and as many were before as may be. The step is dumped.
+      UserError: a step was skipped, and `max_skipped_steps` were skipped before it. The step is dumped.
     """
     limit = self._run.config.max_skipped_steps
     while len(self._waiting) > keep:
-      step, batch, ids, figures = self._waiting.popleft()
-      skipped = int(figures["skipped"])
+      step, batch, ids, metrics = self._waiting.popleft()
+      skipped = int(metrics["skipped"])
       if skipped == self._skipped:
         continue
-      values = jax.device_get(figures)
+      values = jax.device_get(metrics)
       what = (
         f"step {step}: {'the loss is' if not np.isfinite(values['loss']) else 'gradients are'} not finite"
         f" (loss {values['loss']}, learning rate {values['learning_rate']:.4g})"
@@ -54,39 +54,39 @@ class Guard:
         folder = dump(self._run, step, state.replace(skipped=state.skipped * 0 + self._skipped), batch, ids)
         shown = ", ".join(map(str, ids[:SHOWN_IDS])) + (", ..." if len(ids) > SHOWN_IDS else "")
         raise UserError(
-          f"{what}, on examples {shown}; nothing of it was kept. See it again: python -m shufflenet_jax.replay"
-          f" --dump={folder}; go on: a lower --config.optimizer.learning_rate, or"
+          f"{what}, on examples {shown}; the step changed nothing. To reproduce it: python -m shufflenet_jax.replay"
+          f" --dump={folder}. To continue: a lower --config.optimizer.learning_rate, or"
           f" --config.max_skipped_steps={limit + 1} or more"
         )
       self._skipped = skipped
-      self._run.say(f"  skipped {what}; {skipped} of {limit} that may be")
+      self._run.say(f"  skipped {what}; {skipped} of at most {limit}")
 
 
 def dump(run, step: int, state, batch, ids: np.ndarray) -> str:
-  """Writes the state ahead of a step and the step's examples, each process its own; all processes have to take part.
+  """Writes the state before a step, and the step's examples. All processes have to call it; each writes its examples.
 
   Args:
-    run: a `start.Run`.
-    step: the step that went wrong.
+    run: a `preflight.Run`.
+    step: the step that was not finite.
     state: a `TrainState` of `step - 1` steps.
     batch: the step's, on the devices.
     ids: of this process's examples.
 
   Returns:
-    The folder, a work directory with `examples.<process>.npz` beside.
+    The folder: a work directory, with an `examples.<process>.npz` for each process.
   """
   folder = storage.join(run.workdir, FOLDER, str(step))
-  if run.process[0] == 0:
-    storage.remove_folder(folder)  # of an earlier try, with another config
-  if run.process[1] > 1:
+  if run.process.index == 0:
+    storage.remove_folder(folder)  # left by an earlier run with another config
+  if run.process.count > 1:
     multihost_utils.sync_global_devices("dump")
   with saver.Saver(folder, keep=1) as saves:
-    saves.save(step - 1, state, run.config, run.train_split.class_names, None, run.group)
+    saves.save(step - 1, state, run.config, run.train_split.class_names, None, run.statistics_group)
   examples = io.BytesIO()
   np.savez(examples, id=ids, **{k: np.concatenate([s.data for s in _in_order(v)]) for k, v in batch.items()})
-  storage.write_bytes(storage.join(folder, f"examples.{run.process[0]}.npz"), examples.getvalue())
-  if run.process[0] == 0:
-    values = {"step": step, "processes": run.process[1]}
+  storage.write_bytes(storage.join(folder, f"examples.{run.process.index}.npz"), examples.getvalue())
+  if run.process.index == 0:
+    values = {"step": step, "processes": run.process.count}
     storage.write_text(storage.join(folder, "step.json"), json.dumps(values) + "\n")
   return folder
 

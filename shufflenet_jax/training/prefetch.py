@@ -1,4 +1,4 @@
-"""Batches to the devices ahead of time, and how long the devices wait for them."""
+"""Transfers batches to the devices ahead of time, and measures how long the devices wait for them."""
 
 import contextlib
 import queue
@@ -8,24 +8,35 @@ from collections.abc import Callable, Iterator
 
 import jax
 
-STOP_SECONDS = 0.2  # between two questions whether to stop
-CLOSE_SECONDS = 2  # that `close` waits for the thread
+STOP_SECONDS = 0.2  # between two calls of `stop`
+CLOSE_SECONDS = 2  # for which the end of the context waits for the thread
 
 
 class Feed:
-  """Prepares batches in a thread, `ahead` of them beforehand.
+  """Prepares batches in a background thread, from the beginning of the context to its end.
+
+  At the end, batches that were prepared are dropped. A thread that is waiting for late data ends when they arrive.
 
   Attributes:
-    waited_seconds: how long `get` had nothing to give although the devices were idle.
+    waited_seconds: for how long the devices were idle because the next batch was not ready.
+    is_running: whether the thread is alive.
   """
 
   def __init__(self, batches: Iterator, put: Callable, ahead: int = 2):
-    """`put` takes a host batch of `batches` and begins its transfer, for instance `mesh.split_batch`."""
+    """
+    Args:
+      batches: host batches.
+      put: takes a host batch, begins its transfer and returns what `get` is to return; for instance `mesh.split_batch`.
+      ahead: how many batches to prepare before they are asked for.
+    """
     self.waited_seconds = 0.0
     self._queue = queue.Queue(ahead)
     self._stop = threading.Event()
     self._thread = threading.Thread(target=self._work, args=(batches, put), daemon=True)
-    self._thread.start()
+
+  @property
+  def is_running(self) -> bool:
+    return self._thread.is_alive()
 
   def _work(self, batches, put):
     try:
@@ -33,7 +44,7 @@ class Feed:
         if not self._offer((put(batch), None)):
           return
       self._offer((None, None))
-    except Exception as error:  # for the thread that asks for batches
+    except Exception as error:  # raised by `get`, in the caller's thread
       self._offer((None, error))
 
   def _offer(self, item) -> bool:
@@ -46,15 +57,15 @@ class Feed:
     return False
 
   def get(self, last_result, stop: Callable[[], bool] = lambda: False):
-    """The next batch; None if there are no more, or as soon as `stop` says yes.
+    """The next batch; None if there are no more, or as soon as `stop` returns True.
 
     Args:
-      last_result: what the devices compute last, as dispatched. Where no batch is there, it is awaited first: time
-        from then on is the devices'.
-      stop: asked several times a second.
+      last_result: the most recently dispatched result. If no batch is ready we block on it first, so that only device
+        idle time counts as waiting.
+      stop: called several times a second.
 
     Raises:
-      what `batches` or `put` raised.
+      Exception: whatever `batches` or `put` raised.
     """
     if self._queue.empty():
       jax.block_until_ready(last_result)
@@ -73,13 +84,10 @@ class Feed:
         return self._queue.get(timeout=STOP_SECONDS)
     return None, None
 
-  def close(self) -> None:
-    """Ends the thread and drops the batches it prepared. A thread that waits for late data ends when they come."""
-    self._stop.set()
-    self._thread.join(CLOSE_SECONDS)
-
   def __enter__(self):
+    self._thread.start()
     return self
 
   def __exit__(self, *exception):
-    self.close()
+    self._stop.set()
+    self._thread.join(CLOSE_SECONDS)

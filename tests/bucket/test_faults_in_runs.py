@@ -213,3 +213,16 @@ def test_a_move_of_a_damaged_one_that_is_refused_is_one_line(prepared, config, h
   here.faults.clear()
   state, _ = train(config, f"{here.url}/run", ONE)
   assert_same(state, prepared[3])
+
+
+def test_a_profile_is_written_to_a_bucket(config, here, unlimited):
+  train(config, f"{here.url}/run", ONE, stop_after_step=2, profile_steps=range(1, 3))
+  assert [name for name in here.names("run/profile/") if name.endswith(".xplane.pb")]
+
+
+def test_a_profile_that_cannot_be_written_does_not_end_the_training(prepared, config, here, unlimited, capsys):
+  fault = here.faults.add(Fault(status(403), name="run/profile/"))
+  state, _ = train(config, f"{here.url}/run", ONE, profile_steps=range(1, 3))
+  assert fault.struck
+  assert "note: the profile cannot be written:" in capsys.readouterr().err
+  assert_same(state, prepared[3])

@@ -282,7 +282,9 @@ def interrupt_and_restart(workdir, place, reference, moment, count=1, **override
   status, took, said = process.wait(120), time.monotonic() - asked, process.said()
   assert "Traceback" not in said
   assert status == 130, said
-  if stopped := re.search(r"^interrupted at step (\d+) of \d+, which is saved; the same command goes on$", said, re.M):
+  if stopped := re.search(
+    r"^interrupted at step (\d+) of \d+, which is saved; the same command resumes from there$", said, re.M
+  ):
     assert checkpoint.find(workdir).step == int(stopped[1])
   else:
     assert re.search(r"^interrupted$", said, re.M), said

@@ -17,7 +17,10 @@ from shufflenet_jax.errors import UserError
 from shufflenet_jax.models import build
 from shufflenet_jax.models.baselines.other_units import solve_width, stage_widths
 from shufflenet_jax.paper import complexity_tables
-from shufflenet_jax.training import optim, train_step
+from shufflenet_jax.tasks.classification import Classification
+from shufflenet_jax.tasks.forward import Forward
+from shufflenet_jax.training.optimizer import sgd
+from shufflenet_jax.training.step import compile_train_step, init_state
 
 VARIANTS = [
   "scale=0.25,groups=3,se=True",
@@ -58,13 +61,12 @@ def test_loss_falls(arguments, data_dir, compiled_sooner):
   without_batch_norm = config.model.network in imagenet.WITHOUT_BATCH_NORM
   rate = 0.005 if config.model.network == "squeezenet" else 0.01 if without_batch_norm else 0.02
   config.optimizer.update({"warmup_steps": 0, "learning_rate": rate})
-  optimizer, schedule = optim.sgd(config.optimizer, 1000)
+  optimizer, schedule = sgd(config.optimizer, 1000)
   model = build.network(config.model)
-  state = train_step.init_state(model, optimizer, config.data.image_size, 0)
+  state = init_state(model, optimizer, config.data.image_size, 0)
   assert {x.dtype for x in jax.tree.leaves((state.params, state.batch_stats))} == {jnp.dtype(jnp.float32)}
-  step_fn = train_step.compile_train_step(
-    on, model=model, optimizer=optimizer, schedule=schedule, mean=(127.5,) * 3, std=(127.5,) * 3
-  )
+  task = Classification(Forward(model, mean=(127.5,) * 3, std=(127.5,) * 3))
+  step_fn = compile_train_step(on, task=task, optimizer=optimizer, schedule=schedule)
   losses = []
   for _ in range(30):
     state, figures = step_fn(state, batch)

@@ -1,4 +1,4 @@
-"""The paper's optimiser (section 4): SGD with momentum, weight decay, a linearly falling learning rate."""
+"""The paper's optimiser (section 4): SGD with momentum, weight decay, a learning rate that falls linearly."""
 
 import jax
 import optax
@@ -17,7 +17,7 @@ def linear_decay(peak: float, num_steps: int, warmup_steps: int = 0) -> optax.Sc
   Args:
     peak: largest learning rate.
     num_steps: the step at which it reaches 0.
-    warmup_steps: 0 begins at the peak, as the paper does.
+    warmup_steps: with 0 the rate begins at its peak, as in the paper.
   """
   decay = optax.linear_schedule(peak, 0.0, num_steps - warmup_steps)
   if not warmup_steps:
@@ -28,8 +28,8 @@ def linear_decay(peak: float, num_steps: int, warmup_steps: int = 0) -> optax.Sc
 def sgd(config, num_steps: int) -> tuple[optax.GradientTransformation, optax.Schedule]:
   """The optimiser and its schedule from a config's `optimizer` section.
 
-  Decay is added to the gradient before the momentum, as in the SGD of the
-  paper's time: `v = momentum * v + g + weight_decay * p; p -= learning_rate * v`.
+  Weight decay is added to the gradient before the momentum, as was usual at
+  the paper's time: `v = momentum * v + g + weight_decay * p; p -= learning_rate * v`.
 
   Raises:
     UserError: `decay` names no rule.
