@@ -60,3 +60,18 @@ def test_overriding_the_network_of_a_checkpoint_is_refused(run, config):
   config.model.groups = 2
   with pytest.raises(UserError, match=r"another network \(model.groups: 3 -> 2\); its network cannot be overridden"):
     evaluation.evaluate_checkpoint(found, config)
+
+
+@pytest.mark.parametrize(
+  ("figures", "larger_is_better", "expected"),
+  [
+    ({1: 0.2, 2: 0.9, 3: 0.5, 4: 0.4}, True, [1, 3]),
+    ({1: 0.2, 2: 0.9, 3: 0.5, 4: 0.4}, False, [2, 3]),
+    ({1: 0.9, 2: 0.9, 3: None, 4: None}, True, [1, 3]),  # the later of equals
+    ({1: 0.9, 2: 0.9, 3: None, 4: None}, False, [1, 3]),
+    ({1: float("nan"), 2: None, 3: None, 4: 0.1}, False, [1, 2, 3]),
+    ({1: 0.9}, True, []),
+  ],
+)
+def test_all_but_the_newest_and_the_best_are_superseded(figures, larger_is_better, expected):
+  assert saver.superseded(figures, 1, larger_is_better) == expected

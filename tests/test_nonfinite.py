@@ -108,7 +108,7 @@ def test_the_run_ends_with_a_dump_that_a_command_replays(ended):
   assert found.step == 8
   said = []
   newest, _ = recovery.newest_whole(ended.workdir, said.append)
-  assert newest.step == 6 and len(said) == 1 and said[0].startswith("reading ")  # nothing bad among the checkpoints
+  assert (newest.step, said) == (6, [f"reading {newest.path} ..."])  # nothing bad among the checkpoints
   done = command("replay", f"--dump={ended.dump}")
   assert done.returncode == 0, done.stderr
   assert "statistics group 0: loss nan; gradients not finite: " in done.stdout
