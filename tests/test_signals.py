@@ -11,7 +11,7 @@ import pytest
 
 from shufflenet_jax import signals
 from shufflenet_jax.distributed import hosts
-from shufflenet_jax.errors import INTERRUPTED, Interrupted
+from shufflenet_jax.errors import INTERRUPTED, Interrupted, Preempted
 from shufflenet_jax.training import evaluation
 from shufflenet_jax.training.loop import train
 from tests.chaos import runs
@@ -107,6 +107,24 @@ def test_ctrl_c_saves_and_the_next_start_goes_on(config, tmp_path, monkeypatch, 
       train(config, str(tmp_path / "w"), ONE)
   assert raised.value.status == INTERRUPTED == 130
   assert_stopped_at_6_and_resumes(config, str(tmp_path / "w"), expected, figures)
+
+
+def test_sigterm_in_an_evaluation_that_is_owed_leaves_it_owed(config, tmp_path, monkeypatch):
+  """Of the last step, so that no step follows at which to stop."""
+  workdir, batches = tmp_path / "w", evaluation.batches
+  _, figures = train(config, str(workdir), ONE)
+  lines = [line for line in (workdir / "metrics.jsonl").read_text().splitlines(True) if "eval_top1" not in line]
+  (workdir / "metrics.jsonl").write_text("".join(lines))
+
+  def a_signal_and_batches(*args):
+    os.kill(os.getpid(), signal.SIGTERM)
+    yield from batches(*args)
+
+  with monkeypatch.context() as patch:
+    patch.setattr(evaluation, "batches", a_signal_and_batches)
+    with pytest.raises(Preempted, match="stopped at step 12 of 12, which is saved"):
+      train(config, str(workdir), ONE)
+  assert train(config, str(workdir), ONE)[1] == figures
 
 
 def test_ctrl_c_while_a_command_starts(tmp_path, data_dir):

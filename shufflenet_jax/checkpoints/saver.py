@@ -14,6 +14,10 @@ from shufflenet_jax.checkpoints import checkpoint, integrity, orbax_files
 from shufflenet_jax.errors import RunFailed, UserError
 
 
+class AnotherRun(RunFailed):
+  """Another process saves checkpoints in the same work directory."""
+
+
 class Saver:
   """Saves checkpoints of a run in a background thread; a context manager whose end waits for the last one.
 
@@ -77,6 +81,8 @@ class Saver:
     try:
       if pending:
         pending.result()
+    except AnotherRun:
+      raise
     except Exception as error:  # Orbax raises whatever its layers meet
       kind = UserError if isinstance(error, UserError) and not isinstance(error, RunFailed) else RunFailed
       what = f"the checkpoint of step {self._step} cannot be written to {self._folder}"
@@ -98,7 +104,10 @@ class Saver:
       }
     path = storage.join(self._folder, str(step))
     if storage.is_file(storage.join(path, checkpoint.DESCRIPTION)):
-      raise UserError(f"{path} already exists: another run is training in the same work directory")
+      raise AnotherRun(
+        f"{path} already exists: another run is training in the same work directory; end one of them, and the same"
+        " command continues"
+      )
     write(path, state, description)
     self._written = step
     self._figure[step] = self._figure_of(description["metrics"])

@@ -148,7 +148,10 @@ class StopRequest(contextlib.AbstractContextManager):
     return multihost_utils.reached_preemption_sync_point(step)
 
   def asked(self) -> bool:
-    """Returns whether to give up the current batch or evaluation, which several processes cannot agree on."""
+    """Returns whether to stop now, without waiting for the current batch or evaluation.
+
+    Always False with several processes, which can agree only between steps.
+    """
     return self._alone and self._asked
 
   def error(self, step: int, last_step: int) -> Preempted:

@@ -35,8 +35,7 @@ def train(config, workdir: str, devices=None, stop_after_step: int | None = None
     stack.enter_context(hosts.lost_peers_end_the_run(config.peer_timeout_seconds))
     lock = stack.enter_context(preflight.Lock(workdir))
     run = preflight.prepare(config, workdir, devices, stop_after_step)
-    preflight.open_workdir(run)
-    lock.take()  # now that there certainly is a directory
+    preflight.open_workdir(run, lock)
     stop = stack.enter_context(hosts.StopRequest())  # until the end, so that no save is cut off
     feed = prefetch.Feed(run.batches, run.to_devices)
     record = stack.enter_context(recorder.Recorder(run, feed, stop))
@@ -46,7 +45,7 @@ def train(config, workdir: str, devices=None, stop_after_step: int | None = None
     record.saves.wait()  # a checkpoint that cannot be written matters more than a log that cannot
   if saves := record.saves.saves:
     run.say(f"training waited {record.saves.blocked_seconds:.2f} s for checkpoints to be saved ({saves} times)")
-  if stopped_at:
+  if stopped_at is not None:
     raise stop.error(stopped_at, config.num_train_steps)
   run.say(f"done: step {int(state.step)} of {config.num_train_steps}", *metrics.places(workdir), sep="\n")
   return state, figures
@@ -58,6 +57,8 @@ def _train(run, feed, record, stop, trace):
   step_fn = compile_train_step(run.mesh, task=run.task, optimizer=run.optimizer, schedule=run.schedule, **arguments)
   guard, state, first_step = nonfinite.Guard(run), run.state, run.start_step + 1
   figures = record.evaluate(run.start_step, state) if run.evaluation_owed else None
+  if run.evaluation_owed and figures is None:  # given up for a stop request, so it is still owed
+    return state, None, run.start_step
   for step in range(first_step, run.last_step + 1):
     try:
       # The first step's batch is already here, and before that step is done there is nothing to stop for.
@@ -91,9 +92,8 @@ def _train(run, feed, record, stop, trace):
       record.log(step)
     if due.evaluate:
       figures = record.evaluate(step, state)
-    given_up = due.evaluate and figures is None  # for a stop request; the next start evaluates
     if due.save:
       record.save(step, state, figures if due.evaluate else None)
-    if due.stop or given_up:
+    if due.stop or (due.evaluate and figures is None):  # the evaluation was given up for a stop request
       return state, figures, step
   return state, figures, None

@@ -199,7 +199,7 @@ def test_damage_in_a_bucket_is_noticed_and_the_checkpoint_before_is_used(prepare
   here.put(biggest, bytes(data))
   state, _ = train(config, f"{here.url}/run", ONE)
   said = capsys.readouterr().out
-  assert "checkpoints/12 is damaged" in said and "resuming from" in said
+  assert "checkpoints/12 is not whole" in said and "resuming from" in said
   assert any(n.startswith("run/damaged/12.0/") for n in here.names("run/"))
   assert_same(state, prepared[3])
 
