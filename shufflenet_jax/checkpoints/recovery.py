@@ -1,4 +1,4 @@
-"""The newest checkpoint of a work directory that is whole, once what is not has been set aside."""
+"""Finds the newest checkpoint of a work directory that is whole, and moves damaged ones out of the way."""
 
 import contextlib
 import re
@@ -10,10 +10,10 @@ from shufflenet_jax import storage
 from shufflenet_jax.checkpoints import checkpoint
 from shufflenet_jax.checkpoints.checkpoint import Checkpoint
 from shufflenet_jax.checkpoints.integrity import Damaged
-from shufflenet_jax.errors import UserError
+from shufflenet_jax.errors import RunFailed, UserError
 
 FOLDER = "damaged"  # in the work directory
-# Parts of names: of what a kill left of this version's saves, and of those of versions that left them to Orbax.
+# Parts of names of half-written checkpoints: this version's, and those of versions that left saving to Orbax.
 _HALF_WRITTEN = (".partial", ".orbax-checkpoint-tmp")
 _HALF_REMOVED = re.compile(r"\d+\.[0-9a-f]{8}\.removed")  # as `storage.remove_folder` names it
 
@@ -21,11 +21,10 @@ _HALF_REMOVED = re.compile(r"\d+\.[0-9a-f]{8}\.removed")  # as `storage.remove_f
 def newest_whole(workdir: str, say: Callable[[str], None] = print) -> tuple[Checkpoint, dict[str, np.ndarray]] | None:
   """The newest checkpoint whose files are as they were written, and its arrays; None if there is none.
 
-  Newer ones that are half-written or damaged are then moved to `WORKDIR/damaged/`; none is deleted, and `say` is told
-  of each.
+  Half-written and damaged ones are moved to `WORKDIR/damaged/`, with a line to `say` for each; none is deleted.
 
   Raises:
-    UserError: there are checkpoints, and all are damaged; none of these is moved.
+    UserError: there are checkpoints, and all are damaged. None of these is moved.
     Refused, Unavailable: the work directory cannot be listed, or one of the checkpoints cannot be read or moved.
   """
   workdir = storage.normalize(workdir)
@@ -33,18 +32,18 @@ def newest_whole(workdir: str, say: Callable[[str], None] = print) -> tuple[Chec
   for name, is_folder in storage.list_folder(directory, missing_ok=True):
     path = storage.join(directory, name)
     if is_folder and _HALF_REMOVED.fullmatch(name):
-      with contextlib.suppress(UserError):  # it is in nobody's way
+      with contextlib.suppress(UserError, RunFailed):  # it does no harm
         storage.remove_folder(path)
     elif any(part in name for part in _HALF_WRITTEN):
-      say(f"{path} is half-written; it is set aside as {_set_aside(path, workdir)}")
+      say(f"{path} is half-written; it was moved to {_move_away(path, workdir)}")
   whole, damaged = None, []
   for age, (step, path) in enumerate(checkpoint.steps_in(workdir)):
     try:
       found = checkpoint.read(path)
       if (
         found is None and age == 0 and not storage.can_rename(path)
-      ):  # there, it has its name while it is being written
-        say(f"{path} is half-written; it is set aside as {_set_aside(path, workdir)}")
+      ):  # a bucket, where it has this name from the beginning
+        say(f"{path} is half-written; it was moved to {_move_away(path, workdir)}")
         continue
       if found is None and not storage.can_rename(path):
         raise Damaged("its description is missing, as after a removal that was cut short")
@@ -52,7 +51,7 @@ def newest_whole(workdir: str, say: Callable[[str], None] = print) -> tuple[Chec
         raise Damaged("its description is missing")
       if found.step != step:
         raise Damaged(f"it is of step {found.step}")
-      # Of the older ones the description alone is looked at: they are read if they are needed.
+      # Once one is whole, only the descriptions of the older ones are checked.
       if not whole:
         say(f"reading {path} ...")
         whole = found, _arrays(found)
@@ -65,7 +64,7 @@ def newest_whole(workdir: str, say: Callable[[str], None] = print) -> tuple[Chec
       f" {directory} away to start at step 0"
     )
   for path, error in damaged:
-    say(f"checkpoint {path} is not whole ({error}); it is set aside as {_set_aside(path, workdir)}")
+    say(f"checkpoint {path} is not whole ({error}); it was moved to {_move_away(path, workdir)}")
   return whole
 
 
@@ -76,7 +75,7 @@ def _arrays(found: Checkpoint) -> dict[str, np.ndarray]:
   return arrays
 
 
-def _set_aside(path: str, workdir: str) -> str:
+def _move_away(path: str, workdir: str) -> str:
   folder = storage.join(workdir, FOLDER)
   taken = [name for name, _ in storage.list_folder(folder, missing_ok=True)]
   number = next(i for i in range(len(taken) + 1) if f"{storage.name(path)}.{i}" not in taken)

@@ -103,10 +103,10 @@ class Saver:
         s: self._figure_of(found.metrics if (found := checkpoint.read(path)) else None) for s, path in steps
       }
     path = storage.join(self._folder, str(step))
-    if storage.is_file(storage.join(path, checkpoint.DESCRIPTION)):
+    if step in self._figure:
       raise AnotherRun(
-        f"{path} is there already: another run trains in the same work directory; end one of them, and the same command"
-        " continues"
+        f"{path} already exists: another run is training in the same work directory; end one of them, and the same"
+        " command continues"
       )
     write(path, state, description)
     self._written = step

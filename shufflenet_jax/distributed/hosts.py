@@ -152,7 +152,7 @@ class StopRequest(contextlib.AbstractContextManager):
   def asked(self) -> bool:
     """Returns whether to stop now, without waiting for the current batch or evaluation.
 
-    Always False for several processes, because they can agree only between steps.
+    Always False with several processes, which can agree only between steps.
     """
     return self._alone and self._asked
 

@@ -35,8 +35,7 @@ def train(config, workdir: str, devices=None, stop_after_step: int | None = None
     stack.enter_context(hosts.lost_peers_end_the_run(config.peer_timeout_seconds))
     lock = stack.enter_context(preflight.Lock(workdir))
     run = preflight.prepare(config, workdir, devices, stop_after_step)
-    preflight.open_workdir(run)
-    lock.take()  # now that there certainly is a directory
+    preflight.open_workdir(run, lock)
     stop = stack.enter_context(hosts.StopRequest())  # until the end, so that no save is cut off
     feed = prefetch.Feed(run.batches, run.to_devices)
     record = stack.enter_context(recorder.Recorder(run, feed, stop))
@@ -58,7 +57,7 @@ def _train(run, feed, record, stop, trace):
   step_fn = compile_train_step(run.mesh, task=run.task, optimizer=run.optimizer, schedule=run.schedule, **arguments)
   guard, state, first_step = nonfinite.Guard(run), run.state, run.start_step + 1
   figures = record.evaluate(run.start_step, state) if run.evaluation_owed else None
-  if run.evaluation_owed and figures is None:  # a stop was requested; the next start evaluates
+  if run.evaluation_owed and figures is None:  # given up for a stop request, so it is still owed
     return state, None, run.start_step
   for step in range(first_step, run.last_step + 1):
     try:
@@ -93,9 +92,8 @@ def _train(run, feed, record, stop, trace):
       record.log(step)
     if due.evaluate:
       figures = record.evaluate(step, state)
-    given_up = due.evaluate and figures is None  # for a stop request; the next start evaluates
     if due.save:
       record.save(step, state, figures if due.evaluate else None)
-    if due.stop or given_up:
+    if due.stop or (due.evaluate and figures is None):  # the evaluation was given up for a stop request
       return state, figures, step
   return state, figures, None

@@ -249,26 +249,6 @@ def _resume_notes(resumed: Checkpoint | None, changes: dict[str, str], statistic
   return lines
 
 
-def open_workdir(run: Run) -> None:
-  """Makes the work directory, after checking that a checkpoint can be written there, so that no run trains unsaved.
-
-  Raises:
-    UserError: it cannot be written, or not all hosts share the directory.
-  """
-  if run.process.index == 0:
-    size = sum(x.nbytes for x in jax.tree.leaves(run.state))
-    try:
-      storage.check_writable(run.workdir, size)
-    except storage.StorageError as error:
-      raise type(error)(f"--workdir={run.workdir} cannot take a checkpoint of {size / 1e6:.1f} MB: {error}") from None
-    if run.start_step < run.last_step:
-      checkpoint.write_config(run.workdir, run.config)
-  if run.process.count > 1:
-    multihost_utils.sync_global_devices("open_workdir")
-    if not storage.is_folder(run.workdir):
-      raise UserError(f"process {run.process.index} does not see --workdir={run.workdir}; all hosts must share it")
-
-
 class Lock(contextlib.ExitStack):
   """Keeps a second run on this machine out of a local work directory, until the end of the context."""
 
@@ -294,3 +274,24 @@ class Lock(contextlib.ExitStack):
     except storage.Locked:
       raise UserError(f"another process is training in --workdir={self._workdir}; choose another, or end it") from None
     self._taken = True
+
+
+def open_workdir(run: Run, lock: Lock) -> None:
+  """Makes and locks the work directory, and checks that a checkpoint can be written, so that no run trains unsaved.
+
+  Raises:
+    UserError: it cannot be written, another process trains there, or not all hosts share the directory.
+  """
+  if run.process.index == 0:
+    size = sum(x.nbytes for x in jax.tree.leaves(run.state))
+    try:
+      storage.check_writable(run.workdir, size)
+    except storage.StorageError as error:
+      raise type(error)(f"--workdir={run.workdir} cannot take a checkpoint of {size / 1e6:.1f} MB: {error}") from None
+    if run.start_step < run.last_step:
+      checkpoint.write_config(run.workdir, run.config)
+  if run.process.count > 1:
+    multihost_utils.sync_global_devices("open_workdir")
+    if not storage.is_folder(run.workdir):
+      raise UserError(f"process {run.process.index} does not see --workdir={run.workdir}; all hosts must share it")
+  lock.take()  # now that there certainly is a directory

@@ -1,4 +1,4 @@
-"""Damaged checkpoints are named, set aside and never used; the one before is."""
+"""Damaged checkpoints are named, moved away and never used; the one before is."""
 
 import json
 import os
@@ -67,7 +67,7 @@ def flipped(path, rng):
 
 @pytest.mark.parametrize("damage", [truncated, emptied, removed, flipped])
 def test_no_damage_to_any_file_gives_wrong_values(two_checkpoints, tmp_path, damage):
-  """What is read is what was saved, of step 2 or else of step 1; and what is set aside is said."""
+  """What is read is what was saved, of step 2 or else of step 1; and each checkpoint that is moved is named."""
   expected = {step: integrity.arrays_by_name(state(step)) for step in (1, 2)}
   files = files_of_newest(two_checkpoints)
   assert len(files) > 8
@@ -116,7 +116,7 @@ def test_values_that_are_not_finite_are_damage(tmp_path):
   assert any("params/stem/bias has values that are not finite" in line for line in said)
 
 
-def test_half_written_ones_are_set_aside_not_deleted(two_checkpoints, tmp_path):
+def test_half_written_ones_are_moved_not_deleted(two_checkpoints, tmp_path):
   workdir = tmp_path / "w"
   shutil.copytree(two_checkpoints, workdir)
   half = workdir / "checkpoints/3.orbax-checkpoint-tmp-17"
@@ -198,7 +198,7 @@ def test_training_does_not_begin_anew_where_all_checkpoints_are_damaged(two_chec
 @pytest.mark.skipif(os.getuid() != 0, reason="needs root, to become a user who may not read")
 @pytest.mark.parametrize("part", ["description/metadata", "state/_METADATA", "state", "."])
 def test_what_may_not_be_read_is_no_damage(two_checkpoints, tmp_path, part):
-  """One line that names the file, status 2, and nothing is set aside. (A bucket's refusals: tests/bucket.)"""
+  """One line that names the file, status 2, and nothing is moved. (A bucket's refusals: tests/bucket.)"""
   tmp_path.chmod(0o755)
   for folder in tmp_path.parents:
     if folder.stat().st_uid == 0 and folder != folder.parent and os.access(folder, os.W_OK) and "pytest" in str(folder):
@@ -259,7 +259,7 @@ def test_no_earlier_checkpoint_is_evaluated_in_silence(two_checkpoints, tmp_path
 def test_a_save_that_is_not_taken_is_an_error(tmp_path):
   from configs import quickstart
 
-  with pytest.raises(RunFailed, match="checkpoints/1 is there already: another run trains"):
+  with pytest.raises(RunFailed, match="checkpoints/1 already exists: another run is training"):
     with saver.Saver(tmp_path, keep=3) as saves:
       saves.save(1, state(1), quickstart.get_config(), ["a"], None)
     with saver.Saver(tmp_path, keep=3) as saves:
