@@ -91,7 +91,7 @@ class Saver:
     if self._top1 is None:
       self._top1 = {s: _top1(checkpoint.read(path)) for s, path in checkpoint.steps_in(storage.parent(self._folder))}
     path = storage.join(self._folder, str(step))
-    if storage.is_file(storage.join(path, checkpoint.DESCRIPTION)):
+    if step in self._top1:
       raise AnotherRun(
         f"{path} is there already: another run trains in the same work directory; end one of them, and the same command"
         " continues"
