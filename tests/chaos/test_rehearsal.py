@@ -18,8 +18,7 @@ if [ "$1" = - ]; then cat >/dev/null; echo "jax: $2 chips on $3 hosts"; exit; fi
 shift 3
 arguments=()
 for argument in "$@"; do arguments+=("${argument/gs:\\/\\//$BUCKETS/}"); done
-# Under the name that worker.sh looks for.
-exec -a shufflenet_jax.train bash launch/local.sh 2 -- "${arguments[@]}"
+exec bash launch/local.sh 2 -- "${arguments[@]}"
 """
 
 
@@ -27,7 +26,9 @@ def test_a_preempted_spot_run_ends_as_one_that_was_not(tmp_path, monkeypatch):
   data_dir = tmp_path / "data"
   for key, value in runs.environment(data_dir).items():
     monkeypatch.setenv(key, value)
-  monkeypatch.setenv("BUCKETS", str(tmp_path / "buckets"))
+  # worker.sh knows the training by this name in its arguments, where it now stands in --workdir.
+  buckets = tmp_path / "shufflenet_jax.train"
+  monkeypatch.setenv("BUCKETS", str(buckets))
   monkeypatch.delenv("PYTHONPATH")
   whole = runs.Process(tmp_path / "whole", data_dir, 2)
   assert whole.wait() == 0, whole.said()
@@ -50,5 +51,5 @@ def test_a_preempted_spot_run_ends_as_one_that_was_not(tmp_path, monkeypatch):
   assert done.returncode == outcomes.DONE, log
   assert done.cloud["created"] == 2, log
   assert not done.cloud["exists"]
-  runs.assert_same(tmp_path / "buckets/my-bucket/run", tmp_path / "whole")
+  runs.assert_same(buckets / "my-bucket/run", tmp_path / "whole")
   print("\npreempted behind step 3, recovered on a second slice, with the same final checkpoint")
