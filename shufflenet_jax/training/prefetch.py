@@ -67,13 +67,12 @@ class Feed:
     Raises:
       Exception: whatever `batches` or `put` raised.
     """
-    if self._queue.empty():
+    if is_late := self._queue.empty():
       jax.block_until_ready(last_result)
-      began = time.perf_counter()
-      batch, error = self._wait(stop)
+    began = time.perf_counter()
+    batch, error = self._wait(stop)
+    if is_late:
       self.waited_seconds += time.perf_counter() - began
-    else:
-      batch, error = self._wait(stop)
     if error is not None:
       raise error
     return batch
