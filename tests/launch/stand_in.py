@@ -62,7 +62,7 @@ def install(folder: pathlib.Path, script: Script) -> None:
     program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -I -S "{__file__}" {name} "$@"\n')
     program.chmod(0o755)
   (folder / "script.json").write_text(json.dumps(dataclasses.asdict(script)))
-  (folder / "cloud.json").write_text(json.dumps({"exists": False, "created": 0}))
+  write_cloud(folder, {"exists": False, "created": 0})
 
 
 def environment(folder: pathlib.Path) -> dict[str, str]:
@@ -80,6 +80,13 @@ def calls(folder: pathlib.Path) -> list[list[str]]:
 def cloud(folder: pathlib.Path) -> dict:
   """The state of the cloud."""
   return json.loads((folder / "cloud.json").read_text())
+
+
+def write_cloud(folder: pathlib.Path, now: dict):
+  """Replaces the state of the cloud at once: the launchers kill the call that they wait for when they are interrupted."""
+  temporary = folder / f"cloud.json.{os.getpid()}"
+  temporary.write_text(json.dumps(now))
+  temporary.replace(folder / "cloud.json")
 
 
 def fail(text: str, status: int = 1):
@@ -131,7 +138,7 @@ def create(folder: pathlib.Path, script: dict, now: dict):
     os.waitpid(requested, 0)
   elif script["create_seconds"]:
     time.sleep(script["create_seconds"])
-    (folder / "cloud.json").write_text(json.dumps(now))
+    write_cloud(folder, now)
     os._exit(0)
 
 
@@ -230,7 +237,7 @@ def main():
     else:
       kubectl(arguments, script)
   finally:
-    (folder / "cloud.json").write_text(json.dumps(now))
+    write_cloud(folder, now)
 
 
 if __name__ == "__main__":
