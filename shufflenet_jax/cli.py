@@ -1,6 +1,6 @@
 """How every command starts and ends: flags in, one line out if something is wrong, and an exit status.
 
-A command's module defines two functions and an object of them, which is its console script as well:
+A command's module defines two functions and makes a `Command` of them, which is also its console script:
 
     def define_flags(flags): ...
     def main(flags): ...
@@ -32,7 +32,7 @@ class _PathParser(flags.ArgumentParser):
     self._name = name
 
   def parse(self, argument):
-    from shufflenet_jax import storage  # not at the top: it imports the clients of buckets
+    from shufflenet_jax import storage  # not at the top: it imports the bucket client
 
     if not argument:
       raise UserError(f"--{self._name}= is empty; use . for this folder")
@@ -82,7 +82,7 @@ class Command:
       define_flags: defines the command's flags on the `FlagValues` that it is given.
       required: flags that must be given.
       takes_arguments: whether there may be positional arguments.
-      config_of: gives the config, or None, once all flags but those of its fields are parsed.
+      config_of: called once all flags are parsed except those of the config's fields; returns the config, or None.
     """
     self._main, self._define_flags, self._required = main, define_flags, required
     self._takes_arguments, self._config_of = takes_arguments, config_of
@@ -91,7 +91,7 @@ class Command:
     signals.end_at_once_on_interrupt()
     startup.prepare_process()
     faulthandler.enable()
-    # Orbax and TFDS log every file that they touch, and errors that they raise as well.
+    # Orbax and TFDS log every file that they touch, and also the errors that they raise.
     logging.use_absl_handler()
     logging.set_verbosity(logging.FATAL)
     try:
@@ -102,7 +102,7 @@ class Command:
     except KeyboardInterrupt:
       print("interrupted", file=sys.stderr)
       _exit(INTERRUPTED)
-    except BrokenPipeError:  # the reader of the output wants no more of it
+    except BrokenPipeError:  # the reader of the output has closed it, as `head` does
       os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
       _exit(_BROKEN_PIPE)
     except Exception:
@@ -118,7 +118,7 @@ class Command:
       sys.exit(status)
 
   def parse(self, argv: list[str]) -> tuple[flags.FlagValues, list[str]]:
-    """Parses a command line, given with the program's name; --help prints and exits.
+    """Parses a command line, which begins with the program's name; --help prints the help and exits.
 
     Returns:
       The flags, with `config`, and the positional arguments.

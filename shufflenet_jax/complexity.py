@@ -3,8 +3,8 @@
     python -m shufflenet_jax.complexity [--json]
     python -m shufflenet_jax.complexity --config=configs/imagenet.py:scale=0.5,groups=8 [--config.model....]
 
-Counted from the built networks: from their arrays and their traced computation, so the functions here hold for any
-Flax module. M and MFLOPs are million multiply-adds, as in the paper.
+The counts come from the networks themselves: from their arrays and their traced computation. `counting` therefore works
+for any Flax module. M and MFLOPs are million multiply-adds, as in the paper.
 """
 
 import json

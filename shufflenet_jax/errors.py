@@ -4,7 +4,7 @@ The three are siblings, so `except UserError` means wrong input and never hides 
 of them pass, or to print whichever it is, catch `CommandEnded`.
 """
 
-# Exit statuses; launch/outcomes.py says what follows from each.
+# Exit statuses; launch/outcomes.py has what the launchers make of each.
 FAILED = 1
 WRONG = 2
 PREEMPTED = 75  # EX_TEMPFAIL of sysexits.h
@@ -22,7 +22,7 @@ class CommandEnded(Exception):
 
   @property
   def line(self) -> str:
-    """The message without line breaks, which a file's name or another library's message may have brought in."""
+    """The message without line breaks, which may come from a file's name or another library's message."""
     return " ".join(str(self).split())
 
 

@@ -18,8 +18,8 @@ from shufflenet_jax import cli
 from shufflenet_jax.errors import UserError
 from shufflenet_jax.progress import ProgressLine
 
-# Pictures are computed in batches of the smallest of these sizes that holds all of them, or else of the largest: so
-# each run compiles once. On a CPU larger batches are no faster, but take more memory, and the first answer comes later.
+# The batch size of a run is the smallest of these that holds all of its pictures, or else the largest, so that each run
+# compiles once. On a CPU larger batches are no faster, but take more memory, and the first answer comes later.
 CPU_BATCH_SIZES = (1, 8)
 ACCELERATOR_BATCH_SIZES = (1, 8, 64)
 
@@ -29,7 +29,7 @@ class Predictor:
 
   Attributes:
     task: the `tasks.Task`.
-    batch_sizes: the ones that are worthwhile on this machine's devices, ascending.
+    batch_sizes: the sizes to choose from on this machine's devices, ascending.
   """
 
   def __init__(self, source):

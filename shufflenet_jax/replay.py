@@ -1,9 +1,9 @@
-"""Repeats a training step whose loss or gradients were not finite, from the dump that training made of it.
+"""Repeats a training step whose loss or gradients were not finite, from the dump that training wrote.
 
     python -m shufflenet_jax.replay --dump=WORKDIR/nonfinite/STEP
 
 For each statistics group (the images that batch norm sees together) it prints the loss, the parameters whose gradients
-are not finite, and the examples. It runs on one device, whatever devices trained.
+are not finite, and the examples. It runs on one device, whatever devices the training used.
 """
 
 import json
@@ -62,7 +62,7 @@ def replay(folder: str):
 
 
 def define_flags(values: flags.FlagValues) -> None:
-  cli.define_path(values, "dump", "WORKDIR/nonfinite/STEP, as training named it.")
+  cli.define_path(values, "dump", "WORKDIR/nonfinite/STEP, as named in the message of the training.")
 
 
 def main(values: flags.FlagValues) -> None:
@@ -74,7 +74,7 @@ def main(values: flags.FlagValues) -> None:
       finite = False
       print(f"  examples {', '.join(map(str, ids))}")
   if finite:
-    print("all groups are finite here, so the cause is the device that trained, or the mean over the groups")
+    print("all groups are finite here, so the cause is the device used in training, or the mean over the groups")
 
 
 command = cli.Command(main, define_flags, required=("dump",))

@@ -1,4 +1,4 @@
-"""What a command does to its own process before it reads its flags, besides parsing: streams, environment, memory.
+"""What a command does to its own process before it parses its flags: streams, environment, memory.
 
 `cli` calls `prepare_process` once. Nothing here is needed to use the package as a library.
 """
@@ -21,7 +21,7 @@ def prepare_process() -> None:
   for stream in (sys.stdout, sys.stderr):
     # Characters that a terminal or file cannot encode are printed as \xfc; otherwise they could end a long run.
     stream.reconfigure(errors="backslashreplace")
-  os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow raises its errors as well as logging them
+  os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow raises its errors anyway; no need to log them
   os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # TensorFlow only decodes here; oneDNN would log a notice
   if not _accelerators():
     os.environ.setdefault("JAX_PLATFORMS", "cpu")  # otherwise libtpu searches for a TPU for seconds, and warns
@@ -38,8 +38,8 @@ def use_huge_pages() -> None:
 
   XLA:CPU allocates a step's temporaries anew in every step, hundreds of megabytes, which the kernel clears page by page
   on first use: with small pages that is a quarter of the processor time of training (benchmarks/RESULTS.md). glibc
-  reads the tunable when a process starts, so it takes an `exec`: the process id stays, a twentieth of a second is lost.
-  Does nothing if the variable is set already, which ends the recursion, or on other systems.
+  reads the tunable when a process starts, so this takes an `exec`, which keeps the process id and costs a
+  twentieth of a second. Does nothing on other systems, or if the variable is set already, which ends the recursion.
   """
   if "GLIBC_TUNABLES" in os.environ:
     return
@@ -54,7 +54,7 @@ def use_huge_pages() -> None:
 
 
 def check_devices() -> None:
-  """Call it after an unexpected error, which may only follow from a lack of devices.
+  """Raises a clearer error if JAX has no devices. Call it after an unexpected error, which may be due to that.
 
   Raises:
     UserError: JAX was asked for a platform that this machine does not have.

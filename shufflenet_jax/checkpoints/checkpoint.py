@@ -24,7 +24,7 @@ DESCRIPTION = "description/metadata"  # in a checkpoint; written last, so that o
 def short(error: Exception) -> str:
   """The error in one line of at most 200 characters."""
   text = " ".join(str(error).split()) or type(error).__name__
-  return text if len(text) <= 200 else f"... {text[-200:]}"  # what the system said stands last
+  return text if len(text) <= 200 else f"... {text[-200:]}"  # the system's own message comes last
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,13 +50,13 @@ class Checkpoint:
   metrics: dict[str, float] | None
 
   def read_arrays(self) -> dict[str, np.ndarray]:
-    """name -> array on the host, whoever wrote them; see `integrity.arrays_by_name`.
+    """Reads a dict from name to array on the host, whatever devices wrote them; see `integrity.arrays_by_name`.
 
     A process reads by itself: no other has to take part.
 
     Raises:
-      Damaged: they are not those that were saved.
-      Refused, Unavailable: they cannot be read now, for want of permission, memory or a connection.
+      Damaged: the arrays are not those that were saved.
+      Refused, Unavailable: they cannot be read now, because permission, memory or a connection is missing.
     """
     state = storage.join(self.path, orbax_files.STATE)
     try:
@@ -66,11 +66,11 @@ class Checkpoint:
       raise
     except FileNotFoundError as error:
       raise Damaged(f"{error.filename} is missing") from error
-    except Exception as error:  # Orbax raises whatever its layers meet, and for files that it may not read None
+    except Exception as error:  # of any kind, and of no help for files that Orbax may not read
       if isinstance(error, MemoryError):
         raise storage.translate_error(error, state) from error
       try:
-        for name, _ in storage.walk(state):  # where a file cannot be read, that is the reason
+        for name, _ in storage.walk(state):  # if a file cannot be read, raises that as the reason
           storage.read_bytes(storage.join(state, name))
       except FileNotFoundError as missing:
         raise Damaged(f"{missing.filename} is missing") from error
@@ -84,7 +84,7 @@ class Checkpoint:
 
     Raises:
       UserError: the files are damaged.
-      RunFailed: they were removed meanwhile, as a training does that saves newer ones.
+      RunFailed: the files were removed meanwhile, for instance by a training run that saved newer checkpoints.
     """
     try:
       arrays = self.read_arrays()
@@ -97,10 +97,10 @@ class Checkpoint:
 
 
 def state_from(arrays: dict[str, np.ndarray], like, path):
-  """What `Checkpoint.read_arrays` gives as a tree with the structure, shapes and dtypes of `like`.
+  """Arrays from `Checkpoint.read_arrays`, as a tree with the structure, shapes and dtypes of `like`.
 
   Raises:
-    UserError: it does not have them; names the checkpoint by `path`.
+    UserError: names, shapes or dtypes differ. The message names the checkpoint by its `path`.
   """
   wanted, found = (
     {name: (array.shape, array.dtype) for name, array in named.items()}
@@ -119,7 +119,7 @@ def find(path: str, flag: str = "--checkpoint") -> Checkpoint:
   """A checkpoint from its own directory, or the newest of a work directory.
 
   Raises:
-    UserError: there is none, or its description is damaged; names the flag that the path came from.
+    UserError: there is none, or its description is damaged. The message names the flag that the path came from.
   """
   given = storage.normalize(path, f"{flag}=")
   steps = [path for _, path in steps_in(given)]
@@ -128,7 +128,7 @@ def find(path: str, flag: str = "--checkpoint") -> Checkpoint:
       if found := read(candidate):
         return found
       if candidate != given:
-        print(f"note: {candidate} is half-written, or being written; looking for one before it", file=sys.stderr)
+        print(f"note: {candidate} is half-written, or being written; looking for an earlier one", file=sys.stderr)
     except Damaged as error:
       raise UserError(f"{flag}: {candidate} cannot be read ({error}); move it away to use an earlier one") from error
   what = "is neither a work directory nor a checkpoint"
@@ -150,11 +150,11 @@ def steps_in(workdir: str) -> list[tuple[int, str]]:
 
 
 def read(path: str) -> Checkpoint | None:
-  """What describes the checkpoint in a directory; None if it holds none.
+  """Reads the description of the checkpoint in a directory; None if the directory holds no checkpoint.
 
   Raises:
     Damaged: its description is not what was saved.
-    Refused, Unavailable: it cannot be read now, which says nothing of what it holds.
+    Refused, Unavailable: it cannot be read now, which does not mean that it is damaged.
   """
   try:
     described = storage.read_bytes(storage.join(path, DESCRIPTION))
@@ -187,7 +187,7 @@ def to_json(config) -> dict:
 
 
 def from_json(values: dict) -> ml_collections.ConfigDict:
-  """A config from `to_json`'s values, lists as tuples again so that they compare and override as before."""
+  """A config from `to_json`'s values, its lists turned back into tuples, so that fields compare and override as before."""
 
   def tuples(value):
     if isinstance(value, dict):

@@ -11,7 +11,7 @@ STATE, DESCRIPTION = "state", "description"  # folders that Orbax makes
 
 
 def write(folder: str, state, description: dict) -> None:
-  """Makes `folder` with a tree of arrays on the host and a dict of JSON values; raises whatever Orbax's layers meet."""
+  """Writes host arrays (a tree) and JSON values (a dict) to a new folder; raises whatever Orbax's layers raise."""
   _silence_orphans()
   alone = _this_process_alone()
   handler = ocp.CompositeCheckpointHandler(composite_options=ocp.CompositeOptions(multiprocessing_options=alone))
@@ -21,7 +21,7 @@ def write(folder: str, state, description: dict) -> None:
 
 
 def read_state(folder: str):
-  """The tree of arrays, on the host, of the folder `STATE`; raises whatever Orbax's layers meet."""
+  """Reads the tree of arrays in a `STATE` folder, to the host; raises whatever Orbax's layers raise."""
   _silence_orphans()
   alone = _this_process_alone()
   handler = ocp.StandardCheckpointHandler(multiprocessing_options=alone)
@@ -41,7 +41,7 @@ def _this_process_alone() -> ocp.options.MultiprocessingOptions:
 
 @functools.cache
 def _silence_orphans() -> None:
-  """When one array fails, Orbax's other tasks in flight each print "Event loop is closed": silences them."""
+  """Silences "Event loop is closed", which each of Orbax's other tasks prints when one array fails."""
   before = sys.unraisablehook
 
   def hook(unraisable):

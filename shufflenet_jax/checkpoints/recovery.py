@@ -32,7 +32,7 @@ def newest_whole(workdir: str, say: Callable[[str], None] = print) -> tuple[Chec
   for name, is_folder in storage.list_folder(directory, missing_ok=True):
     path = storage.join(directory, name)
     if is_folder and _HALF_REMOVED.fullmatch(name):
-      with contextlib.suppress(UserError, RunFailed):  # it does no harm
+      with contextlib.suppress(UserError, RunFailed):  # what remains does no harm
         storage.remove_folder(path)
     elif any(part in name for part in _HALF_WRITTEN):
       say(f"{path} is half-written; it was moved to {_move_away(path, workdir)}")
@@ -40,18 +40,17 @@ def newest_whole(workdir: str, say: Callable[[str], None] = print) -> tuple[Chec
   for age, (step, path) in enumerate(checkpoint.steps_in(workdir)):
     try:
       found = checkpoint.read(path)
-      if (
-        found is None and age == 0 and not storage.can_rename(path)
-      ):  # a bucket, where it has this name from the beginning
+      # In a bucket, a checkpoint has its final name from the beginning, so the newest one may be half-written.
+      if found is None and age == 0 and not storage.can_rename(path):
         say(f"{path} is half-written; it was moved to {_move_away(path, workdir)}")
         continue
       if found is None and not storage.can_rename(path):
-        raise Damaged("its description is missing, as after a removal that was cut short")
+        raise Damaged("its description is missing, as after an interrupted removal")
       if found is None:
         raise Damaged("its description is missing")
       if found.step != step:
-        raise Damaged(f"it is of step {found.step}")
-      # Once one is whole, only the descriptions of the older ones are checked.
+        raise Damaged(f"its description is of step {found.step}")
+      # Once a whole one is found, only the descriptions of the older ones are checked.
       if not whole:
         say(f"reading {path} ...")
         whole = found, _arrays(found)

@@ -19,13 +19,13 @@ class AnotherRun(RunFailed):
 
 
 class Saver:
-  """Saves checkpoints of a run in a background thread; a context manager whose end waits for the last one.
+  """Saves checkpoints of a run in a background thread; at its end, the context waits for the last one.
 
   Keeps the newest ones and, of those evaluated, the best one. An older one is removed only when a newer one is whole.
   With several processes only the first one writes, because the state is the same on all.
 
   Attributes:
-    blocked_seconds: for how long the caller has waited for saves, altogether.
+    blocked_seconds: how long the caller has waited for saves, in total.
     saves: how many saves there were.
   """
 
@@ -42,7 +42,7 @@ class Saver:
     self._thread = futures.ThreadPoolExecutor(1)
     self._pending: futures.Future | None = None
     self._step = self._written = None
-    self._figure: dict[int, float | None] | None = None  # of each step's checkpoint; None until one is needed
+    self._figure: dict[int, float | None] | None = None  # step -> its checkpoint's figure; None until the first save
     self.blocked_seconds, self.saves = 0.0, 0
 
   def save(
@@ -51,7 +51,7 @@ class Saver:
     """Begins to save; the state may change afterwards.
 
     Args:
-      step: of the state, and in the directory's name.
+      step: of the state; it becomes the directory's name.
       state: a `TrainState`, or a dict of `params` and `batch_stats`.
       config: the whole config.
       class_names: in label order.
@@ -83,7 +83,7 @@ class Saver:
         pending.result()
     except AnotherRun:
       raise
-    except Exception as error:  # Orbax raises whatever its layers meet
+    except Exception as error:  # Orbax raises whatever its layers raise
       kind = UserError if isinstance(error, UserError) else RunFailed
       what = f"the checkpoint of step {self._step} cannot be written to {self._folder}"
       if self._step == self._written:
@@ -123,19 +123,18 @@ class Saver:
 
   def __exit__(self, kind, *exception):
     try:
-      with (
-        contextlib.suppress(CommandEnded) if kind else contextlib.nullcontext()
-      ):  # the first error is the one to report
+      # If the block failed, its error is the one to report.
+      with contextlib.suppress(CommandEnded) if kind else contextlib.nullcontext():
         self.wait()
     finally:
       self._thread.shutdown()
 
 
 def superseded(figure: dict[int, float | None], keep: int, larger_is_better: bool = True) -> list[int]:
-  """The steps whose checkpoints may be removed: all but the newest `keep` and the best one (the latest, of equals).
+  """The steps whose checkpoints may be removed: all but the newest `keep` and the best one (the latest of equals).
 
   Args:
-    figure: of the evaluation at each step that has a checkpoint; None or NaN where there was no evaluation.
+    figure: of the evaluation at each step that has a checkpoint; None if there was none. NaN is never the best.
     keep: 1 or more.
     larger_is_better: whether a larger figure is the better one.
   """
@@ -165,14 +164,14 @@ def write(path: str, state, description: dict) -> None:
     description: as `_description` returns it; digests of it and of the arrays are added.
 
   Raises:
-    Refused, Unavailable: as `storage` raises them; or whatever Orbax meets.
+    Refused, Unavailable: as `storage` raises them; or whatever Orbax raises.
   """
   description = integrity.seal(description | {"digest": integrity.digest_of_arrays(integrity.arrays_by_name(state))})
   with storage.new_folder(path, marker=checkpoint.DESCRIPTION) as folder:
     try:
       orbax_files.write(folder, state, description)
     except Exception:
-      # Orbax's layers report a full disk by a text: see by writing as much again whether it is the disk.
+      # Orbax reports a full disk only in the text of an error. Writing as much again shows whether the disk is full.
       storage.check_writable(storage.parent(folder), sum(x.nbytes for x in jax.tree.leaves(state)))
       raise
 
@@ -183,14 +182,14 @@ def write_variables(workdir: str, variables: dict[str, Any], config, class_names
   Args:
     workdir: absent, or empty.
     variables: the two collections.
-    config: what `checkpoint.find` is to return.
+    config: the config that `checkpoint.find` is to return.
     class_names: in label order.
 
   Returns:
     The checkpoint's path.
 
   Raises:
-    as `write` does; nothing is left then.
+    as `write` does; nothing is left behind.
   """
   workdir = storage.normalize(workdir)
   path = storage.join(workdir, checkpoint.FOLDER, "0")

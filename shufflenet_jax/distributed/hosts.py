@@ -13,7 +13,7 @@ from absl import flags
 from shufflenet_jax import signals
 from shufflenet_jax.errors import PREEMPTED, Interrupted, Preempted, RunFailed, UserError
 
-SLOWEST_SECONDS = 300  # that the slowest host may take to start, and to end
+SLOWEST_SECONDS = 300  # how long hosts wait for the slowest one, at the start and at the end
 
 
 class Process(NamedTuple):
@@ -31,15 +31,13 @@ def this_process() -> Process:
 
 
 def define_flags(values: flags.FlagValues) -> None:
-  """Defines --distributed, for jobs whose hosts JAX can find, and three flags that name them for other jobs."""
+  """Defines --distributed, for jobs whose hosts JAX can find, and three flags that specify them for other jobs."""
   flags.DEFINE_bool(
-    "distributed", False, "Join the other hosts of the job, as JAX finds them on Cloud TPU, GKE, Slurm.", values
+    "distributed", False, "Join the other hosts of the job, which JAX finds on Cloud TPU, GKE and Slurm.", values
   )
-  flags.DEFINE_string(
-    "coordinator", None, "HOST:PORT of process 0, where JAX does not find it (launch/local.sh).", values
-  )
-  flags.DEFINE_integer("num_processes", None, "With --coordinator: how many there are.", flag_values=values)
-  flags.DEFINE_integer("process_id", None, "With --coordinator: which of them this is, from 0.", flag_values=values)
+  flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, if JAX cannot find it (launch/local.sh).", values)
+  flags.DEFINE_integer("num_processes", None, "With --coordinator: the number of processes.", flag_values=values)
+  flags.DEFINE_integer("process_id", None, "With --coordinator: which process this is, from 0.", flag_values=values)
 
 
 def join(values, peer_timeout_seconds: int, preemptible: bool) -> None:
@@ -47,7 +45,7 @@ def join(values, peer_timeout_seconds: int, preemptible: bool) -> None:
 
   Args:
     values: the parsed flags.
-    peer_timeout_seconds: a process that hears nothing of another one for that long ends with an error.
+    peer_timeout_seconds: a process that hears nothing from another one for that long ends with an error.
     preemptible: whether the caller calls `StopRequest.reached`. SIGTERM then no longer ends the process by itself.
 
   Raises:
@@ -192,8 +190,8 @@ def leave(status: int, together: bool = False) -> None:
 
   Args:
     status: the exit status.
-    together: whether all processes are ending, as after a stop on request. Nobody waits for process 0, so JAX's
-      shutdown barrier is run first.
+    together: whether all processes are ending, as after a stop on request. The others need process 0 until they end,
+      so JAX's shutdown barrier is run first.
   """
   if joined():
     sys.stdout.flush()

@@ -16,7 +16,7 @@ def data_mesh(devices=None) -> Mesh:
 
 
 def check_batch_size(field: str, batch_size: int, num_devices: int, parts: int = 1):
-  """Raises a UserError unless a batch divides over the devices, `parts` micro-batches each."""
+  """Raises a UserError unless a batch divides over the devices, in `parts` micro-batches on each."""
   unit = num_devices * parts
   if batch_size <= 0 or batch_size % unit:
     below = max(batch_size // unit * unit, 0)
@@ -26,7 +26,9 @@ def check_batch_size(field: str, batch_size: int, num_devices: int, parts: int =
 
 
 def micro_batches(config, num_devices: int) -> int:
-  """Into how many micro-batches, each a statistics group of batch norm, a device's part of a training batch is split.
+  """The number of micro-batches into which a device's part of a training batch is split.
+
+  Each is a statistics group of batch norm.
 
   Raises:
     UserError: the batch does not divide into them.

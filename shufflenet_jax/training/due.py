@@ -1,4 +1,4 @@
-"""What has to be done once a training step is done."""
+"""What is due after a training step: a log line, an evaluation, a checkpoint, the end of the run."""
 
 from typing import NamedTuple
 
@@ -22,12 +22,12 @@ class Due(NamedTuple):
 def due_at(step: int, config, *, last_step: int, stopping: bool) -> Due:
   """What is due at a step.
 
-  There is no time for an evaluation once the run was asked to stop: the next start makes the one that was due.
+  Once the run has been asked to stop, there is no time for an evaluation: the next start makes up for it.
 
   Args:
     step: number of steps done.
     config: with `log_every_steps`, `eval_every_steps` and `checkpoint_every_steps`.
-    last_step: at which everything is due.
+    last_step: the step at which a log line, an evaluation and a checkpoint are always due.
     stopping: whether the run was asked to stop.
   """
   at_end = step == last_step

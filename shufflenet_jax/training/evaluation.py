@@ -18,7 +18,7 @@ from shufflenet_jax.tasks.task import Task
 from shufflenet_jax.training import prefetch
 from shufflenet_jax.training.step import TrainState, compile_eval_step
 
-COUNTS = ("examples", "bad_pictures")  # the figures that every task has
+COUNTS = ("examples", "bad_pictures")  # added to every task's own figures
 
 
 def batches(split, config):
@@ -39,7 +39,7 @@ def run(
 
   Args:
     eval_fn: a compiled `step.eval_step`.
-    task: what was learned.
+    task: the task that the state was trained for.
     state: a `TrainState` on the devices.
     split: a `data.split.Split`.
     config: the whole config.

@@ -19,8 +19,8 @@ def adopt(pretrained: Checkpoint, config) -> dict[str, str]:
   """Sets the config's network and picture scaling to the checkpoint's.
 
   The config's own values are replaced, whether a config file or a flag set them, because the weights fit no other
-  network. It keeps the fields that belong to its task (such as `num_classes`) and those that only say how the network
-  is computed.
+  network. The config keeps the fields that belong to its task (such as `num_classes`) and those that only determine how
+  the network is computed.
 
   Returns:
     field -> `before -> now`, of the fields whose values were replaced.

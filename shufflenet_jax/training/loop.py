@@ -19,7 +19,7 @@ def train(config, workdir: str, devices=None, stop_after_step: int | None = None
     config: as `configs/imagenet.py` describes it.
     workdir: local or gs:// directory, which all hosts share.
     devices: JAX devices, all by default.
-    stop_after_step: ends early there, with a checkpoint.
+    stop_after_step: ends the run early after this step, with a checkpoint.
     profile_steps: the steps to profile, see `profiler`.
 
   Returns:
@@ -29,7 +29,7 @@ def train(config, workdir: str, devices=None, stop_after_step: int | None = None
     UserError: wrong input. Either nothing has been written, or the data turned out to be damaged later: a single
       process has then saved what it trained (several cannot, because the others do not know of the error).
     Preempted, Interrupted: stopped by SIGTERM or Ctrl-C, with a checkpoint.
-    RunFailed: a failure that may not occur again at another start.
+    RunFailed: a failure that may not occur again after a restart.
   """
   with contextlib.ExitStack() as stack:
     stack.enter_context(hosts.lost_peers_end_the_run(config.peer_timeout_seconds))
@@ -52,7 +52,7 @@ def train(config, workdir: str, devices=None, stop_after_step: int | None = None
 
 
 def _train(run, feed, record, stop, trace):
-  """The steps. Returns the last state and evaluation, and the step at which the run was stopped on request, or None."""
+  """Runs the steps. Returns the last state and evaluation, and the step of a stop on request, or None."""
   arguments = settings.step_arguments(run.config, run.micro_batches)
   step_fn = compile_train_step(run.mesh, task=run.task, optimizer=run.optimizer, schedule=run.schedule, **arguments)
   guard, state, first_step = nonfinite.Guard(run), run.state, run.start_step + 1
@@ -61,7 +61,7 @@ def _train(run, feed, record, stop, trace):
     return state, None, run.start_step
   for step in range(first_step, run.last_step + 1):
     try:
-      # The first step's batch is already here, and before that step is done there is nothing to stop for.
+      # The first batch was read before training, and until the first step is done there is nothing new to save.
       item = feed.get(record.pending, stop.asked) if step > first_step else feed.get(record.pending)
     except (UserError, RunFailed):
       guard.check(state)

@@ -20,15 +20,15 @@ class Logs(contextlib.AbstractContextManager):
   """A run's figures, as TensorBoard events, lines of `metrics.jsonl` and `curves.png`; the first process writes them.
 
   In a bucket they appear within half a minute, and soon after a checkpoint or an evaluation; see
-  `storage.LogFolder`. TensorBoard's files are append-only, so it shows steps twice that were repeated after a resume.
+  `storage.LogFolder`. TensorBoard's files are append-only, so it shows steps that a resumed run repeats twice.
   """
 
   def __init__(self, workdir: str, lines: list[dict[str, float]], process: Process):
     """
     Args:
       workdir: normalized.
-      lines: with which `metrics.jsonl` begins.
-      process: which one this is.
+      lines: the first lines of `metrics.jsonl`, from before a resume.
+      process: which of the run's processes this is.
     """
     self._lines = list(lines)
     self._writes = process.index == 0
@@ -169,7 +169,7 @@ class Progress:
 
     Returns:
       (line, {`images_per_second`, `data_wait`}): `data_wait` is the fraction of the time in which the devices were idle
-      for want of a batch. Without both if nothing was timed.
+      for want of a batch. The dict is empty if nothing was timed.
     """
     text = f"step {step}/{self._num_steps} ({100 * step / self._num_steps:.0f} %)"
     if "train_loss" in means:

@@ -17,7 +17,7 @@ SHOWN_IDS = 8
 
 
 class Guard:
-  """Checks each step's metrics once they are computed; `step.train_step` itself leaves the state unchanged."""
+  """Checks each step's metrics once they are computed. It is `step.train_step` that leaves the state unchanged."""
 
   def __init__(self, run):
     """`run`: a `preflight.Run`."""
@@ -33,7 +33,7 @@ class Guard:
 
     Args:
       state: the result of the last step added.
-      keep: how many steps may still be being computed.
+      keep: how many steps may still be in flight.
 
     Raises:
       UserError: a step was skipped, and `max_skipped_steps` were skipped before it. The step is dumped.
@@ -63,14 +63,14 @@ class Guard:
 
 
 def dump(run, step: int, state, batch, ids: np.ndarray) -> str:
-  """Writes the state before a step, and the step's examples. All processes have to call it; each writes its examples.
+  """Writes the state before a step, and the step's examples. Every process has to call this, and writes its examples.
 
   Args:
     run: a `preflight.Run`.
     step: the step that was not finite.
     state: a `TrainState` of `step - 1` steps.
-    batch: the step's, on the devices.
-    ids: of this process's examples.
+    batch: the step's batch, on the devices.
+    ids: the ids of this process's examples.
 
   Returns:
     The folder: a work directory, with an `examples.<process>.npz` for each process.

@@ -1,4 +1,4 @@
-"""Transfers batches to the devices ahead of time, and measures how long the devices wait for them."""
+"""Transfers batches to the devices in advance, and measures how long the devices wait for them."""
 
 import contextlib
 import queue
@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import jax
 
 STOP_SECONDS = 0.2  # between two calls of `stop`
-CLOSE_SECONDS = 2  # for which the end of the context waits for the thread
+CLOSE_SECONDS = 2  # how long the end of the context waits for the thread
 
 
 class Feed:
@@ -18,7 +18,7 @@ class Feed:
   At the end, batches that were prepared are dropped. A thread that is waiting for late data ends when they arrive.
 
   Attributes:
-    waited_seconds: for how long the devices were idle because the next batch was not ready.
+    waited_seconds: how long the devices were idle because the next batch was not ready.
     is_running: whether the thread is alive.
   """
 

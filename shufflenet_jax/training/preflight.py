@@ -43,7 +43,7 @@ class Run:
     task: what is learned, with the network.
     optimizer, schedule: see `optimizer.sgd`.
     mesh: the devices.
-    micro_batches: into how many a device's part of a batch is split.
+    micro_batches: the number into which a device's part of a batch is split.
     statistics_group: how many images batch norm sees together.
     train_split, eval_split: the data.
     batches: for training, from `start_step` on.
@@ -80,7 +80,7 @@ class Run:
 
 
 def prepare(config, workdir: str, devices=None, stop_after_step: int | None = None) -> Run:
-  """Checks everything that can be checked, and makes or restores the state. Arguments and errors as `loop.train`'s."""
+  """Checks everything that can be checked, and makes or restores the state; arguments and errors as for `loop.train`."""
   workdir = storage.normalize(workdir, "--workdir=")
   process = hosts.this_process()
   say = metrics.console(process)
@@ -139,7 +139,7 @@ def prepare(config, workdir: str, devices=None, stop_after_step: int | None = No
 
 
 def _newest_whole(workdir: str, process: hosts.Process, say):
-  """As `recovery.newest_whole`. The first process chooses and moves damaged ones; all read the one that it chose."""
+  """`recovery.newest_whole`, by the first process, which also moves damaged ones; all read the one that it chose."""
   if process.count == 1:
     return recovery.newest_whole(workdir, say)
   whole = recovery.newest_whole(workdir, say) if process.index == 0 else None
@@ -209,8 +209,8 @@ def _restored(resumed: Checkpoint, arrays: dict[str, np.ndarray], fresh: TrainSt
   state = checkpoint.state_from(arrays, fresh, resumed.path)
   if state.skipped > config.max_skipped_steps:  # every further step would be a no-op
     raise UserError(
-      f"config.max_skipped_steps={config.max_skipped_steps} is less than the {state.skipped} steps that were skipped"
-      f" by {resumed.path}; set it to {state.skipped} or more"
+      f"config.max_skipped_steps={config.max_skipped_steps} is less than the {state.skipped} steps that had been"
+      f" skipped when {resumed.path} was saved; set it to {state.skipped} or more"
     )
   return state
 
@@ -250,7 +250,7 @@ def _resume_notes(resumed: Checkpoint | None, changes: dict[str, str], statistic
 
 
 class Lock(contextlib.ExitStack):
-  """Keeps a second run on this machine out of a local work directory, until the end of the context."""
+  """Keeps other runs on this machine out of a local work directory until the end of the context."""
 
   def __init__(self, workdir: str):
     super().__init__()
@@ -277,7 +277,7 @@ class Lock(contextlib.ExitStack):
 
 
 def open_workdir(run: Run, lock: Lock) -> None:
-  """Makes and locks the work directory, and checks that a checkpoint can be written, so that no run trains unsaved.
+  """Makes and locks the work directory, and checks that checkpoints can be written.
 
   Raises:
     UserError: it cannot be written, another process trains there, or not all hosts share the directory.

@@ -17,7 +17,7 @@ FOLDER = "profile"  # in the work directory
 
 
 def parse(text: str | None, num_train_steps: int) -> range:
-  """The steps that "START,COUNT" names; none for None.
+  """The steps that "START,COUNT" names; an empty range for None.
 
   Raises:
     UserError: the text is not two whole numbers, or the steps are not all from 1 to `num_train_steps`.
@@ -42,7 +42,7 @@ class Profiler(contextlib.AbstractContextManager):
   def __init__(self, run, steps: range):
     """
     Args:
-      run: a `preflight.Run`. Steps that it does not make are not traced.
+      run: a `preflight.Run`. Steps outside of it are not traced.
       steps: as `parse` returns them.
     """
     self._workdir, self._say = run.workdir, run.say

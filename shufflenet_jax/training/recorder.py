@@ -15,7 +15,7 @@ class Recorder(contextlib.ExitStack):
   """Records a run. The end of the context closes the logs and waits for the last save.
 
   Attributes:
-    pending: metrics of the steps since the last log line, as dispatched: they may still be being computed.
+    pending: metrics of the steps since the last log line, on the devices: they may not be computed yet.
     saves: the `Saver`.
   """
 
@@ -23,8 +23,8 @@ class Recorder(contextlib.ExitStack):
     """
     Args:
       run: a `preflight.Run`.
-      feed: the `prefetch.Feed` of its batches; log lines show how long the devices waited for it.
-      stop: the `hosts.StopRequest`; an evaluation is given up when it asks for that.
+      feed: the `prefetch.Feed` of its batches; log lines show which share of the time the devices waited for them.
+      stop: the `hosts.StopRequest`, which may make a single process give up an evaluation.
     """
     super().__init__()
     self._run, self._feed, self._stop = run, feed, stop
@@ -84,7 +84,7 @@ class Recorder(contextlib.ExitStack):
     return figures
 
   def save(self, step: int, state, figures: dict[str, float] | None) -> None:
-    """Begins to save a checkpoint, unless this step is saved; `figures` are those of an evaluation at this step."""
+    """Begins to save a checkpoint, unless this step is saved already; `figures` are from an evaluation at this step."""
     if step <= self._saved_step:
       return
     self._saved_step, run = step, self._run

@@ -33,7 +33,7 @@ class TrainState:
 
 
 def init_state(model, optimizer: optax.GradientTransformation, image_size: int, seed: int) -> TrainState:
-  """A fresh state; the same for a seed on any hardware."""
+  """A fresh state. A seed gives the same one on any hardware."""
   image = jnp.zeros((1, image_size, image_size, 3), jnp.float32)
   variables = jax.jit(model.init)(jax.random.key(seed), image)
   params = variables["params"]
@@ -53,7 +53,7 @@ def gradients(params, batch_stats, batch: dict[str, jax.Array], key: jax.Array, 
     params, batch_stats: as in `TrainState`.
     batch: `image`, uint8 (n, h, w, 3), and the task's targets.
     key: a JAX key, for dropout.
-    task: what is learned.
+    task: defines the loss.
 
   Returns:
     (gradients as `params`, updated batch_stats, the task's metrics: float32 scalars over the group).
@@ -97,13 +97,13 @@ def train_step(
 
   Args:
     state: replicated.
-    batch: this device's examples: `image`, uint8 (n, h, w, 3), and the task's targets. Where there is `flip`, bool
-      (n,), it marks the images to mirror: free here, a tenth of the decoding time on the host.
+    batch: this device's examples: `image`, uint8 (n, h, w, 3), and the task's targets. If there is `flip`, bool (n,),
+      it marks the images to mirror: that is free here, and would take a tenth of the decoding time on the host.
     task: what is learned.
     optimizer, schedule: see `optimizer.sgd`.
     accumulate_steps: number of micro-batches; must divide n.
-    seed: of dropout, which differs between steps and micro-batches.
-    max_skipped_steps: in the whole run.
+    seed: of dropout, whose keys differ between steps and micro-batches.
+    max_skipped_steps: the limit for the whole run.
 
   Returns:
     The next state, and scalars over the global batch: the task's metrics and learning_rate, float32; finite, bool;
@@ -127,7 +127,7 @@ def train_step(
 
 
 def _mean_over_micro_batches(state: TrainState, batch: dict[str, jax.Array], task: Task, accumulate_steps: int, seed):
-  """`gradients` of this device's images, which are taken in `accumulate_steps` statistics groups: their means."""
+  """`gradients` of each of the `accumulate_steps` statistics groups of this device's images, averaged."""
   key_of_group = functools.partial(dropout_key, seed, state.step)
   first_group = jax.lax.axis_index(AXIS) * accumulate_steps
   of_group = functools.partial(gradients, task=task)
@@ -181,7 +181,7 @@ def eval_step(state: TrainState, batch: dict[str, jax.Array], *, task: Task) -> 
 
 
 def compile_train_step(mesh: jax.sharding.Mesh, **fixed):
-  """`train_step` jitted for a mesh, its keyword arguments fixed: state replicated and donated, batch split."""
+  """`train_step` jitted for a mesh, with keyword arguments fixed; state replicated and donated, batch split."""
   replicated, split = jax.sharding.PartitionSpec(), jax.sharding.PartitionSpec(AXIS)
   step = functools.partial(train_step, **fixed)
   step = jax.shard_map(step, mesh=mesh, in_specs=(replicated, split), out_specs=(replicated, replicated))

@@ -83,7 +83,7 @@ def cloud(folder: pathlib.Path) -> dict:
 
 
 def write_cloud(folder: pathlib.Path, now: dict):
-  """Replaces the state of the cloud at once: the launchers kill the call that they wait for when they are interrupted."""
+  """Replaces the state of the cloud at once, because interrupted launchers kill the call that they wait for."""
   temporary = folder / f"cloud.json.{os.getpid()}"
   temporary.write_text(json.dumps(now))
   temporary.replace(folder / "cloud.json")
