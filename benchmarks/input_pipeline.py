@@ -1,4 +1,4 @@
-"""Measures the training stream, images per second, beside the usual recipe and the decoder's limit on this machine.
+"""Compares the training stream, in images per second, with the usual recipe and the decoder's limit on this machine.
 
     python -m benchmarks.input_pipeline --data_dir=DIR --name=DATASET [--resized=DATASET] [--epochs=3] [--json=FILE]
 
@@ -100,7 +100,7 @@ def recipe(arguments):
 
 
 def limit(arguments):
-  """Batches of the sizes of fully decoded images."""
+  """Decodes whole images from memory; yields batches of their sizes, to transfer almost nothing."""
   import tensorflow as tf
   import tensorflow_datasets as tfds
 
@@ -152,7 +152,7 @@ def measure(arguments) -> dict[str, float]:
     ours, theirs = context.Pipe()
     process = context.Process(target=contestant, args=(name, arguments, theirs), daemon=True)
     process.start()
-    theirs.close()  # so that the end of the process is an error here
+    theirs.close()  # so that `recv` raises an error here if the process ends
     runners[name] = (process, ours)
     ours.send(2)
     ours.recv()
@@ -208,7 +208,7 @@ def memory_after_epochs(arguments) -> list[float]:
 
 
 def print_cores_needed(rates: dict[str, float], cores: int) -> None:
-  """Prints how many cores like this machine's would feed TPU slices."""
+  """Prints how many cores like this machine's are needed to feed TPU slices."""
   for topology, chips in TOPOLOGIES.items():
     wanted = chips * ESTIMATED_TRAINING[topology.partition(":")[0]]
     line = f"{topology}: {wanted:,} images/s by the compiler's estimate need {wanted * cores / rates['stream']:,.0f}"

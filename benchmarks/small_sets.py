@@ -1,9 +1,10 @@
-"""Images per second of the training stream on sets of small pictures, from 40 to 10,000 of them.
+"""Measures the training stream, in images per second, on sets of 40 to 10,000 small pictures.
 
     python -m benchmarks.small_sets [--sizes=40,200,1200,10000] [--seconds=5]
 
 Makes class folders of 32x32 PNG files of noise in a temporary folder and reads them in batches of 64, with the data
-section of configs/quickstart.py. Expected: at least half the rate of 10,000 pictures also for 40.
+section of configs/quickstart.py. Expected: with 40 pictures, at least half the rate that it has
+with 10,000.
 """
 
 import argparse

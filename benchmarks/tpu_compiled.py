@@ -1,10 +1,10 @@
-"""Compares the lowerings by the TPU compiler's estimates of a step, without a TPU.
+"""Compares formulations (the values of `lowering`) by the TPU compiler's estimates of a step, without a TPU.
 
     python -m benchmarks.tpu_compiled [--topologies=v5e:2x4 --groups=3 --scales=1.0 --modes=train,infer]
 
-The whole takes hours on two cores. Each row is printed, and written to the JSON file, once it is compiled; rows that
-are in the file already are not compiled again, so delete the file when the code has changed. Cycles are the compiler's
-estimate, for one device and 128 images.
+The whole table takes hours on two cores. Each row is printed, and written to the JSON file, once it is compiled;
+rows that are in the file already are not compiled again, so delete the file when the code has changed. Cycles are the
+compiler's estimate, for 128 images on one device.
 """
 
 import argparse

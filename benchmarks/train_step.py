@@ -3,8 +3,8 @@
     python -m benchmarks.train_step [--scale=1.0 --groups=3 --batch=32 --json=FILE] [--lowerings=auto,reference]
 
 The networks take turns, round by round, in one run, so that other work on the machine affects all of them; the figures
-are medians, and ratios to PyTorch's. Both use the same batch and recipe: uint8 images, normalised in the step; SGD with
-momentum; bfloat16 on a GPU (PyTorch with channels-last, autocast and torch.compile), float32 on a CPU.
+are medians, and their ratios to PyTorch's. Both use the same batch and recipe: uint8 images, normalised in the step;
+SGD with momentum; bfloat16 on a GPU (PyTorch with channels-last, autocast and torch.compile), float32 on a CPU.
 It needs jax, flax and optax; the comparison needs torch and pytorchcv.
 """
 
@@ -52,7 +52,7 @@ def jax_steps(arguments, images, labels, lowering: str):
     jax.block_until_ready(metrics)
 
   variables = jax.device_put({"params": state.params, "batch_stats": state.batch_stats}, mesh.devices.flat[0])
-  variables = jax.tree.map(jnp.copy, variables)  # the train step takes its own away
+  variables = jax.tree.map(jnp.copy, variables)  # the train step donates the state's own buffers
   forward = jax.jit(task.forward)
 
   def infer():
@@ -66,7 +66,7 @@ def torch_steps(arguments, images, labels):
   import torch
   from pytorchcv.models.shufflenet import get_shufflenet
 
-  cuda = jax.devices()[0].platform == "gpu"  # both run on the same device, or it is an error
+  cuda = jax.devices()[0].platform == "gpu"  # PyTorch then has to run there, too
   device = torch.device("cuda" if cuda else "cpu")
   net = get_shufflenet(arguments.groups, arguments.scale, in_size=(arguments.image_size, arguments.image_size))
   net = net.to(device, memory_format=torch.channels_last)
@@ -155,11 +155,11 @@ def main():
   parser.add_argument("--dtype", choices=("float32", "bfloat16"), help="default: bfloat16, on a CPU float32")
   parser.add_argument("--lowerings", default="auto,reference", help=f"some of {','.join(LOWERINGS)}")
   parser.add_argument("--rounds", type=int, default=5)
-  parser.add_argument("--seconds", type=float, default=4.0, help="for each network and round, untimed and again timed")
+  parser.add_argument("--seconds", type=float, default=4.0, help="for each network and round: once untimed, then timed")
   parser.add_argument("--json", help="file for the figures")
   arguments = parser.parse_args()
   if os.environ.get("JAX_PLATFORMS") == "cpu":
-    startup.use_huge_pages()  # as the commands do; PyTorch's network gets them, too
+    startup.use_huge_pages()  # as the commands do; PyTorch benefits, too
   lowerings = arguments.lowerings.split(",")
   if unknown := [name for name in lowerings if name not in LOWERINGS]:
     parser.error(f"--lowerings: {unknown[0]!r} is not one of {', '.join(LOWERINGS)}")

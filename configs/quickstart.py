@@ -12,7 +12,7 @@ from shufflenet_jax.models.build import WITHOUT_BATCH_NORM
 
 
 def get_config(arguments: str = "scale=0.5,groups=3"):
-  """The paper's recipe, changed for small pictures and a short run; arguments as configs/imagenet.py's but batch."""
+  """The paper's recipe, for small pictures and a short run; arguments: those of configs/imagenet.py except batch."""
   config = network_arguments.config_for(network_arguments.parse(arguments))
   config.num_train_steps = 1000
   config.batch_size = 64

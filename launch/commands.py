@@ -39,7 +39,7 @@ def reason(text: str) -> str:
 
   The reason is everything from "ERROR:" (gcloud), "fatal:" (git) or "error:" (kubectl) to the end, which includes the
   program's advice; without such a marker it is the last line. When gcloud only repeats the exit status of ssh or of the
-  remote command, the line before, which is theirs, is included.
+  remote command, the line before it, which has the reason, is added.
   """
   lines = [line.strip() for line in text.splitlines() if line.strip()]
   if not lines:
@@ -58,7 +58,7 @@ def escape_unencodable_output() -> None:
 
 
 def print_line(text: str, stream=None) -> None:
-  """Prints as long as somebody reads: a closed terminal or pipe must not stop the process that deletes the slice."""
+  """Prints if somebody still reads: a closed terminal or pipe must not stop the process that deletes the slice."""
   stream = stream or sys.stdout
   try:
     print(text, file=stream, flush=True)
@@ -67,7 +67,7 @@ def print_line(text: str, stream=None) -> None:
 
 
 def quoted(command: list[str]) -> str:
-  """A command line for a POSIX shell. Of --flag=value, only the value is quoted."""
+  """A command line for a POSIX shell. In --flag=value, only the value is quoted."""
   words = []
   for word in command:
     flag, equals, value = word.partition("=")

@@ -1,4 +1,4 @@
-"""The ways in which a step of a slice's life can fail."""
+"""The ways in which requesting, using and deleting a slice can fail."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ from shufflenet_jax.errors import UserError
 from shufflenet_jax.tpu import slices
 
 COMMANDS = {
-  "manifest": "print the JobSet as JSON, which kubectl reads as it reads YAML",
+  "manifest": "print the JobSet as JSON, which kubectl reads like YAML",
   "apply": "start the JobSet",
   "status": "print the JobSet's state; the exit status is the outcome",
   "logs": "print the newest log lines of one host",

@@ -1,4 +1,4 @@
-"""Delays interrupts while a step runs that must not be cut short."""
+"""Delays interrupts during a step that must not be interrupted."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import signal
 
 @contextlib.contextmanager
 def interrupts_delayed(discard: bool = False):
-  """Delays Ctrl-C, SIGTERM and SIGHUP until the end of the block: a request cut short may leave a billed slice behind.
+  """Delays Ctrl-C, SIGTERM and SIGHUP until the end of the block: an interrupted request may leave a billed slice.
 
   Args:
     discard: drop interrupts that arrive inside the block.

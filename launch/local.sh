@@ -2,7 +2,7 @@
 # Rehearses a run on a TPU slice: trains with several processes on this machine's CPU, one for each host of the slice.
 #
 #   launch/local.sh N -- ARGS           N processes of python -m shufflenet_jax.train ARGS
-#   launch/local.sh N MODULE -- ARGS    the same of python -m shufflenet_jax.MODULE, for example evaluate
+#   launch/local.sh N MODULE -- ARGS    N processes of python -m shufflenet_jax.MODULE, for example evaluate
 #
 # Each process has one device; DEVICES=4 gives it four. PYTHON names the interpreter (default: .venv/bin/python).
 # SIGTERM and Ctrl-C are passed on to all processes; a second Ctrl-C ends them at once. If one process fails, the others
@@ -83,7 +83,7 @@ for pid in "${pids[@]}"; do
     130) interrupted=1 ;;
     *)
       failed=1
-      # Its own failure, or the loss of another process (JAX then aborts with status 134).
+      # It failed itself, or it lost another process (JAX then aborts with status 134).
       echo "launch/local.sh: process $pid ended with status $status; the same command resumes from the newest checkpoint" >&2
       ;;
   esac

@@ -33,7 +33,7 @@ def check(flag: str, value: str | None) -> None:
 
 
 def check_numbers(flags: argparse.Namespace, *wanted: str) -> None:
-  """Raises a UserError if one of these flags, unless the command lacks it, is below 0, above a million or NaN."""
+  """Raises a UserError if one of these flags is below 0, above a million or NaN; skips those that the command lacks."""
   for name in wanted:
     if not 0 <= getattr(flags, name, 0) <= 1_000_000:
       raise UserError(f"--{name}={getattr(flags, name)} must be 0 or more, and at most a million")

@@ -1,9 +1,9 @@
-"""The outcomes of a run: exit statuses of training and of the launchers."""
+"""The outcomes of a run: the exit statuses of training and of the launchers, and what follows from each."""
 
 from __future__ import annotations
 
-# FAILED may succeed another time: it is retried, up to the limit. WRONG is wrong input or another failure that a retry
-# would not fix: never retried. PREEMPTED: training stopped with a checkpoint and should be started again.
+# FAILED: another attempt may succeed; retried, up to the limit. WRONG: wrong input or another failure that a retry
+# would not fix; never retried. PREEMPTED: training stopped with a checkpoint and should be started again.
 from shufflenet_jax.errors import FAILED, PREEMPTED, WRONG
 
 DONE = 0

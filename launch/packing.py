@@ -1,4 +1,4 @@
-"""Packs the commit to run, before anything is requested that costs money."""
+"""Packs the commit to run, before anything that costs money is requested."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def _commit(flags: argparse.Namespace, runner: Runner) -> str:
   except CommandFailed as error:
     if error.status == NO_SUCH_PROGRAM:
       raise
-    if "Needed a single revision" not in error.text:  # another owner of the folder, no repository, ...
+    if "Needed a single revision" not in error.text:  # the folder has another owner, or is no repository, ...
       raise UserError(f"--commit={commit} cannot be looked up in {ROOT}: {error.reason}") from None
     raise UserError(f"--commit={commit} is not a commit of {ROOT}") from None
   if flags.commit:

@@ -19,7 +19,7 @@ class Run:
     archive: the packed checkout. Every recovery runs the same code.
     arguments: of training. The work directory is in a bucket, because a slice's disks are deleted with it.
     capacity: "spot", "reserved" or "on_demand".
-    retry: at most so many recoveries, from preemptions and failures together.
+    retry: the maximum number of recoveries, from preemptions and failures together.
     keep: do not delete the slice at the end.
     wait_minutes: for a slice, each time.
     max_hours: of training, each time.
@@ -39,7 +39,7 @@ class Run:
 
 
 def bring_up(workers: Workers, run: Run) -> int:
-  """Requests a slice, sets it up, trains and deletes it; after a preemption or failure again, from the checkpoint.
+  """Requests a slice, sets it up, trains and deletes it; after a preemption or failure, continues from the checkpoint.
 
   Whatever happens, no slice of this run is left behind, unless `run.keep`.
 
@@ -52,8 +52,8 @@ def bring_up(workers: Workers, run: Run) -> int:
 
   Raises:
     UserError: a slice of that name exists already, or somebody has deleted it.
-    Stopped, CommandFailed: see `Workers`; only until training has started once. After that everything has worked
-      before, so that a failure counts as one recovery.
+    Stopped, CommandFailed: see `Workers`; only until training has started once. After that we know that
+      everything has worked before, and retry: a failure takes one recovery.
     StillBilled: the slice could not be deleted.
   """
   request, runner = workers.request, workers.runner

@@ -1,4 +1,4 @@
-"""Requests a slice, follows its state and deletes it, also when a later step fails."""
+"""Requests a slice, follows its state, and deletes it, even if a later step fails."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class SliceRequest:
   Attributes:
     vm: the slice's gcloud commands.
     runner: runs them.
-    poll_seconds: between two polls of the slice's state.
+    poll_seconds: time between two polls of the slice's state.
     ours: whether this process requested the slice, and so has to delete it.
     active_since: when the slice was first seen ACTIVE, s; None before that and after the deletion.
     chip_hours: used so far, by slices that have been deleted.
@@ -79,7 +79,7 @@ class SliceRequest:
     self.runner.report(
       f"requesting {s.accelerator_type} ({capacity}): {s.chips} chips on {s.hosts} hosts, {s.machine_type}"
     )
-    # Set before the request is sent: it may be accepted although its answer is lost.
+    # Set before the request is sent, because it may be accepted and its answer lost.
     self.ours = self.requested = True
     for _ in range(ATTEMPTS):
       try:

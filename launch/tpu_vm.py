@@ -30,7 +30,7 @@ from shufflenet_jax.errors import UserError
 from shufflenet_jax.tpu import slices
 
 COMMANDS = {
-  "up": "create, setup, run, wait for the end, delete; with --retry again after a preemption",
+  "up": "create, setup, run, wait for the end, delete; with --retry, start again after a preemption",
   "create": "request a slice and wait until it is ACTIVE",
   "setup": "copy the checkout, install the pinned requirements, count the chips",
   "run": "copy the checkout, start training on all workers",
@@ -64,7 +64,13 @@ def parser() -> argparse.ArgumentParser:
       add(
         "--wait_minutes", type=int, default=360, help="time to wait for ACTIVE; then the request expires (%(default)s)"
       )
-      add("--gcloud_flag", action="append", default=[], metavar="FLAG", help="of the request, as =--network=NAME")
+      add(
+        "--gcloud_flag",
+        action="append",
+        default=[],
+        metavar="FLAG",
+        help="further flag of the request, for example =--network=NAME",
+      )
       add("--keep", action="store_true", help="do not delete the slice when a step fails; it continues to be billed")
     if command in PACKING:
       add("--commit", help="commit to run (default: HEAD, if nothing is uncommitted)")
@@ -165,7 +171,7 @@ def dispatch(flags: argparse.Namespace, training: list[str], workers: Workers) -
 def _with_archive(
   flags: argparse.Namespace, training: list[str], workers: Workers, archive: pathlib.Path | None
 ) -> int:
-  """The commands that may need a packed checkout; None for `create`, which does not."""
+  """Runs up, create, setup or run; `archive` is the packed checkout, None for `create`, which needs none."""
   request, runner = workers.request, workers.runner
   logs = f"{flags.bucket.rstrip('/')}/{flags.name}" if getattr(flags, "bucket", None) else ""
   if flags.command == "up":
@@ -203,7 +209,7 @@ def main(argv: list[str]) -> int:
   def interrupt(number, frame):
     raise KeyboardInterrupt
 
-  # The slice must be deleted as well when the terminal is closed or a service is stopped.
+  # The slice must also be deleted when the terminal is closed or a service is stopped.
   for number in (signal.SIGTERM, signal.SIGHUP):
     if signal.getsignal(number) != signal.SIG_IGN:  # nohup ignores SIGHUP
       signal.signal(number, interrupt)

@@ -9,7 +9,7 @@
 #   worker.sh log LINES [follow]  print the newest lines of the log
 #   worker.sh stop SECONDS        send SIGTERM, after which training saves a checkpoint; SIGKILL after that many seconds
 #
-# Every command may be repeated: work that is done is not done again.
+# Every command may be repeated: work that has been done is not repeated.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 venv=$HOME/shufflenet_jax_venv

@@ -187,7 +187,7 @@ def to_json(config) -> dict:
 
 
 def from_json(values: dict) -> ml_collections.ConfigDict:
-  """A config from `to_json`'s values, its lists turned back into tuples, so that fields compare and override as before."""
+  """A config from `to_json`'s values, with lists as tuples again, so that fields compare and override as before."""
 
   def tuples(value):
     if isinstance(value, dict):

@@ -30,10 +30,10 @@ def load(argument: str) -> ml_collections.ConfigDict:
   """Runs `get_config` of a config file.
 
   Args:
-    argument: as --config takes it, `FILE.py` or `FILE.py:ARGUMENTS`, where `get_config` gets what follows the colon.
+    argument: the value of --config: `FILE.py`, or `FILE.py:ARGUMENTS` to call `get_config` with these arguments.
 
   Raises:
-    UserError: there is no such file, it fails, or it gives no config. The message names the file and the line.
+    UserError: there is no such file, it fails, or it returns no config. The message names the file and the line.
   """
   if re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", argument):
     raise UserError(
@@ -66,7 +66,7 @@ def load(argument: str) -> ml_collections.ConfigDict:
 
 def _run_file(argument: str, path: str) -> types.ModuleType:
   try:
-    with open(path, "rb"):  # otherwise an OSError of this file could not be told from one that its code raises
+    with open(path, "rb"):  # otherwise an unreadable file would look like an OSError that its code raises
       pass
   except (OSError, ValueError) as error:  # ValueError: a zero byte in the path
     reason = getattr(error, "strerror", None) or error
@@ -80,7 +80,7 @@ def _run_file(argument: str, path: str) -> types.ModuleType:
 
 @contextlib.contextmanager
 def _errors_of(argument: str, path: str) -> Iterator[None]:
-  """Turns an exception of a config file into a UserError with its place, as a traceback's last lines give it.
+  """Turns an exception of a config file into a UserError that has its place and message, like the end of a traceback.
 
   The place is the innermost line of the config file, or of a file beside it that it imports.
   """
@@ -102,7 +102,7 @@ def _errors_of(argument: str, path: str) -> Iterator[None]:
 
 
 def _with_message(base: type[flags.ArgumentParser], message: str) -> type[flags.ArgumentParser]:
-  """One of absl's parsers, with a message of ours for a value that it refuses."""
+  """One of absl's parsers, with our own message for a value that it refuses."""
 
   class Parser(base):
     def parse(self, argument):
@@ -152,14 +152,14 @@ def override(
     config: is changed in place; None if the command has none.
     argv: the program's name and the arguments that no other flag has taken.
     known: the names of the other flags, of which one is suggested for an unknown flag.
-    missing: required flags that are not given; without them there may be no config.
+    missing: required flags that are not given, which may be why there is no config.
 
   Returns:
     The program and the positional arguments.
 
   Raises:
     flags.Error: a value of the wrong type.
-    UserError: an unknown flag or field. Names those that are spelled alike.
+    UserError: an unknown flag or field. The message suggests similar names.
   """
   values, holders = flags.FlagValues(), {}
   for name, holder in _fields(config or {}):
@@ -212,7 +212,7 @@ def _unknown(name: str, config, holders: dict, known: list[str]) -> str:
   if not names:
     return f"--{name} needs a config; give --config=FILE.py" if "config" in known else f"there is no flag --{name}"
   last = field.rpartition(".")[2]
-  # First the fields of that name in other sections, then those that are spelled alike.
+  # First the fields of that name in other sections, then those with a similar spelling.
   near = [n for n in holders if n.rpartition(".")[2] == last]
   near = near or difflib.get_close_matches(field, holders, n=2, cutoff=0.7)
   last_names = {n.rpartition(".")[2]: n for n in holders}

@@ -24,7 +24,7 @@ class Rule(typing.NamedTuple):
   Attributes:
     holds: from the field's value and the whole config to whether the value is allowed.
     words: completes the sentence "config.FIELD=VALUE must be ...".
-    evaluation: whether evaluation depends on the field, too; all are checked before training.
+    evaluation: whether evaluation, too, depends on the field. Training checks all fields.
   """
 
   holds: Callable[[Any, Any], bool]
@@ -33,7 +33,7 @@ class Rule(typing.NamedTuple):
 
 
 class Field(typing.NamedTuple):
-  """A field of a config: its default, and its rule, or None if any value of the default's type will do."""
+  """A field of a config: its default, and its rule, or None if any value of the default's type is allowed."""
 
   default: Any
   rule: Rule | None = None
@@ -74,12 +74,12 @@ FIELDS = {
   "eval_every_steps": Field(5_000, _at_least(1)),
   "checkpoint_every_steps": Field(1_000, _at_least(1)),
   "keep_checkpoints": Field(3, _at_least(1)),  # the newest; the best evaluated one is kept as well
-  "max_skipped_steps": Field(0, _at_least(0)),  # with a loss or gradients that are not finite; one more ends the run
-  "peer_timeout_seconds": Field(60, _at_least(10)),  # a host silent for longer is taken for lost, and the run ends
+  "max_skipped_steps": Field(0, _at_least(0)),  # steps whose loss or gradients are not finite; one more ends the run
+  "peer_timeout_seconds": Field(60, _at_least(10)),  # a host that is silent for longer counts as lost: the run ends
   "model.num_classes": Field(1000),
   "model.dtype": Field("bfloat16"),  # of computation; parameters and batch statistics are float32
   "data.name": Field("imagenet2012"),  # any image-classification dataset of TFDS; "digits"; "folder"
-  "data.data_dir": Field(""),  # "": ~/tensorflow_datasets. For "folder": of DIR/<split>/<class>/picture.jpg
+  "data.data_dir": Field(""),  # "": ~/tensorflow_datasets. For "folder": DIR of DIR/<split>/<class>/picture.jpg
   "data.train_split": Field("train"),  # or "train[:90%]"; for "folder": the folder's name
   "data.eval_split": Field("validation"),
   "data.image_size": Field(224, _at_least(32, evaluation=True)),  # pixels
@@ -87,7 +87,7 @@ FIELDS = {
   "data.min_crop_area": Field(0.08, _AREA),  # of random crops, as a fraction of the picture
   "data.max_crop_aspect": Field(4 / 3, _at_least(1)),
   "data.flip": Field(True),  # mirrors half of the training pictures
-  "data.color_jitter": Field(0.0, _fraction_below_1()),  # scales brightness, contrast and saturation by 1 -+ this
+  "data.color_jitter": Field(0.0, _fraction_below_1()),  # scales brightness, contrast and saturation by up to 1 +- this
   "data.antialias": Field(True),  # when evaluation makes pictures smaller; training does not antialias
   "data.shuffle_bytes": Field(1 << 30, _at_least(1)),  # encoded pictures in memory, over all hosts
   "data.max_bad_train": Field(100, _at_least(0)),  # pictures that each host may skip as undecodable

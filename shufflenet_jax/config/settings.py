@@ -7,7 +7,7 @@ from flax import traverse_util
 from shufflenet_jax.config.fields import FIELDS
 from shufflenet_jax.errors import UserError
 
-# Fields of `model` that say how a network is computed, not which one it is.
+# Fields of `model` that determine how a network is computed, but not which network it is.
 COMPUTE_FIELDS = ("dtype", "lowering")
 
 
@@ -15,7 +15,7 @@ def check(config, training: bool) -> None:
   """Checks every field that evaluation depends on, and with `training` all others too.
 
   Raises:
-    UserError: a value is out of range; names the first such field, its value and its range.
+    UserError: a value is out of range. The message names the first such field, its value and its range.
   """
   for name, field in FIELDS.items():
     if field.rule and (training or field.rule.evaluation):
@@ -54,7 +54,7 @@ def check_same_network(where: str, before: dict[str, Any], now: dict[str, Any], 
   """Compares two `model` sections, as JSON values.
 
   Args:
-    where: the checkpoint that the first one is of, for the message.
+    where: the checkpoint that has the first section, for the message.
     before: its `model` section.
     now: the `model` section of the config.
     remedy: the end of the message.

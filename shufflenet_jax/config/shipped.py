@@ -2,7 +2,7 @@
 
 In a checkout they are the top-level folder `configs/`; a wheel holds the same files as `shufflenet_jax/configs/` (see
 `package-dir` in pyproject.toml). They are run by path and never imported as `configs`, because that name may belong to
-a package of the user's.
+one of the user's own packages.
 """
 
 import os

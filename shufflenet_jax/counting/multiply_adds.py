@@ -28,7 +28,7 @@ def _multiply_adds(eqn) -> int:
 
 def _multiply_adds_of_convolution(eqn) -> int:
   image, kernel, out = (v.aval.shape for v in (*eqn.invars, *eqn.outvars))
-  # Each is (batch or output channels, channels or input channels, *sides).
+  # Each gives the positions of (batch or output channels, channels or input channels, *sides).
   image_dims, kernel_dims, out_dims = eqn.params["dimension_numbers"]
   count = out[out_dims[0]] * out[out_dims[1]] * kernel[kernel_dims[1]]
   for i in range(len(image_dims) - 2):
@@ -88,7 +88,7 @@ class NetworkCount(typing.NamedTuple):
     rows: first-level module -> (parameters, multiply-adds), in the network's order.
     parameters: the total number of parameters.
     multiply_adds: the total for one image.
-    without_classifier: the total less the multiply-adds of the module named `classifier`, the layer that outputs the
+    without_classifier: the total minus the multiply-adds of the module named `classifier`, the layer that outputs the
       classes, as Table 1 counts. In VGG-16 and AlexNet, that is only the third fully connected layer; in SqueezeNet,
       the convolution conv10.
   """

@@ -2,6 +2,6 @@
 
 import os
 
-from shufflenet_jax import storage  # noqa: F401  it sets how TensorFlow reads from buckets
+from shufflenet_jax import storage  # noqa: F401  it configures how TensorFlow reads from buckets
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's start-up messages do not concern users

@@ -1,9 +1,9 @@
 """When two class names mean the same class: one rule for folders, datasets, evaluation and fine-tuning.
 
-1. Equal names are the same class. They count as equal even if one file system stores an accent composed and another
-   decomposed (Unicode NFC).
+1. Equal names are the same class. Names are compared in Unicode NFC, because file systems differ in whether they store
+   an accented letter composed or decomposed.
 2. Otherwise the first word decides: `n01440764` means `n01440764 tench, Tinca tinca`. One of the two names must be that
-   word alone, or the word must be a WordNet id; and in each of the two lists exactly one name may begin with it. So
+   word alone, or the word must be a WordNet id; and exactly one name in each of the two lists must begin with it. So
    `fruit apple` never means `fruit grape`.
 3. A number is not a name: it is a class's position in some list and does not say what the pictures show. `3` matches
    `3`, and nothing else.
@@ -18,21 +18,22 @@ _WORDNET_ID = re.compile(r"[nvars]\d{8}")
 
 
 def is_number(name: str) -> bool:
-  """Whether a name consists of digits alone, like the names given to classes that have none."""
+  """Whether a name consists of digits alone, as those do that are made up for classes without names."""
   return name.isdecimal()
 
 
 def match(names: Sequence[str], classes: Sequence[str]) -> dict[int, int]:
   """Finds the class that each name means.
 
-  A name that a list holds twice (ImageNet has two kinds of `crane`) is matched only if it has the same index in both.
+  A name that occurs twice in a list (ImageNet has two classes `crane`) is matched only to an equal name at the same
+  index.
 
   Args:
     names: to be matched, for instance the class folders of a dataset.
     classes: to match them to, for instance a network's, in label order.
 
   Returns:
-    index in `names` -> index in `classes`, without the names that mean none of the classes.
+    index in `names` -> index in `classes`, for the names that mean one of the classes.
   """
   matched = _add_equal(names, classes, lambda name: name, {})
   matched = _add_equal(names, classes, _composed, matched)
@@ -50,7 +51,7 @@ def match(names: Sequence[str], classes: Sequence[str]) -> dict[int, int]:
 def _add_equal(
   names: Sequence[str], classes: Sequence[str], spelling: Callable[[str], str], matched: dict[int, int]
 ) -> dict[int, int]:
-  """`matched` and, among the classes not matched yet, those whose spelling equals that of a name."""
+  """`matched`, and matches of further names with classes not matched yet that have the same spelling."""
   labels, times, taken = defaultdict(list), Counter(map(spelling, names)), set(matched.values())
   for label, name in enumerate(classes):
     if label not in taken:

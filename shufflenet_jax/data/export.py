@@ -37,7 +37,7 @@ def export(config, count: int, to: str) -> list[str]:
 
 
 def define_flags(values: flags.FlagValues) -> None:
-  cli.define_config(values, "Config file; its data section says what to read.")
+  cli.define_config(values, "Config file; its data section determines what to read.")
   flags.DEFINE_integer("count", 5, "How many examples.", lower_bound=1, flag_values=values)
   cli.define_path(values, "to", "Folder to write DIR/<class>/<example>.png into.")
 

@@ -21,7 +21,7 @@ class Picture(typing.NamedTuple):
 
   Attributes:
     path: as the user wrote it, or derived from that.
-    wrong: one line that says why there is no picture; empty if there is one, or if it has not been read yet.
+    wrong: one line that explains why there is no picture; empty if there is one, or if it has not been read yet.
     image: uint8 (h, w, 3) once it is decoded.
   """
 
@@ -57,7 +57,7 @@ def _find(argument: str) -> list[Picture]:
 
 
 def _in_folder(argument: str, path: str) -> list[Picture]:
-  """The files in a folder that evaluation would also take for pictures."""
+  """The files in a folder that evaluation, too, would treat as pictures."""
   names = [name for name, _ in storage.walk(path) if not is_hidden(name)]
   names = sorted(name for name in names if is_picture_file(storage.join(path, name)))
   if not names:
@@ -116,4 +116,4 @@ def decoded(named: list[Picture], decode: Callable[[bytes], np.ndarray], group_s
         raise
       yield group
   finally:
-    pool.shutdown(wait=False, cancel_futures=True)  # if the caller stops early, cancels what has not begun
+    pool.shutdown(wait=False, cancel_futures=True)  # what has not begun is not needed if the caller stops early

@@ -11,7 +11,7 @@ import warnings
 
 import numpy as np
 import tensorflow as tf
-from PIL import Image, ImageChops, WebPImagePlugin  # noqa: F401  or Pillow would load all its formats to find it
+from PIL import Image, ImageChops, WebPImagePlugin  # noqa: F401  otherwise Pillow loads all its formats to find it
 
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP")
 NAMES = "JPEG, PNG, BMP, GIF, WebP"  # for messages
@@ -22,12 +22,12 @@ _SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp")
 # levels and is no faster in today's libjpeg-turbo.
 DCT = "INTEGER_ACCURATE"
 
-# Pillow refuses pictures above a limit that is TensorFlow's too, 2**29 bytes, and already warns at half of it.
+# Pillow refuses pictures above 2**29 bytes, which is TensorFlow's limit too, and already warns at half of that.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
 class PictureError(ValueError):
-  """The bytes are not a picture that can be decoded. The message says why."""
+  """The bytes are not a picture that can be decoded. The message gives the reason."""
 
 
 def has_suffix(name: str) -> bool:
@@ -114,7 +114,7 @@ def _as_rgb_or_gray(image: Image.Image) -> Image.Image:
 
 
 def _describe_other(encoded: bytes) -> str:
-  """Says what bytes are that have none of the `FORMATS`."""
+  """Describes bytes that are in none of the `FORMATS`."""
   if not encoded:
     return "the file is empty"
   try:

@@ -28,7 +28,7 @@ class Split:
       skips `skips` examples of that chunk and yields the next `takes`; all three are int64 (n,). Chunks follow one
       another, or are interleaved in a fixed order if `parallel`.
     parse: record -> (encoded image, label).
-    explain: id -> one line that says why that example cannot be used.
+    explain: id -> one line on why that example cannot be used.
     note: what the user should know about the data, for instance which files were ignored; "" if nothing.
   """
 

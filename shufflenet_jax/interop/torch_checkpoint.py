@@ -23,7 +23,7 @@ class Imported(typing.NamedTuple):
 
   Attributes:
     path: of the checkpoint.
-    layout: whose state dict it was, for messages.
+    layout: whose kind of state dict it was, for messages.
     network: its network in words, see `build.describe`.
     classes: the number of classes.
   """
@@ -48,7 +48,7 @@ def import_file(path: str, workdir: str) -> Imported:
     workdir: the work directory to make; absent or empty.
 
   Raises:
-    UserError: the file is of no known network, or the work directory cannot be written. Nothing is left there.
+    UserError: the file holds no known network, or the work directory cannot be written. Nothing is left there.
     RunFailed: the storage of the work directory does not answer. Nothing is left there.
   """
   _check_new(workdir)
@@ -73,7 +73,7 @@ def import_file(path: str, workdir: str) -> Imported:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-  """Silences Orbax's threads, which print tracebacks after a failed write; the exception raised says as much."""
+  """Silences Orbax's threads, which print tracebacks after a failed write; the exception has the same reason."""
   verbosity = logging.get_verbosity()
   logging.set_verbosity(logging.FATAL)
   try:

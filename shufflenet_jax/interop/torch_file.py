@@ -13,7 +13,7 @@ import numpy as np
 from shufflenet_jax.errors import CommandEnded, UserError
 
 # Keys under which training scripts store a network's weights; if a file has several, the first is read. Averaged
-# weights come last: they are read only if there are no others, which the training script itself evaluates by default.
+# weights come last: they are read only if there are no others, because training scripts evaluate the others by default.
 CONTAINERS = ("state_dict", "model_state_dict", "model_state", "model", "net", "network", "weights", "params", "module")
 AVERAGED = ("state_dict_ema", "model_ema", "ema_state_dict", "ema_model", "ema", "params_ema")
 
@@ -213,7 +213,7 @@ def _tensors(value) -> dict:
 
 
 def _has_tensors(value, depth: int = 3) -> bool:
-  """Whether a dict, or one nested in it, holds tensors: {"name": ..., "groups": 3} under "model" is no container."""
+  """Whether a dict, or one nested in it, holds tensors. {"model": {"name": ..., "groups": 3}} does not."""
   return bool(_tensors(value)) or (
     depth > 0 and isinstance(value, dict) and any(_has_tensors(v, depth - 1) for v in value.values())
   )
@@ -241,7 +241,7 @@ def _open_containers(path: str, loaded) -> dict:
     elif len(of_tensors) == 1:
       value = inside[of_tensors[0]]
     else:
-      raise UserError(f"--from={path} holds several state dicts ({', '.join(map(str, of_tensors))}): save one alone")
+      raise UserError(f"--from={path} holds several state dicts ({', '.join(map(str, of_tensors))}): save only one")
   weights = {k: v for k, v in _tensors(value).items() if k.rpartition(".")[2] not in (*TOOLS_BUFFERS, *CONTAINERS)}
   if tensors := {k: v for k, v in weights.items() if isinstance(v, torch.Tensor)}:
     weights = tensors  # NumPy arrays among tensors are statistics, not weights
@@ -251,7 +251,7 @@ def _open_containers(path: str, loaded) -> dict:
     value = value[key] if isinstance(value, dict) and key in value else value
   if type(value).__module__ == _MODULE:
     raise UserError(
-      f"--from={path} holds an object {describe(value)}, and its code is not run: of a model, save its state_dict()"
+      f"--from={path} holds an object {describe(value)}, and its code is not run: save the model's state_dict()"
     )
   if isinstance(value, dict) and value:
     key, entry = next(iter(value.items()))
@@ -264,7 +264,7 @@ def _open_containers(path: str, loaded) -> dict:
 def _without_common_prefix(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
   """Removes prefixes that wrappers add to every key: "module.", "_orig_mod.", "model.", or any other single name.
 
-  "features" is kept, as both layouts have it: a file of that part alone is then reported with its own keys.
+  "features" is kept, because both layouts have it: if a file has only that part, the error then shows its own keys.
   """
   while True:
     first = {key.partition(".")[0] for key in arrays}

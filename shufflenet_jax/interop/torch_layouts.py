@@ -89,7 +89,7 @@ def recognise(state_dict: StateDict) -> Layout:
   """The layout to which the keys of the stem, the first unit and the classifier belong.
 
   Raises:
-    UserError: there is none; lists the keys that were looked for, and those that were found.
+    UserError: there is none. The message lists the keys that were looked for, and those that were found.
   """
   for layout in LAYOUTS:
     if all(key in state_dict for key in _identifying_keys(layout)):
@@ -155,7 +155,7 @@ def convert(state_dict: StateDict) -> tuple[dict, dict, Layout]:
     params["classifier"]["bias"] = reader.take(f"{layout.classifier}.bias", classifier["bias"])
   if reader.unread:
     raise UserError(
-      f"{len(reader.unread)} keys of {layout.name} are of no known layer: {', '.join(sorted(reader.unread)[:4])}"
+      f"{len(reader.unread)} keys of {layout.name} belong to no known layer: {', '.join(sorted(reader.unread)[:4])}"
     )
   return {"params": params, "batch_stats": stats}, model, layout
 
@@ -173,7 +173,7 @@ class _Reader:
       raise UserError(f"{key} is missing from what looks like {self._layout.name}")
     value = self._state_dict[key]
     if value.shape != shape:
-      raise UserError(f"{key} has shape {value.shape}; the network of the other shapes in the file has {shape} there")
+      raise UserError(f"{key} has shape {value.shape}; {shape} would fit the other shapes in the file")
     if np.iscomplexobj(value):
       raise UserError(f"{key} holds complex numbers; a ShuffleNet's are real")
     with np.errstate(over="ignore"):
@@ -233,12 +233,12 @@ def _architecture(state_dict: StateDict, layout: Layout) -> tuple[dict, list[tup
   scale = widths[0] / STAGE2_CHANNELS.get(groups, np.nan)
   if groups not in STAGE2_CHANNELS or stage_channels(groups, scale) != tuple(widths):
     raise UserError(
-      f"stages of {', '.join(map(str, widths))} channels in {groups} groups are no scale of the paper's Table 1"
+      f"stages of {', '.join(map(str, widths))} channels in {groups} groups match no scale of the paper's Table 1"
     )
   if stem % groups or stem >= widths[0]:
     raise UserError(
-      f"{layout.stem}.weight has shape {shape(layout.stem)}; a stem before Stage 2 of {widths[0]} channels in {groups}"
-      f" groups has fewer channels than that, a multiple of {groups}"
+      f"{layout.stem}.weight has shape {shape(layout.stem)}; the stem must have fewer channels than Stage 2, which has"
+      f" {widths[0]}, and a multiple of {groups}, the number of groups"
     )
   classifier = shape(layout.classifier, 2)
   if classifier[1] != widths[-1]:

@@ -1,4 +1,4 @@
-"""Batch norm, written as the affine map `a * x + b` that it is, so that a formulation can fold it into a convolution.
+"""Batch norm, written as an affine map `a * x + b`, so that a formulation can fold it into a convolution.
 
 `BatchNorm` is the Flax module that declares the parameters and owns the running statistics. It hands them out as a
 `Norm`, a plain value that pure functions compute with; these return the batch's statistics, and `BatchNorm.update`
@@ -39,9 +39,9 @@ class Norm:
   Attributes:
     scale: float32 (c,).
     bias: float32 (c,).
-    running: the running statistics, which normalise in evaluation.
+    running: the running statistics, by which evaluation normalises.
     epsilon: added to the variance.
-    train: whether the statistics of the batch normalise in place of the running ones.
+    train: whether to normalise by the batch's statistics instead of the running ones.
   """
 
   scale: jax.Array

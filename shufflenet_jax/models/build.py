@@ -52,7 +52,7 @@ def _unit_of_table4(unit: str):
   return construct
 
 
-# A config's `network` -> what constructs it. The arguments that have defaults are the network's fields in a config.
+# A config's `network` -> its constructor, whose arguments with defaults are the network's fields in a config.
 NETWORKS = {
   "shufflenet_v1": ShuffleNetV1,
   "mobilenet_v1": MobileNetV1,

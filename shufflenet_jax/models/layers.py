@@ -27,7 +27,7 @@ def conv(x: jax.Array, kernel: jax.Array, stride: int = 1, groups: int = 1) -> j
 
   Args:
     x: (n, h, w, c).
-    kernel: HWIO (k, k, c / groups, f) with k odd, any dtype; computed with in x's dtype.
+    kernel: HWIO (k, k, c / groups, f) with k odd; any dtype, is cast to x's.
     stride: s.
     groups: must divide c and f.
   """
@@ -44,7 +44,7 @@ def conv(x: jax.Array, kernel: jax.Array, stride: int = 1, groups: int = 1) -> j
 
 @jax.custom_jvp
 def relu(x: jax.Array) -> jax.Array:
-  """ReLU whose gradient needs only the output, which is kept in any case; `jax.nn.relu` keeps a mask as well."""
+  """ReLU whose gradient needs only the output, which is stored anyway; `jax.nn.relu` stores a mask as well."""
   return jnp.maximum(x, 0)
 
 
@@ -83,7 +83,7 @@ class ConvNormRelu(nn.Module):
     features: output channels.
     kernel: side of the kernel, an odd number; padding is symmetric.
     stride: s.
-    groups: channel groups of the convolution; as many as input channels make it depthwise.
+    groups: channel groups of the convolution; with as many groups as input channels it is depthwise.
     relu: whether ReLU follows.
     train: whether batch norm uses the batch's own statistics, and updates the running ones.
     dtype: compute dtype.

@@ -13,7 +13,7 @@ from shufflenet_jax.models.formulations import choose
 from shufflenet_jax.models.formulations.interface import PerLayer
 from shufflenet_jax.models.layers import Kernel, SqueezeExcite
 
-# Stage 2 output channels at 1x (Table 1). Every later stage doubles them.
+# Groups -> output channels of Stage 2 at 1x (Table 1). Every later stage doubles them.
 STAGE2_CHANNELS = {1: 144, 2: 200, 3: 240, 4: 272, 8: 384}
 
 
@@ -70,7 +70,7 @@ class ShuffleUnit(nn.Module):
     groups: channel groups of both 1x1 convolutions.
     stride: 1 or 2.
     norm: a `BatchNorm` constructor, called with the channels and a name.
-    compress_groups: groups of the first 1x1 convolution if they differ
+    compress_groups: groups of the first 1x1 convolution, if not `groups`
       (1 in the first unit of Stage 2, whose input has too few channels to be grouped).
     shuffle: one of `SHUFFLES`. "release" is the paper's shuffle with
       channels / groups groups, its inverse.

@@ -118,11 +118,11 @@ def _widths(channels) -> str:
 
 
 def count_tables() -> Iterator[dict]:
-  """Counts the network of each row; a minute in all.
+  """Counts the network of each row, which takes a minute in total.
 
   Yields:
     One dict a row: table, network, paper_mflops, mflops (without the last layer, see `NetworkCount`), mflops_with_fc
-    (all layers), difference_percent (of whichever of the two the table means), params, note.
+    (all layers), difference_percent (of whichever of these two the paper's table gives), params, note.
   """
   counted = {}
   for row in _rows():
@@ -158,4 +158,4 @@ def as_text(rows: Iterable[dict]) -> Iterator[str]:
     yield from (f"  {row['network']}: {row['note']}" for row in group if row["note"])
   yield "\nM: million multiply-adds for one 224x224 image. Differences of Tables 1, 2 and 4 are without the last"
   yield "layer (FC), as Table 1 counts; those of Tables 5, 6 and 8 with it, as Table 5 does. The last layer is the one"
-  yield "that makes the classes: of VGG-16 and AlexNet the third FC alone, of SqueezeNet a convolution, conv10."
+  yield "that outputs the classes: only the third FC of VGG-16 and AlexNet; a convolution, conv10, of SqueezeNet."

@@ -1,10 +1,10 @@
-"""Files and folders, on the local file system or in a Google Cloud Storage bucket, by the same functions.
+"""Files and folders, on the local file system or in a Google Cloud Storage bucket, through the same functions.
 
 Only this package knows which paths are remote. Paths are strings as `normalize` returns them.
 
 Every function raises one of three errors and no other, whichever library it uses (see `errors.py`):
 
-  FileNotFoundError  the file or folder does not exist. No other failure is reported as that.
+  FileNotFoundError  the file or folder does not exist. No other failure is reported this way.
   Refused            exit status 2: no such bucket, no permission, no space. Raised within seconds.
   Unavailable        exit status 1: no answer, too many requests, expired credentials. For a bucket it is raised after
                      `client.PATIENCE_SECONDS` of retrying, during which the user is informed.
@@ -133,7 +133,7 @@ def remove_file(path: str) -> None:
 
 
 def remove_folder(folder: str, marker: str = "") -> None:
-  """Removes a folder and everything in it, if it exists; the marker, if given, first (see `new_folder`)."""
+  """Removes a folder and everything in it, if it exists. If a marker is given, removes it first (see `new_folder`)."""
   with translate_errors(folder, "removed"):
     _backend(folder).remove_folder(folder, marker)
 
@@ -169,7 +169,7 @@ def new_file(path: str) -> Iterator[str]:
 
 @contextlib.contextmanager
 def locked(folder: str) -> Iterator[None]:
-  """Holds a lock on a folder, against other processes of this machine. Buckets have no locks: it then does nothing.
+  """Holds a lock on a folder, against other processes of this machine. Buckets have no locks: there it does nothing.
 
   Raises:
     Locked: another process holds the lock.
@@ -210,7 +210,9 @@ def diagnose_read_error(error: BaseException, folder: str) -> BaseException:
   except Exception as own:  # the client's own exceptions
     return translate_error(own, folder)
   if isinstance(translated, Refused):
-    return Unavailable(f"{folder} could not be read ({type(error).__name__}), and now can; run the same command again")
+    return Unavailable(
+      f"{folder} could not be read ({type(error).__name__}), but now it can; run the same command again"
+    )
   return translated
 
 

@@ -112,8 +112,8 @@ def missing_bucket_reported(path: str) -> Iterator[None]:
 def download(attempt: Callable):
   """Calls `attempt`, and up to twice more after failures that the client does not retry correctly.
 
-  These are bytes that were changed on the way, after which the client would only continue to read, and an answer such
-  as a 404 whose body breaks off.
+  These are corrupted bytes, after which the client's own retry would only read on instead of starting again, and an
+  answer such as a 404 whose body breaks off.
   """
   import requests
   from google.cloud.storage.exceptions import DataCorruption
@@ -155,6 +155,6 @@ def retry(path: str, patience: float | None = None):
         return
       _last_notice = now
     why = errors.reason(error)
-    print(f"waiting for {path} ({why}), for up to {patience:.0f} s in all", file=sys.stderr, flush=True)
+    print(f"waiting for {path} ({why}), for up to {patience:.0f} s in total", file=sys.stderr, flush=True)
 
   return Retry(should_retry, initial=0.5, maximum=10, multiplier=2, timeout=patience, on_error=inform_user)

@@ -2,7 +2,7 @@
 
 There are four meanings, for every file system and client library that this project uses:
 
-  absent     `FileNotFoundError`: the file or folder does not exist. No other failure is reported as that.
+  absent     `FileNotFoundError`: the file or folder does not exist. No other failure is reported this way.
   permanent  `Refused`, exit status 2: no such bucket, no permission, no space. Trying again would not help.
   transient  `Unavailable`, exit status 1: no answer, too many requests, an expired token. Another start may succeed.
   contents   returned unchanged: the bytes that were read are not what a decoder or parser expects.
@@ -98,9 +98,9 @@ def is_transient(error: BaseException) -> bool:
 
 
 def is_full_disk(error: BaseException, path: str) -> bool:
-  """Whether an error means that the disk is full, or a quota is.
+  """Whether an error means that the disk, or a quota, is full.
 
-  TensorFlow uses one class for a full disk, too little memory and too many requests; for a local path it is the disk.
+  TensorFlow uses one class for a full disk, too little memory and too many requests. For a local path it is the disk.
   """
   if isinstance(error, OSError):
     return error.errno in (errno.ENOSPC, errno.EDQUOT)
@@ -148,7 +148,7 @@ def _of_system(error: OSError) -> tuple[str, str, str]:
   if error.errno in _PERMANENT_ERRNOS:
     return _PERMANENT, reason, ""
   if error.errno is None and not isinstance(error, ConnectionError | TimeoutError):
-    return _PERMANENT, reason, ""  # raised by a library itself, for example by requests for a missing certificate file
+    return _PERMANENT, reason, ""  # raised by a library, not the system: by requests, if a certificate file is missing
   return _TRANSIENT, reason, ""
 
 

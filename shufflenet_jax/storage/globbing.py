@@ -16,7 +16,7 @@ def expand(pattern: str, list_folder: Callable, walk: Callable) -> Iterator[str]
   """Yields the files that match a normalized pattern.
 
   As in `glob.glob`, `*`, `?` and `[...]` match parts of a name, `**` as a whole name matches any number of folders, and
-  names that begin with a dot match only patterns that do.
+  names that begin with a dot match only patterns that do so too.
 
   Args:
     pattern: an absolute local path or a gs:// path.
@@ -34,7 +34,7 @@ def expand(pattern: str, list_folder: Callable, walk: Callable) -> Iterator[str]
 
 
 def _below(folder: str, patterns: list[str], list_folder: Callable, walk: Callable) -> Iterator[str]:
-  """Yields the files in a folder that match a pattern, given as its names, relative to the folder."""
+  """Yields the files in a folder that match a pattern relative to the folder, given as a list of its names."""
   try:
     if patterns[0] == "**":
       files = walk(folder or "/", hidden=any(pattern.startswith(".") for pattern in patterns))

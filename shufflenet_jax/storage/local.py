@@ -37,7 +37,7 @@ def write_bytes(path: str, content: bytes) -> None:
 
 
 def _status(path: str) -> os.stat_result | None:
-  """None if the path does not exist, also because one of the folders above is a file."""
+  """None if the path does not exist, or if one of the folders above it is a file."""
   try:
     return os.stat(path)
   except (FileNotFoundError, NotADirectoryError):

@@ -15,7 +15,7 @@ MIN_SYNC_SECONDS = 1.1  # the service accepts one write per second to an object
 
 
 class LogFolder(contextlib.AbstractContextManager):
-  """A local folder whose files are copied to `path`, if that is in a bucket; the end of the context waits for that.
+  """A local folder whose files are copied to `path`, if that is in a bucket. The end of the context waits for this.
 
   A background thread uploads new bytes every half minute, and soon after `sync_soon`. Failures do not disturb the
   caller: bytes that could not be written are tried again at the next turn.
@@ -25,7 +25,7 @@ class LogFolder(contextlib.AbstractContextManager):
   """
 
   def __init__(self, path: str):
-    """Begins to copy, if `path`, which is normalized, is remote."""
+    """Starts copying if `path`, a normalized path, is remote."""
     self._path = path
     self._remote = paths.is_remote(path)
     if not self._remote:
@@ -41,7 +41,7 @@ class LogFolder(contextlib.AbstractContextManager):
 
   @contextlib.contextmanager
   def writing(self) -> Iterator[None]:
-    """Around writing to the files of `folder`.
+    """A context for writing to the files of `folder`.
 
     Raises:
       Unavailable, Refused: something could not be written.

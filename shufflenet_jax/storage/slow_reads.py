@@ -11,9 +11,9 @@ from shufflenet_jax.storage import client, paths
 
 @contextlib.contextmanager
 def _watched(path: str) -> Iterator[list[float | None]]:
-  """Yields a list of one value, which the caller sets to the time since when it waits, or to None.
+  """Yields a list of one value: the caller sets it to the time at which a wait begins, and to None when it ends.
 
-  While that is longer ago than `client.NOTICE_SECONDS`, a notice is printed at that interval; for remote paths only.
+  While a wait lasts longer than `client.NOTICE_SECONDS`, a notice is printed at that interval; for remote paths only.
   """
   since: list[float | None] = [None]
   done = threading.Event()

@@ -29,7 +29,7 @@ def folder() -> Iterator[str]:
 
 @contextlib.contextmanager
 def name_if_full(path: str) -> Iterator[None]:
-  """Around writing to such a folder: where its disk is full, the error names the folder and the remedy."""
+  """A context for writing to such a folder: if its disk is full, the error names the folder and the remedy."""
   try:
     yield
   except Exception as error:

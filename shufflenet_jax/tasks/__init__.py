@@ -13,7 +13,7 @@ TASKS: dict[str, type[Task]] = {DEFAULT: Classification}
 
 
 def name_of(config) -> str:
-  """The name of a config's task; configs of versions that had one task alone do not name it."""
+  """The name of a config's task; configs of versions with a single task do not name it."""
   return config.get("task", DEFAULT)
 
 

@@ -1,4 +1,4 @@
-"""Image classification: one label an image, cross-entropy (section 4 of the paper), top-1 and top-5."""
+"""Image classification: one label per image, cross-entropy (section 4 of the paper), top-1 and top-5."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -40,7 +40,10 @@ class Classification(Task):
     return cls(forward, label_smoothing=config.optimizer.label_smoothing)
 
   def loss(self, params, batch_stats, batch, key):
-    """Softmax cross-entropy with smoothed labels, the group's mean; `accuracy` is the share of correct top classes."""
+    """Softmax cross-entropy with smoothed labels, averaged over the group.
+
+    `accuracy` is the fraction of images whose top class is correct.
+    """
     logits, batch_stats = self.forward.train(params, batch_stats, batch["image"], key)
     targets = optax.smooth_labels(jax.nn.one_hot(batch["label"], logits.shape[-1]), self.label_smoothing)
     loss = optax.softmax_cross_entropy(logits, targets).mean()

@@ -11,8 +11,8 @@ from shufflenet_jax.data import class_names
 def known_classes(names_before: Sequence[str], names_now: Sequence[str]) -> dict[int, int]:
   """label now -> label before, for the classes that have a name on both sides (see `data/class_names.py`).
 
-  A number is not a name. But if both sides have nothing but numbers, and equally many, they are taken to be the same
-  classes.
+  A number is not a name. But if both sides have only numbers, and the same number of classes, they are taken to be the
+  same classes.
   """
   if _only_numbers(names_before, names_now):
     return {i: i for i in range(len(names_now))}

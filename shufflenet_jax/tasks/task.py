@@ -17,14 +17,14 @@ class Task(abc.ABC):
   A batch is a dict of arrays with `image`, uint8 (n, h, w, 3), and the `targets`.
 
   Attributes:
-    forward: the network, from uint8 images on.
+    forward: the network, which takes uint8 images.
     targets: what the task needs of an example besides its image: key of the batch -> shape and dtype of one example's.
-    train_metrics: names of the scalars that `loss` reports, `loss` among them. Log lines have them as `train_<name>`.
+    train_metrics: names of the scalars that `loss` reports, `loss` among them; `train_<name>` in `metrics.jsonl`.
     best: name of the figure by which evaluated checkpoints are compared; the best one is kept.
     larger_is_better: whether a larger value of that figure is the better one.
     panels: of `curves.png`: label of the axis -> label of the line -> name in `metrics.jsonl`.
-    own_model_fields: fields of the config's `model` section that belong to the task. Fine-tuning keeps them, where it
-      takes the others from the checkpoint that it starts from.
+    own_model_fields: fields of the config's `model` section that belong to the task. Fine-tuning keeps them, and
+      takes the other fields from the checkpoint that it starts from.
     table_heading: of what `predict` prints, to the right of the file's name.
   """
 
@@ -94,11 +94,11 @@ class Task(abc.ABC):
     return [str(answer)]
 
   def adapt_params(self, params, fresh, names_before: Sequence[str], names_now: Sequence[str]):
-    """Parameters to fine-tune: those of a checkpoint, where need be with parts of freshly initialised ones.
+    """Parameters to fine-tune: those of a checkpoint, with freshly initialised parts where necessary.
 
     Args:
       params: the checkpoint's.
-      fresh: of the same network as it is now configured.
+      fresh: freshly initialised ones of the network as it is now configured.
       names_before, names_now: class names of the checkpoint and of the data, in label order.
     """
     return params

@@ -37,10 +37,10 @@ class Report:
   Attributes:
     copies_extra: moves in excess of the program without shuffle, summed over layers.
     offenders: layer -> (moves with shuffle, moves without), for layers with more moves than without shuffle.
-    shuffled_activations: names of activation-sized instructions in the scope of the shuffle.
+    shuffled_activations: names of activation-sized instructions in the name scope of the shuffle.
     work_extra: kind -> passes over activations, or products, in excess of the program without shuffle.
     all_reduces: in the step.
-    all_reduces_wanted: the number that it should be.
+    all_reduces_wanted: how many there should be.
     exchanges: other communication between devices in the step.
     cycles: estimated, per device and step.
     cycles_reference: the same for the reference.
@@ -170,7 +170,7 @@ def activations(model, image_size: int, batch: int):
     parameters |= {kernel.size, kernel.size * groups}
     if kernel.ndim == 4 and kernel.shape[2] == 1:  # depthwise; it may be computed with a diagonal kernel
       parameters.add(kernel.size * kernel.shape[3])
-  # A size that both an activation and a parameter have counts as an activation: better a false alarm than none.
+  # A size that both an activation and a parameter have counts as an activation: a false alarm is better than a miss.
   channels = [c for f in stages for c in (f, f // 4, f // groups, f // 4 // groups)]
   mistakable = {batch * side * side * c for side in sides for c in channels}
   return hlo.Activations(
@@ -186,7 +186,7 @@ def check(config, topology_name: str, mode: str, dump_hlo: str | None = None, lo
     topology_name: for example "v5e:2x4".
     mode: "train" or "infer".
     dump_hlo: directory for the programs' text.
-    log: is called with lines about the progress.
+    log: called with lines of progress.
 
   Raises:
     UserError: an unknown topology, another network, a batch that does not divide or does not fit.
@@ -222,7 +222,7 @@ def check(config, topology_name: str, mode: str, dump_hlo: str | None = None, lo
 
 
 def _checked_devices(config, topology_name: str, mode: str) -> list:
-  """The topology's devices, once the config is known to suit the check."""
+  """The topology's devices, after checking that the config suits this comparison."""
   from shufflenet_jax.config import settings
   from shufflenet_jax.distributed import mesh
   from shufflenet_jax.tpu import topology
@@ -299,7 +299,7 @@ def _remedy(config, devices, topology_name, mode, model, error, log) -> str:
 def define_flags(values: flags.FlagValues) -> None:
   cli.define_config(values)
   flags.DEFINE_string(
-    "topology", "v5e:2x4", "TPU slice to compile for; its devices have to divide config.batch_size.", values
+    "topology", "v5e:2x4", "TPU slice to compile for; the number of its devices must divide config.batch_size.", values
   )
   flags.DEFINE_enum("mode", "train", ("train", "infer"), "The train step, or uint8 images to logits.", values)
   cli.define_path(values, "dump_hlo", "Directory for the optimised HLO of each program.")

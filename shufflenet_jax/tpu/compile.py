@@ -1,4 +1,4 @@
-"""Compiles a config's train or inference step for devices that this machine need not have."""
+"""Compiles a config's train or inference step, also for devices that this machine does not have."""
 
 import dataclasses
 import re
@@ -36,7 +36,7 @@ class Program:
   Attributes:
     text: its optimised HLO.
     instructions: the same, parsed.
-    batch: images a device.
+    batch: images per device.
     hbm_bytes: arguments, results and temporaries on a device.
   """
 
@@ -53,7 +53,13 @@ def compile_step(model, config, devices, mode: str) -> Program:
 
 @dataclasses.dataclass(frozen=True)
 class Lowered:
-  """A traced step, for `compile_lowered`. Attributes: stage: JAX's; batch: images a device; options: the compiler's."""
+  """A traced step, for `compile_lowered`.
+
+  Attributes:
+    stage: JAX's lowered step.
+    batch: images per device.
+    options: the compiler's options.
+  """
 
   stage: jax.stages.Lowered
   batch: int
@@ -64,8 +70,8 @@ def lower_step(model, config, devices, mode: str) -> Lowered:
   """The step of `config` with the network `model`, traced for `devices`: a few seconds of Python.
 
   Args:
-    model: a Flax module as `build.network` gives.
-    config: as `configs/imagenet.py`; its batch_size is global, for both modes.
+    model: a Flax module as `build.network` returns it.
+    config: a config like that of `configs/imagenet.py`; its batch_size is global, for both modes.
     devices: from `topology.devices`, or real ones.
     mode: "train", the whole `train_step`; or "infer", uint8 images to the network's outputs.
 
@@ -106,7 +112,7 @@ def _on(data_mesh: Mesh, spec: PartitionSpec, tree):
 
 
 def compile_lowered(lowered: Lowered) -> Program:
-  """Compiles, which takes all cores for minutes.
+  """Compiles a traced step, which takes minutes and uses all cores.
 
   Raises:
     UserError: the compiler rejects the step.

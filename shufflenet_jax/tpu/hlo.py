@@ -21,7 +21,7 @@ _UNIT = re.compile(r"\b(stage\d_unit\d+|stem|classifier)\b")
 FLOATS = ("bf16", "f16", "f32")
 # These change no values, only their place in memory.
 MOVING = ("copy", "transpose", "reshape")
-# These make no pass over the values: they only name them, or call another computation.
+# These do not read or write values: they only name them, or call another computation.
 NAMING = ("parameter", "constant", "bitcast", "tuple", "get-tuple-element", "while", "conditional", "call")
 NAMING_TARGETS = ("ConcatBitcast", "AllocateBuffer")
 # These could compute the shuffle instead of moving values.

@@ -23,12 +23,12 @@ from shufflenet_jax.tpu import slices
 
 # Full-size ImageNet JPEGs that one vCPU of a host decodes, crops and resizes per second, and the factor by which it is
 # faster if they were resized to a short side of 256 beforehand. Both are figures of benchmarks/input_pipeline.py on two
-# x86-64 cores (1,072 and 1,520 images/s; benchmarks/RESULTS.md). The vCPUs of TPU VMs have not been measured:
-# --host_images_per_second_per_core takes their figure once known.
+# x86-64 cores (1,072 and 1,520 images/s; benchmarks/RESULTS.md). The vCPUs of TPU VMs have not been measured;
+# once their figure is known, give it as --host_images_per_second_per_core.
 IMAGES_PER_SECOND_PER_CORE = 536
 PRE_RESIZED_SPEEDUP = 1.42
 
-LANES = 128  # of the vector unit; the batch fills them
+LANES = 128  # of the vector unit, which the images of a batch fill
 LARGEST_SCALED_BATCH = 8192  # largest batch for which linear scaling was shown to work (Goyal et al., 2017)
 BYTES = {"f32": 4, "s32": 4, "u32": 4, "bf16": 2, "f16": 2, "pred": 1, "u8": 1, "s8": 1}
 _VCPUS_PER_CHIP = {name: g.machine_types[4][1] // 4 for name, g in slices.GENERATIONS.items()}
@@ -49,9 +49,9 @@ class Plan:
     clock_ghz: of a chip, assumed.
     host_images_per_second: that each host can supply, from full-size images.
     host_images_per_second_resized: the same from images that were resized beforehand.
-    hbm_bytes: memory that the step needs on a chip, by the compiler.
+    hbm_bytes: memory that the step needs on a chip, according to the compiler.
     largest_batch_per_chip: largest batch that fits, a multiple of `LANES`.
-    largest_batch_from: "compiled", or from which batches it was extrapolated.
+    largest_batch_from: "compiled", or a text that names the batches it was extrapolated from.
     cycles: of a step, estimated by the compiler, without waiting for input or other chips.
     step_ms: the same in milliseconds.
     images_per_second: at that rate.
@@ -189,11 +189,11 @@ def make_plans(config, topologies: list[str], images_per_second_per_core: float,
   """Plans a config on several topologies.
 
   Args:
-    config: as configs/imagenet.py.
+    config: a config like that of configs/imagenet.py.
     topologies: names such as "v5e:4x4".
     images_per_second_per_core: that one vCPU of a host can supply.
     verify: also compile the largest batch, instead of extrapolating to it.
-    log: is called with lines about the progress.
+    log: called with lines of progress.
 
   Raises:
     UserError: an unknown topology, or a config from which no step can be built.

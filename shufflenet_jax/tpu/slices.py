@@ -1,4 +1,4 @@
-"""The hosts, chips and clocks of Cloud TPU slices. Only the standard library: the launchers run on plain Python 3.9."""
+"""The hosts, chips and clocks of Cloud TPU slices. Standard library only, because the launchers run on Python 3.9."""
 
 from __future__ import annotations
 

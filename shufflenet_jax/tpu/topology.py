@@ -1,4 +1,4 @@
-"""TPU topologies as targets of compilation, which libtpu describes without a TPU."""
+"""TPU topologies to compile for, as libtpu describes them without a TPU."""
 
 import importlib.util
 import os

@@ -80,7 +80,7 @@ class Run:
 
 
 def prepare(config, workdir: str, devices=None, stop_after_step: int | None = None) -> Run:
-  """Checks everything that can be checked, and makes or restores the state; arguments and errors as for `loop.train`."""
+  """Checks everything that can be checked, and makes or restores the state; arguments and errors as in `loop.train`."""
   workdir = storage.normalize(workdir, "--workdir=")
   process = hosts.this_process()
   say = metrics.console(process)

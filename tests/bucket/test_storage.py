@@ -154,7 +154,7 @@ def test_a_long_wait_is_reported(here, impatient, monkeypatch, capsys):
   here.put("a", b"")
   here.faults.add(Fault(status(503), {"read"}, times=2))
   storage.read_bytes(f"{here.url}/a")
-  assert f"waiting for {here.url}/a (HTTP 503), for up to 2 s in all" in capsys.readouterr().err
+  assert f"waiting for {here.url}/a (HTTP 503), for up to 2 s in total" in capsys.readouterr().err
 
 
 def test_credentials_that_expire_are_renewed(here):

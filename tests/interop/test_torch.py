@@ -54,7 +54,7 @@ def small_file(tmp_path, change=lambda weights: weights):
     (b"\x02\0\0\0\0\0\0\0{}", "holds no state dict of tensors: what it holds is empty"),  # safetensors
     (
       lambda torch: torch.nn.Linear(2, 2),
-      "of type torch.nn.modules.linear.Linear, and its code is not run: of a model",
+      "of type torch.nn.modules.linear.Linear, and its code is not run: save the model",
     ),
     (lambda torch: {"model": torch.nn.Linear(2, 2)}, "of type torch.nn.modules.linear.Linear.* save its state_dict"),
     (lambda torch: {"x": torch.zeros(1), "f": os.system}, "cannot be read by PyTorch: .*posix.system .*blocked"),

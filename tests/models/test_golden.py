@@ -55,7 +55,7 @@ def test_a_missing_key_is_named():
 
 
 def test_a_key_of_no_layer_is_named():
-  with pytest.raises(UserError, match="1 keys of the authors' release are of no known layer: extra.weight"):
+  with pytest.raises(UserError, match="1 keys of the authors' release belong to no known layer: extra.weight"):
     convert(state_dict() | {"extra.weight": np.zeros(3)})
 
 
@@ -107,7 +107,7 @@ DEPTHWISE_NORM = "features.7.branch_main_1.4.weight"
     ("first_conv.1.running_var", (), r"\(12,\)"),
     ("first_conv.0.weight", (), "four .out, in, height, width., none of them 0"),
     ("first_conv.0.weight", (13, 3, 3, 3), "multiple of 3"),
-    ("first_conv.0.weight", (120, 3, 3, 3), "a stem before Stage 2 of 120 channels in 3 groups has fewer"),
+    ("first_conv.0.weight", (120, 3, 3, 3), "the stem must have fewer channels than Stage 2, which has 120"),
     ("features.0.branch_main_1.3.weight", (), "four .out"),
     ("features.0.branch_main_2.0.weight", (3,), "four .out"),
     ("features.0.branch_main_2.0.weight", (3, 0, 1, 1), "none of them 0"),
@@ -125,5 +125,5 @@ def test_a_shape_that_does_not_fit_is_named_with_what_was_expected(key, shape, e
 def test_shapes_of_no_scale_are_refused():
   weights = state_dict()
   weights["features.0.branch_main_2.0.weight"] = weights["features.0.branch_main_2.0.weight"][:, :6]
-  with pytest.raises(UserError, match="stages of 120, 240, 480 channels in 5 groups are no scale"):
+  with pytest.raises(UserError, match="stages of 120, 240, 480 channels in 5 groups match no scale"):
     convert(weights)

@@ -9,7 +9,7 @@ validation; its labels are the class folders in alphabetical order. If the comma
 continues with the shards that are missing.
 
 Each picture is decoded once, so that nothing is stored that training could not read, and stored byte for byte. With
---short_side, a picture with a larger short side is shrunk as evaluation would do it (Pillow, bilinear with
+--short_side, a picture with a larger short side is shrunk as evaluation would shrink it (Pillow, bilinear with
 antialiasing) and stored as JPEG with 4:2:0 chroma, RGB or grayscale. Unless --upright is given, the EXIF orientation is
 ignored, as by TensorFlow, torchvision and the paper's pipelines. Pictures are read in random order, so tars should be
 on an SSD.
@@ -43,7 +43,7 @@ def define_flags(values: flags.FlagValues) -> None:
 def main(values: flags.FlagValues) -> int | None:
   from shufflenet_jax.data.prepare.dataset import prepare
 
-  # Pillow warns about odd tags and huge pictures; for what it cannot decode it raises an error.
+  # Pillow warns about odd tags and huge pictures; if it cannot decode a picture, it raises an error anyway.
   warnings.filterwarnings("ignore", module="PIL")
   options = Options(**{field.name: getattr(values, field.name) for field in dataclasses.fields(Options)})
   try:

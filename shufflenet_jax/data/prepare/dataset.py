@@ -31,10 +31,10 @@ def prepare(options: Options) -> str:
   """
   version = _version(options.name)
   final = storage.join(storage.normalize(options.to, "--to="), options.name, version)
-  work = f"{final}.incomplete"  # TFDS does not take this for a version
+  work = f"{final}.incomplete"  # TFDS does not mistake this for a version
   is_complete = storage.is_file(storage.join(final, MARKER))
   is_ours = storage.is_file(storage.join(final, plan.FILE))
-  # While a move within a bucket is unfinished, there are both folders.
+  # During a move within a bucket, both folders exist.
   if storage.is_folder(final) and not is_ours and not storage.is_folder(work):
     raise UserError(f"{final} exists and was not made by this command; choose another --name or --to, or remove it")
 
@@ -85,7 +85,7 @@ def _version(name: str) -> str:
     print(f"version {version}, that of {name} in the installed TFDS")
     return version
   if name in (*tfds.list_builders(with_community_datasets=False), *SOURCES):
-    # Reading by this name would look for the known dataset's own configs, or for another kind of source.
+    # This name would open the known dataset's own configs, or another kind of source.
     raise UserError(f"--name={name} is the name of a known dataset; choose another")
   return "1.0.0"
 
@@ -181,12 +181,13 @@ def _record_maker(
 
 @contextlib.contextmanager
 def _explained_storage(options: Options) -> Iterator[None]:
-  """Adds to an error of the storage which flag it concerns, and what happens to the work done."""
+  """Adds to a storage error which flag it concerns, and what happens to the work done so far."""
   try:
     yield
   except (storage.Refused, storage.Unavailable) as error:
     raise type(error)(
-      f"--to={options.to}: {error}; complete shards are kept, and with space and permission the same command continues"
+      f"--to={options.to}: {error}; complete shards are kept; the same command continues once there is space and"
+      " permission"
     ) from None
 
 
@@ -232,7 +233,7 @@ def _write_metadata(work: str, split_shards: dict[str, list[Shard]], results: di
         for split, of_split in results.items()
       ],
       supervised_keys=("image", "label"),
-      check_data=False,  # it would read one example; we know that every shard was closed without an error
+      check_data=False,  # it would read one example, but we know that every shard was closed without an error
       **info,
     )
     for name, _ in storage.walk(folder):

@@ -27,7 +27,7 @@ def _validation_labels() -> tuple[str, ...]:
 def validation_label(name: str) -> str:
   """The WordNet id of `ILSVRC2012_val_XXXXXXXX.JPEG`, by the number in its name.
 
-  TFDS goes by the position in the tar instead, and so gives wrong labels for a part of the pictures.
+  TFDS goes by the position in the tar instead, so that an incomplete tar gets wrong labels.
 
   Raises:
     UserError: there is no picture of that number.
@@ -61,7 +61,7 @@ def check(split: str, path: str, names_and_labels: Sequence[tuple[str, str]], al
     if VALIDATION_NAME.fullmatch(name):
       present.add(name)
       if label != validation_label(name):
-        raise UserError(f"{flag}: {name} is in class folder {label}; ImageNet's list says {validation_label(name)}")
+        raise UserError(f"{flag}: {name} is in class folder {label}; ImageNet's list has {validation_label(name)}")
   if allow_partial:
     return
   remedy = "get the complete data, or accept a part with --allow_partial"

@@ -1,4 +1,7 @@
-"""Finds pictures in class folders or in ImageNet's own tars, in a folder or in a tar, which is read in place."""
+"""Finds the pictures in a folder or a tar that holds class folders or has the form of ImageNet's tars.
+
+Tars are read in place.
+"""
 
 import dataclasses
 import itertools
@@ -48,7 +51,7 @@ class Picture:
     except OSError as error:
       raise UserError(f"{self.path} cannot be read: {error.strerror}") from None
     if len(encoded) != self.size:
-      raise UserError(f"{self.path} has become shorter since it was listed, and {self.name} is not complete any more")
+      raise UserError(f"{self.path} has become shorter since it was listed: {self.name} is no longer complete")
     return encoded
 
 
@@ -59,7 +62,7 @@ class Source:
   Attributes:
     path: the folder or tar.
     kind: the form in which the pictures come, for messages.
-    of_imagenet: whether ImageNet alone comes in this form.
+    of_imagenet: whether only ImageNet comes in this form.
     pictures: sorted by name.
     note: which files were ignored, "" if none.
   """
@@ -166,7 +169,7 @@ class _Contents:
     return contents
 
   def label_validation_pictures(self) -> bool:
-    """If there are no class folders but ImageNet's validation pictures, labels these; returns whether that is so."""
+    """If the source holds ImageNet's validation pictures in place of class folders, labels them and returns True."""
     is_named = [imagenet.VALIDATION_NAME.fullmatch(member.name) for member in self.outside_classes]
     if self.pictures or not any(is_named):
       return False

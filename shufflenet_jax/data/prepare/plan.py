@@ -14,9 +14,10 @@ FILE = "prepare_plan.json"  # in the dataset's folder
 
 
 def make(options: Options, version: str, sources: dict[str, Source], shards: dict[str, list[Shard]]) -> dict:
-  """The plan, as JSON values. Datasets under way hold such plans, so keys and values must never change.
+  """The plan, as JSON values. Unfinished datasets hold such plans, so keys and values must never change.
 
-  --skip_bad and --allow_partial are not part of it: they decide whether there is a dataset, but not about its bytes.
+  --skip_bad and --allow_partial are not part of it: they decide whether there will be a dataset, but do
+  not affect its bytes.
   """
   treatment = "as they came"
   if options.short_side:
@@ -49,6 +50,6 @@ def check_same(plan: dict, folder: str) -> None:
   differing = [f"{key}: {earlier.get(key)} then, {plan[key]} now" for key in plan if earlier.get(key) != plan[key]]
   if differing:
     raise UserError(
-      f"{folder} was begun with other pictures or flags: {'; '.join(differing)}; give the same again, or another --name"
-      " or --to, or remove it"
+      f"{folder} was begun with other pictures or flags: {'; '.join(differing)}; give the same as then, or another"
+      " --name or --to, or remove it"
     )

@@ -18,7 +18,7 @@ def shrink(encoded: bytes, short_side: int, quality: int, upright: bool) -> byte
     encoded: JPEG, PNG, BMP, GIF (first frame) or WebP.
     short_side: pixels.
     quality: of the JPEG.
-    upright: whether to turn the pixels as the EXIF orientation says.
+    upright: whether to turn the pixels upright, by the EXIF orientation.
 
   Raises:
     pictures.PictureError: the picture cannot be decoded completely.

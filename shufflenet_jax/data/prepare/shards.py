@@ -59,7 +59,7 @@ def assign(name: str, split: str, pictures: list[Picture], count: int | None) ->
   Args:
     name: of the dataset.
     split: train or validation.
-    pictures: at least one, in an order that depends on nothing but the pictures.
+    pictures: at least one, in an order that depends only on the pictures.
     count: of shards, at most one per picture. None: one for each 128 MB of pictures, and at least 16.
   """
   count = count or max(MIN_SHARDS, math.ceil(sum(p.size for p in pictures) / SHARD_BYTES))

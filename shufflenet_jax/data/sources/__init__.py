@@ -16,12 +16,12 @@ SOURCES: dict[str, Callable[..., Split]] = {
 
 
 def open_split(data, split: str, num_classes: int, class_names: Sequence[str] = (), every_class: bool = False) -> Split:
-  """Opens a split of the dataset that a config names, without using the network.
+  """Opens a split of the dataset that a config names; downloads nothing.
 
   Args:
-    data: the config's `data` section. `name` is "folder" for pictures in `data_dir/<split>/<class>/`, or the name of a
-      TFDS dataset, also as `name/config:version`, which lies in `data_dir` ("": TFDS's default folder). The bundled
-      dataset `digits` is prepared there on first use.
+    data: the config's `data` section. `name` is "folder" for pictures in `data_dir/<split>/<class>/`, or the
+      `name` or `name/config:version` of a TFDS dataset in `data_dir` ("": TFDS's default folder). The bundled dataset
+      `digits` is prepared there on first use.
     split: a TFDS split expression, or the name of a folder.
     num_classes: classes of the network.
     class_names: the network's, if known. The classes of a folder are matched to them by name; those of a TFDS dataset

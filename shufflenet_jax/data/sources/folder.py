@@ -42,15 +42,15 @@ def open_split(data, split: str, num_classes: int, class_names: Sequence[str] = 
 def open_folder(folder: str, class_names: Sequence[str]) -> Split:
   """Opens `folder/<class>/.../picture` to evaluate a network on, matching classes by name, never by position.
 
-  A folder's name is that of a class, or its first word where that is enough (see `class_names.py`). Some of the classes
-  may be absent.
+  A folder is named like a class, or by the first word of its name if that suffices (see `class_names.py`). Some of the
+  classes may be absent.
 
   Args:
     folder: the value of --data.
     class_names: the network's, in label order.
 
   Raises:
-    UserError: there is no such folder, it has a folder that is none of the classes, or it holds no pictures.
+    UserError: there is no such folder, it has a folder that matches none of the classes, or it holds no pictures.
   """
   path = storage.normalize(folder, "--data=")
   if not storage.is_folder(path):

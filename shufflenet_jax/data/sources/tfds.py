@@ -16,7 +16,7 @@ from shufflenet_jax.data.sources import record_index
 from shufflenet_jax.data.split import Split, check_number_of_classes, pad_class_names
 from shufflenet_jax.errors import UserError
 
-MARKER = "dataset_info.json"  # TFDS takes no folder without this file for a dataset
+MARKER = "dataset_info.json"  # TFDS does not recognise a folder without this file as a dataset
 
 # Shuffling the order of a few files mixes hardly anything, so we divide them into about this many chunks. Starting to
 # read a chunk takes about a millisecond, so each has at least 32 records.
@@ -202,10 +202,10 @@ class _Chunks:
 def _find_builder(name: str, folder: str):
   base_name = name.split("/")[0].split(":")[0]
   try:
-    # We list the folder ourselves because TFDS takes one without read permission for an absent one.
+    # We list the folder ourselves, because TFDS reports one without read permission as absent.
     storage.list_folder(storage.join(folder, base_name))
     with storage.translate_errors(folder), storage.report_slow_read(folder):
-      # From the files alone: the builder's code would ask the network about a dataset that is absent.
+      # Opens the files alone: the builder's code would look for an absent dataset on the network.
       return tfds.core.read_only_builder.builder_from_files(name, data_dir=folder)
   except (FileNotFoundError, tfds.core.registered.DatasetNotFoundError, ValueError):
     raise UserError(

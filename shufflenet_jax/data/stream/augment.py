@@ -4,8 +4,8 @@ import tensorflow as tf
 
 from shufflenet_jax.data import pictures
 
-# Of the long side to the short side. A picture of 20,000 x 2 pixels, resized to a short side of 256, would take
-# gigabytes.
+# The largest ratio of the long side to the short side. A picture of 20,000 x 2 pixels, resized to a short side of 256,
+# would take gigabytes.
 _MAX_SIDE_RATIO = 16
 
 
@@ -62,9 +62,9 @@ def random_crop(image: tf.Tensor, size: int, min_area: float, max_aspect: float,
 
   Args:
     image: uint8 (h, w, 3).
-    size: side, pixels, that the crop will be resized to.
+    size: side in pixels to which the crop will be resized.
     min_area: smallest area of the crop, as a fraction of the image; the largest is 1.
-    max_aspect: width over height of the widest crop; the narrowest has the inverse.
+    max_aspect: width / height of the widest crop; that of the narrowest is the inverse.
     seed: int32 (2,).
   """
   sides = tf.shape(image)[:2]

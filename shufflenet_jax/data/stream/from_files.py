@@ -10,7 +10,7 @@ from shufflenet_jax.data.stream import ranges, readers
 def records(
   split: Split, shuffle_bytes: int, batch_size: int, seed: int, start_step: int, process: tuple[int, int]
 ) -> tf.data.Dataset:
-  """As `in_memory.records`, read by the process's share of the readers.
+  """The same as `in_memory.records`, but read from files by the process's share of the readers.
 
   Args:
     split: what to read.

@@ -1,7 +1,7 @@
 """The training order of a split that fits in memory: read once, each epoch shuffled as a whole.
 
-Reading a small split from its files would take each of 64 readers a few milliseconds in every epoch: 40 pictures were
-trained on at a twentieth of the rate of 10,000. Here an epoch costs no more than a shuffle of its ids.
+Reading a small split from its files would take each of 64 readers a few milliseconds in every epoch: with 40 pictures,
+training ran at a twentieth of the rate that it had with 10,000. Here an epoch costs no more than a shuffle of its ids.
 """
 
 import tensorflow as tf

@@ -1,4 +1,4 @@
-"""Reading a range of examples from a split's chunks, with an error where the files hold fewer."""
+"""Reading a range of examples from a split's chunks, with an error if the files hold fewer."""
 
 import tensorflow as tf
 

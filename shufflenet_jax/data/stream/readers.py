@@ -6,7 +6,8 @@ step. In each epoch the dataset's chunks are laid end to end in an order drawn f
 records is divided into one contiguous range per reader, exactly as long as the rows that the reader fills in the epoch.
 
 So every example comes once in an epoch, whichever process runs a reader. And how much a reader has read by some step
-is known without reading anything. A `position` below counts the examples of the stream before a point of it.
+is known without reading anything. Below, a `position` in
+the stream is the number of examples before it.
 """
 
 import math
@@ -42,7 +43,7 @@ def range_in_epoch(epoch, reader, num_examples: int, batch_size: int, num_reader
 
 
 def done_in_epoch(epoch, reader, position: int, num_examples: int, batch_size: int, num_readers: int):
-  """How many of an epoch's records a reader has given when the stream has reached `position`; 0 before the epoch."""
+  """How many of an epoch's records a reader has yielded when the stream has reached `position`; 0 before the epoch."""
 
   def done_below(r):
     begin = epoch * num_examples

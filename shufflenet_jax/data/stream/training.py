@@ -71,8 +71,8 @@ def train_examples(
   """A process's rows of the global batches, one example after another, each with `ok`; see `train_batches`.
 
   The quick form assumes JPEGs if the split's first pictures are JPEGs, and fails at a picture that cannot be decoded.
-  The careful form takes everything that `pictures.decode` does and never fails. Where the quick form gives pixels, both
-  give the same.
+  The careful form takes everything that `pictures.decode` does and never fails. Where the quick form does not fail,
+  both give the same pixels.
   """
   _, count = process
   num_readers = readers.count(batch_size)
@@ -92,7 +92,9 @@ def train_examples(
   else:
     crop = augment.random_crop_of_jpeg if _begins_with_jpegs(split) else _crop_of_any
     example = _example_with(crop, split, config)
-  example = tf.autograph.experimental.do_not_convert(example)  # nothing to convert, and looking for it takes seconds
+  example = tf.autograph.experimental.do_not_convert(
+    example
+  )  # there is nothing to convert, and finding that out takes seconds
   return records.map(example, tf.data.AUTOTUNE, deterministic=True)
 
 

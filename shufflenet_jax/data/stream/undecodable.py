@@ -63,7 +63,7 @@ def check_batch(batch: Batch, num_classes: int, split: Split, bad: BadPictures) 
 
 
 def replace_by_neighbours(batch: Batch) -> Batch:
-  """Replaces each bad row by the nearest good one before it, or at the beginning by the last good one of the batch.
+  """Replaces each bad row by the nearest good one before it, or if there is none, by the last good one of the batch.
 
   The batch is this process's part of the global batch. This is the only place where the examples of a training run
   depend on the number of processes.
@@ -103,8 +103,8 @@ def quick_batches(
 ) -> Iterator[Batch]:
   """Yields batches, read in the quick form wherever possible.
 
-  Careful reading takes a sixth longer for each picture, and every restart takes time as well. Pictures that cannot be
-  decoded are either rare or many, so after each failure the careful form is kept for twice as many batches.
+  Careful reading takes a sixth longer per picture, and every restart takes time as well. Either few or many of the
+  pictures cannot be decoded, so after each failure the careful form is kept for twice as many batches.
 
   Args:
     examples: (first batch, careful) -> `tf.data.Dataset` of examples.

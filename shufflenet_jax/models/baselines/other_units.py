@@ -77,8 +77,8 @@ def solve_width(multiply_adds, budget: float) -> float:
   """The Stage 4 width from 8 to 8192, in steps of 1/4 channel, whose multiply-adds come nearest to a budget.
 
   Multiply-adds are roughly quadratic in the width, so interpolating their
-  square root converges quickly; as rounded widths make jumps, every second
-  step bisects.
+  square root converges quickly. Because rounded widths cause jumps, every
+  second step bisects.
 
   Args:
     multiply_adds: an increasing function of the width.
@@ -103,7 +103,7 @@ def solve_width(multiply_adds, budget: float) -> float:
 
 @functools.cache
 def constructor_for_budget(unit: str, mflops: float):
-  """A constructor of the network of this unit whose width is solved for a budget.
+  """A constructor of the network with this unit, whose width is solved for a budget.
 
   Args:
     unit: one of `UNITS`.

@@ -3,8 +3,8 @@
 - A 1x1 group convolution is an ordinary one with a block-diagonal kernel. A TPU's matrix unit is so wide (128x128 or
   more) that the zeros cost less than small convolutions would.
 - Batch norm, ReLU and the depthwise convolution act on each channel alone. The shuffle can therefore be applied to the
-  output channels of the kernel before them, a few kilobytes, and vanishes from the activations.
-- `folding` makes one convolution of the last 1x1 convolution and the norms on both sides of it.
+  output channels of the preceding kernel, which has only a few kilobytes, instead of to the activations.
+- `folding` merges the last 1x1 convolution and the norms before and after it into one convolution.
 """
 
 import functools
@@ -21,7 +21,7 @@ from shufflenet_jax.models.formulations.reference import depthwise_conv3x3 as gr
 from shufflenet_jax.models.layers import conv, relu
 
 # Up to this many channels, a depthwise convolution is computed as an ordinary one with a diagonal kernel: the TPU
-# compiler estimates that a depthwise one takes as long as 128 channels would (benchmarks/RESULTS.md).
+# compiler estimates that a depthwise one takes as long as an ordinary one with 128 channels (benchmarks/RESULTS.md).
 DIAGONAL_CHANNELS = 80
 
 
@@ -62,7 +62,7 @@ def group_conv1x1(
 
   Args:
     x: (n, h, w, c_in).
-    kernel: HWIO (1, 1, c_in / groups, c_out), computed with in x's dtype.
+    kernel: HWIO (1, 1, c_in / groups, c_out), is cast to x's dtype.
     groups: must divide c_in and c_out.
     shuffle_groups: the argument of `channel_shuffle`; 1 for none.
     bias: float32 (c_out,), in the shuffled order.
@@ -95,7 +95,7 @@ def depthwise_conv3x3(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array
 @depthwise_conv3x3.defjvp
 def _depthwise_conv3x3_jvp(stride, primals, tangents):
   (x, kernel), (dx, dkernel) = primals, tangents
-  # The kernel's derivative stays depthwise, so that its transpose makes (3, 3, 1, c), not (3, 3, c, c).
+  # The term for the kernel stays depthwise, so that its transpose gives (3, 3, 1, c), not (3, 3, c, c).
   from_kernel = grouped_depthwise_conv3x3(x, dkernel, stride)
   return depthwise_conv3x3(x, kernel, stride), depthwise_conv3x3(dx, kernel, stride) + from_kernel
 
@@ -103,5 +103,5 @@ def _depthwise_conv3x3_jvp(stride, primals, tangents):
 def group_grams(x: jax.Array, groups: int) -> jax.Array:
   """Sums of products of the channels of each group: (n, h, w, c) -> float32 (g, c/g, c/g)."""
   c = x.shape[-1]
-  # One product for all channels, of which the blocks on the diagonal: (c, c) -> (g, c/g, g, c/g) -> (g, c/g, c/g)
+  # One product for all channels, then the blocks on its diagonal: (c, c) -> (g, c/g, g, c/g) -> (g, c/g, c/g)
   return jnp.einsum("gigj->gij", folding.gram(x).reshape(groups, c // groups, groups, c // groups))

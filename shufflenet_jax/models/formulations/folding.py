@@ -1,7 +1,7 @@
 """Batch norm folded into the convolutions around it: the algebra that `dense` and `split` share.
 
-Both move work from activations to kernels, which are thousands of times smaller, and keep the function that the
-network computes.
+Both move work from activations to kernels, which are thousands of times smaller. The network still computes the same
+function.
 """
 
 from collections.abc import Callable
@@ -50,8 +50,8 @@ def gram(x: jax.Array) -> jax.Array:
 
 @gram.defjvp
 def _gram_jvp(primals, tangents):
-  # The product rule's two terms are each other's transpose. Written as one product, the gradient is one convolution in
-  # place of two, and runs in x's dtype.
+  # The two terms of the product rule are transposes of each other. Computed from one product, the gradient takes one
+  # convolution instead of two, in x's dtype.
   (x,), (dx,) = primals, tangents
   half = jnp.einsum("...i,...j->ij", dx, x, precision="highest").astype(jnp.float32)
   return gram(x), half + half.T
@@ -82,10 +82,10 @@ def fold_norms(
   read to be normalised, and the backward pass of both norms consists of
   products of small matrices as well.
 
-  In bfloat16 the result rounds as that of the three steps does while the
-  means of the channels are within about one standard deviation of zero. As
-  x is not centred first, the error grows beyond: at three standard
-  deviations it is 0.5 %, where the three steps have 0.3 %.
+  In bfloat16 the rounding error is that of the three separate steps as long
+  as the means of the channels are within about one standard deviation of
+  zero. Further away it is larger, because x is not centred first: at three
+  standard deviations it is 0.5 %, compared with 0.3 % for the three steps.
 
   Args:
     kernel: HWIO (1, 1, c_in / groups, c_out), float32.
@@ -123,8 +123,8 @@ def stem(
 ) -> tuple[jax.Array, Moments | None]:
   """Conv1 and MaxPool of Table 1 with the pool before the norm and ReLU, which leaves them a quarter of the positions.
 
-  Norm and ReLU are increasing functions where the norm's scale is positive, so they commute with the maximum. Where
-  the scale is negative, the signs of the kernel and of the scale are both turned.
+  In channels with a positive scale, norm and ReLU are increasing functions, so they commute with the maximum. In
+  channels with a negative scale, the signs of both the kernel and the scale are flipped.
 
   Args:
     kernel, norm, images: see `reference.stem`.

@@ -36,7 +36,7 @@ def unit(
 
   Returns:
     (n, h, w, c_branch) with stride 1, (n, ceil(h/2), ceil(w/2), c_in + c_branch) with stride 2, in x's dtype; and for
-    each layer the `Moments` by which its norm normalised, or None in evaluation.
+    each layer the `Moments` by which its norm has normalised, or None in evaluation.
   """
   y = channel_shuffle(conv(x, kernels.compress, groups=compress_groups), shuffle_groups)
   # Fig. 2 shuffles after the norm and ReLU. These act on each channel alone, so the result is the same.

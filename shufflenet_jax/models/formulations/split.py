@@ -2,11 +2,11 @@
 
 XLA:CPU is slow at grouped convolutions and at the gradients of pools.
 
-- A 1x1 group convolution is one matrix product for each group. In the order that the shuffle wants, the results are
-  stacked side by side, so that the shuffle is part of writing them.
+- A 1x1 group convolution is one matrix product for each group. The results are stacked along a new last axis, which is
+  the shuffled order, so that writing them performs the shuffle.
 - Between units each group is an array of its own. A unit's output is a concatenation of its groups and the next unit
-  splits it again; XLA removes both, which is why the sums and ReLUs below are written group by group.
-- `folding` makes one convolution of the last 1x1 convolution and the norms on both sides of it.
+  splits it again; XLA removes both, but only because the sums and ReLUs below are written group by group.
+- `folding` merges the last 1x1 convolution and the norms before and after it into one convolution.
 
 The gradients are written by hand (`jax.custom_vjp`), so forward-mode differentiation is not possible.
 """
@@ -64,7 +64,7 @@ def group_conv1x1(
 
   Args:
     x: (n, h, w, c_in).
-    kernel: HWIO (1, 1, c_in / groups, c_out), computed with in x's dtype.
+    kernel: HWIO (1, 1, c_in / groups, c_out), is cast to x's dtype.
     groups: must divide c_in and c_out.
     shuffle_groups: the argument of `channel_shuffle`; 1 for none.
     bias: float32 (c_out,), in the shuffled order.
@@ -72,7 +72,7 @@ def group_conv1x1(
   Returns:
     (n, h, w, c_out), x's dtype.
   """
-  # Products of two dimensions: the gradient for the kernel is then a product too, without a transposed copy of x.
+  # Products of 2-D arrays, so that the gradient of the kernel is a product too, without a transposed copy of x.
   kernel = kernel.astype(x.dtype)[0, 0]  # (1, 1, c_in/g, c_out) -> (c_in/g, c_out)
   positions, c_out = x.shape[:-1], kernel.shape[-1]
   if groups == 1:
@@ -80,7 +80,7 @@ def group_conv1x1(
     return _add_bias(y.reshape(*positions, c_out), bias)  # (n*h*w, c_out) -> (n, h, w, c_out)
   y = [_pixels(xi) @ ki for xi, ki in zip(jnp.split(x, groups, -1), jnp.split(kernel, groups, -1))]
   if shuffle_groups == groups:
-    # Stacking is the shuffle. Unfused, because some readers of the stack would otherwise build it again.
+    # Stacking is the shuffle. Unfused, because some readers of the stack would otherwise recompute it.
     def stack(*y):
       return jnp.stack(y, -1).reshape(*positions, c_out)  # (n*h*w, c_out/g, g) -> (n, h, w, c_out)
 
@@ -119,13 +119,13 @@ _use_twice.defvjp(lambda x, groups: ((x, x), None), _use_twice_backward)
 
 
 def _relu(x, groups):
-  """ReLU group by group; each result is written once, and not computed again in every reader."""
+  """ReLU group by group. Each result is written once, not recomputed by every reader; the barrier is an identity."""
   return jnp.concatenate(unfused(jax.lax.optimization_barrier, [relu(xi) for xi in jnp.split(x, groups, -1)]), -1)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _add_relu(x, y, groups):
-  """ReLU of the sum, as `_relu`."""
+  """ReLU of the sum, computed as in `_relu`."""
   sums = [relu(xi + yi) for xi, yi in zip(jnp.split(x, groups, -1), jnp.split(y, groups, -1))]
   return jnp.concatenate(unfused(jax.lax.optimization_barrier, sums), -1)
 
@@ -136,7 +136,7 @@ def _add_relu_forward(x, y, groups):
 
 
 def _add_relu_backward(groups, out, gradient):
-  # The mask is read from the output, which is in memory. From the sums, XLA would add them once more.
+  # The mask comes from the output, which is in memory. To take it from the sums, XLA would compute them once more.
   by_group = zip(jnp.split(out, groups, -1), jnp.split(gradient, groups, -1))
   gradient = jnp.concatenate([jax.lax.select(o > 0, g, jnp.zeros_like(g)) for o, g in by_group], -1)
   return gradient, gradient

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from shufflenet_jax.models.batch_norm import per_channel
 from shufflenet_jax.models.formulations.unfused import unfused
 
-OFFSETS = [(i, j) for i in range(3) for j in range(3)]  # of a window's positions, row by row
+OFFSETS = [(i, j) for i in range(3) for j in range(3)]  # (row, column) of the positions in a window
 
 
 def _pad(x):
@@ -25,7 +25,7 @@ def _pad(x):
 
 
 def _windows(x, stride):
-  """(n, h, w, c) -> nine arrays (n, o, o, c), in the order of `OFFSETS`: that position of every window; 0 outside."""
+  """(n, h, w, c) -> nine arrays (n, o, o, c), one for each of `OFFSETS`: every window's value there; 0 outside."""
   if stride == 1:  # pad, then slice: the padded image is written once and read nine times
     padded, (h, w) = _pad(x), x.shape[1:3]
     return [padded[:, i : i + h, j : j + w] for i, j in OFFSETS]
@@ -97,7 +97,7 @@ def _affine_relu(x, a, b):
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
 def affine_relu_depthwise_conv(x: jax.Array, a: jax.Array, b: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
-  """3x3 depthwise convolution of relu(a * x + b), which is never written to memory without its padding.
+  """3x3 depthwise convolution of relu(a * x + b), which is written to memory only in padded form.
 
   Args:
     x: (n, h, w, c).
@@ -191,7 +191,7 @@ def _largest_gradient(x, y, dy, axis):
 
 def _max_pool_backward(residuals, dy):
   x, y = residuals
-  # First to the first row that has the largest value, then to the first position in that row.
+  # The gradient goes to the first row that has the largest value, and then to the first position in that row.
   rows = unfused(lambda x: _largest(x, 2), x)
   drows = unfused(lambda *arrays: _largest_gradient(*arrays, 1), rows, y, dy)
   return (_largest_gradient(x, rows, drows, 2),)

@@ -68,7 +68,7 @@ def test_foreign_and_misplaced_pictures_are_no_imagenet(part_of_imagenet, photos
   with pytest.raises(UserError, match="holds 2 classes that ImageNet does not have, daisy first"):
     prepare(with_(part_of_imagenet, train=str(photos / "train")))
   put(tmp_path / "val/n01440764/ILSVRC2012_val_00000001.JPEG", picture())
-  with pytest.raises(UserError, match="00001.JPEG is in class folder n01440764; ImageNet's list says n01751748"):
+  with pytest.raises(UserError, match="00001.JPEG is in class folder n01440764; ImageNet's list has n01751748"):
     prepare(with_(part_of_imagenet, validation=str(tmp_path / "val")))
   tar(tmp_path / "beyond.tar", {"ILSVRC2012_val_00050001.JPEG": picture()})
   with pytest.raises(UserError, match="00050001.JPEG is not one of ImageNet's validation pictures"):
