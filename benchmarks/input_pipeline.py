@@ -10,7 +10,7 @@ turns, round by round, and all others are suspended while one is timed; figures 
   recipe    TFDS, sample_distorted_bounding_box, decode_and_crop_jpeg, bilinear resize, flip, AUTOTUNE, batch, prefetch
   stream    what train.py reads: deterministic, each example exactly once an epoch, undecodable pictures skipped
   resized   the same on --resized
-  careful   the stream in the form that it takes for some batches after an undecodable picture
+  careful   the stream in the form that it uses for some batches after an undecodable picture
 
 It also prints the memory of this process after each of --epochs epochs, and how many cores a TPU slice would need.
 """
@@ -29,7 +29,7 @@ from collections.abc import Callable
 
 import shufflenet_jax.data  # noqa: F401  before TensorFlow, which it silences
 
-# Images per second that one chip trains, 1x g=3, 128 images a chip, by the TPU compiler's estimate (RESULTS.md).
+# Images per second that one chip trains, 1x g=3, 128 images per chip, by the TPU compiler's estimate (RESULTS.md).
 ESTIMATED_TRAINING = {"v5e": 11_200}
 TOPOLOGIES = {"v5e:2x2": 4, "v5e:2x4": 8, "v5e:4x4": 16}
 BATCH = 64

@@ -142,7 +142,7 @@ class Command:
       cause = error.__context__  # the OSError
       raise UserError(f"--flagfile={cause.filename} cannot be read: {cause.strerror}") from None
     except UnicodeDecodeError:
-      raise UserError("--flagfile is not a text file; it should hold one flag a line") from None
+      raise UserError("--flagfile is not a text file; it should hold one flag per line") from None
     except flags.Error as error:
       raise UserError(str(error)) from None
     if missing:

@@ -83,7 +83,7 @@ def answer(predictor: Predictor, arguments: list[str], as_json: bool) -> int:
   Args:
     predictor: gives the answers.
     arguments: files, folders and patterns.
-    as_json: prints one JSON object a line instead of a table.
+    as_json: whether to print one JSON object per line instead of a table.
 
   Returns:
     1 if something could not be read, 0 otherwise.

@@ -109,7 +109,7 @@ def state_from(arrays: dict[str, np.ndarray], like, path):
   for name in sorted(wanted.keys() | found.keys()):
     if wanted.get(name) != found.get(name):
       raise UserError(
-        f"{path} has {name} as {found.get(name)} where this version and config have {wanted.get(name)};"
+        f"{path} has {name} as {found.get(name)}, but this version and config have {wanted.get(name)};"
         " choose another --workdir"
       )
   return jax.tree.unflatten(jax.tree.structure(like), [arrays[name] for name in wanted])  # in the order of its leaves

@@ -68,7 +68,7 @@ FIELDS = {
   "num_train_steps": Field(300_000, _at_least(1)),
   "batch_size": Field(1024),  # over all devices
   "eval_batch_size": Field(1024),  # over all devices
-  "accumulate_steps": Field(1, _at_least(1)),  # micro-batches a step, if a device's share of the batch does not fit
+  "accumulate_steps": Field(1, _at_least(1)),  # micro-batches per step, if a device's share of the batch does not fit
   "batch_norm_group": Field(0, _GROUP),  # images that share batch statistics; 0: a device's, or a micro-batch's
   "log_every_steps": Field(100, _at_least(1)),
   "eval_every_steps": Field(5_000, _at_least(1)),

@@ -5,7 +5,7 @@
 2. Otherwise the first word decides: `n01440764` means `n01440764 tench, Tinca tinca`. One of the two names must be that
    word alone, or the word must be a WordNet id; and exactly one name in each of the two lists must begin with it. So
    `fruit apple` never means `fruit grape`.
-3. A number is not a name: it is a class's position in some list and does not say what the pictures show. `3` matches
+3. A number is not a name: it is a class's position in some list, and does not describe the pictures. `3` matches
    `3`, and nothing else.
 """
 

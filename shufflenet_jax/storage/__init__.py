@@ -211,7 +211,7 @@ def diagnose_read_error(error: BaseException, folder: str) -> BaseException:
     return translate_error(own, folder)
   if isinstance(translated, Refused):
     return Unavailable(
-      f"{folder} could not be read ({type(error).__name__}), but now it can; run the same command again"
+      f"{folder} could not be read a moment ago ({type(error).__name__}), but can now; run the same command again"
     )
   return translated
 

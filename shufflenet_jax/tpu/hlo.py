@@ -140,7 +140,7 @@ def _runs(lines: list[_Line]) -> Callable[[str], int]:
 
 
 def _fused(lines: list[_Line]) -> dict[str, frozenset[str]]:
-  """Computation of a fusion -> the opcodes in it, where a nested fusion counts as the opcodes in it."""
+  """Computation of a fusion -> the opcodes in it, a nested fusion being replaced by the opcodes in it."""
   inside = collections.defaultdict(list)
   for line in lines:
     inside[line.computation].append(line)
@@ -163,7 +163,7 @@ class Activations:
 
   Attributes:
     min_size: smallest number of elements of an activation.
-    parameters: numbers of elements of parameters, also of group convolutions' kernels with the zeros between groups.
+    parameters: numbers of elements of parameters, and of group convolutions' kernels with zeros between the groups.
   """
 
   min_size: int

@@ -1,4 +1,4 @@
-"""Writes records into shards, each complete or absent, and continues where an earlier run was stopped."""
+"""Writes records into shards, each complete or absent, and continues where an earlier run stopped."""
 
 import dataclasses
 import json

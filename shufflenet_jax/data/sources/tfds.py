@@ -72,7 +72,7 @@ def open_split(data, split: str, num_classes: int, class_names: Sequence[str] = 
 
 
 def datasets_folder(data_dir: str) -> str:
-  """The folder of TFDS datasets that a config names; "" stands for TFDS's default."""
+  """The folder of TFDS datasets that a config names; "" means TFDS's default."""
   return storage.normalize(data_dir or tfds.core.constants.DATA_DIR, "--config.data.data_dir=")
 
 

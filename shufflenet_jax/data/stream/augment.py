@@ -80,7 +80,7 @@ def random_crop_of_jpeg(
 ) -> tf.Tensor:
   """`random_crop` of a JPEG, decoding nothing but the crop, and a large crop at 1/2, 1/4 or 1/8 of its resolution.
 
-  The reduced crop still has at least `size` pixels a side if the full one had. Small JPEGs are not enlarged.
+  The reduced crop still has at least `size` pixels per side if the full one has. Small JPEGs are not enlarged.
   """
   begin, extent = _crop_box(tf.image.extract_jpeg_shape(encoded), min_area, max_aspect, seed)
   window = tf.concat([begin[:2], extent[:2]], 0)

@@ -14,7 +14,7 @@ def read_range(split: Split, order, first, last, parallel: bool = False) -> tf.d
     first, last: int64 scalars.
     parallel: see `Split.read`.
 
-  Reading raises tf.errors.InvalidArgumentError where the files end early.
+  Reading raises tf.errors.InvalidArgumentError if the files end early.
   """
   sizes = tf.constant(split.chunk_sizes)
   records = split.read(*parts_of_chunks(order, sizes, first, last), parallel=parallel)

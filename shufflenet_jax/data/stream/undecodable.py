@@ -87,7 +87,7 @@ def black_on_failure(example: Callable[..., dict], image_size: int, more: dict) 
     more: what an example holds besides image, label, id and ok.
 
   Returns:
-    The same function, but where it fails it gives a black picture with `ok` False.
+    The same function, except that it returns a black picture with `ok` False instead of failing.
   """
 
   def guarded(*args):

@@ -81,7 +81,7 @@ def group_conv1x1(
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
 def depthwise_conv3x3(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
-  """3x3 depthwise convolution, with a diagonal kernel where the matrix unit would be less than half full.
+  """3x3 depthwise convolution, computed as an ordinary one with a diagonal kernel if there are few channels.
 
   (n, h, w, c) and HWIO (3, 3, 1, c), of one dtype -> (n, ceil(h/s), ceil(w/s), c).
   """
