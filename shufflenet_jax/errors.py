@@ -4,7 +4,7 @@ The three are siblings, so `except UserError` means wrong input and never hides 
 of them pass, or to print whichever it is, catch `CommandEnded`.
 """
 
-# Exit statuses; launch/outcomes.py has what the launchers make of each.
+# Exit statuses; launch/outcomes.py defines how the launchers react to each.
 FAILED = 1
 WRONG = 2
 PREEMPTED = 75  # EX_TEMPFAIL of sysexits.h

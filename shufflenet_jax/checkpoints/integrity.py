@@ -25,7 +25,7 @@ def arrays_by_name(tree) -> dict[str, np.ndarray]:
 
 
 def digest_of_arrays(arrays: dict[str, np.ndarray]) -> str:
-  """SHA-256 over names, dtypes, shapes and bytes; the same on whatever devices the arrays were."""
+  """SHA-256 over names, dtypes, shapes and bytes; it does not depend on the devices that held the arrays."""
   sha = hashlib.sha256()
   for name in sorted(arrays):
     array = np.ascontiguousarray(arrays[name])

@@ -19,7 +19,7 @@ class AnotherRun(RunFailed):
 
 
 class Saver:
-  """Saves checkpoints of a run in a background thread; at its end, the context waits for the last one.
+  """Saves checkpoints of a run in a background thread. As a context manager, it waits for the last save at the end.
 
   Keeps the newest ones and, of those evaluated, the best one. An older one is removed only when a newer one is whole.
   With several processes only the first one writes, because the state is the same on all.

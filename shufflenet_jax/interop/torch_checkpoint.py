@@ -23,7 +23,7 @@ class Imported(typing.NamedTuple):
 
   Attributes:
     path: of the checkpoint.
-    layout: whose kind of state dict it was, for messages.
+    layout: which kind of state dict it was, for messages.
     network: its network in words, see `build.describe`.
     classes: the number of classes.
   """

@@ -6,8 +6,8 @@ step. In each epoch the dataset's chunks are laid end to end in an order drawn f
 records is divided into one contiguous range per reader, exactly as long as the rows that the reader fills in the epoch.
 
 So every example comes once in an epoch, whichever process runs a reader. And how much a reader has read by some step
-is known without reading anything. Below, a `position` in
-the stream is the number of examples before it.
+is known without reading anything. Below, `position` is a number of
+examples, counted from the beginning of the stream.
 """
 
 import math

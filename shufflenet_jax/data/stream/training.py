@@ -92,9 +92,8 @@ def train_examples(
   else:
     crop = augment.random_crop_of_jpeg if _begins_with_jpegs(split) else _crop_of_any
     example = _example_with(crop, split, config)
-  example = tf.autograph.experimental.do_not_convert(
-    example
-  )  # there is nothing to convert, and finding that out takes seconds
+  # There is nothing for autograph to convert, and finding that out would take seconds.
+  example = tf.autograph.experimental.do_not_convert(example)
   return records.map(example, tf.data.AUTOTUNE, deterministic=True)
 
 
