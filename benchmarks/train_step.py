@@ -146,7 +146,8 @@ def cpu_name() -> str:
   return ", ".join(part for part in (*parts, vectors) if part)
 
 
-def main():
+def parsed_arguments() -> argparse.Namespace:
+  """The command line's flags, checked; prints what is wrong and exits with 2 otherwise."""
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument("--scale", type=float, default=1.0)
   parser.add_argument("--groups", type=int, default=3)
@@ -158,10 +159,8 @@ def main():
   parser.add_argument("--seconds", type=float, default=4.0, help="for each network and round: once untimed, then timed")
   parser.add_argument("--json", help="file for the figures")
   arguments = parser.parse_args()
-  if os.environ.get("JAX_PLATFORMS") == "cpu":
-    startup.use_huge_pages()  # as the commands do; PyTorch benefits, too
-  lowerings = arguments.lowerings.split(",")
-  if unknown := [name for name in lowerings if name not in LOWERINGS]:
+  arguments.lowerings = arguments.lowerings.split(",")
+  if unknown := [name for name in arguments.lowerings if name not in LOWERINGS]:
     parser.error(f"--lowerings: {unknown[0]!r} is not one of {', '.join(LOWERINGS)}")
   if arguments.groups not in STAGE2_CHANNELS:
     parser.error(f"--groups={arguments.groups} is not one of {', '.join(map(str, STAGE2_CHANNELS))}")
@@ -173,6 +172,13 @@ def main():
       open(arguments.json, "a").close()
     except OSError as error:
       parser.error(f"--json={arguments.json} cannot be written: {error.strerror}")
+  return arguments
+
+
+def main():
+  arguments = parsed_arguments()
+  if os.environ.get("JAX_PLATFORMS") == "cpu":
+    startup.use_huge_pages()  # as the commands do; PyTorch benefits, too
   device = jax.devices()[0]
   arguments.dtype = arguments.dtype or ("float32" if device.platform == "cpu" else "bfloat16")
 
@@ -180,7 +186,7 @@ def main():
   shape = (arguments.batch, arguments.image_size, arguments.image_size, 3)
   images = rng.integers(0, 256, shape, dtype=np.uint8)
   labels = rng.integers(0, 1000, arguments.batch, dtype=np.int32)
-  steps = {f"jax {name}": jax_steps(arguments, images, labels, name) for name in lowerings}
+  steps = {f"jax {name}": jax_steps(arguments, images, labels, name) for name in arguments.lowerings}
   peer = all(importlib.util.find_spec(name) for name in ("torch", "pytorchcv"))
   if peer and -(-arguments.image_size // 32) != 7:
     print(f"no comparison: pytorchcv's network takes pictures of 193 to 224 pixels, not {arguments.image_size}")

@@ -25,6 +25,9 @@ from configs import quickstart
 
 pytest_plugins = ["tests.preparation"]
 jax.config.update("jax_num_cpu_devices", 4)
+# A broadcast or a conversion that the code does not write out is an error.
+jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_numpy_dtype_promotion", "strict")
 
 
 def pytest_configure(config):

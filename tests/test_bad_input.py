@@ -11,12 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from configs import imagenet
-from shufflenet_jax import cli, predict
+from shufflenet_jax import cli
 from shufflenet_jax.checkpoints import checkpoint
 from shufflenet_jax.config import settings as config_settings
 from shufflenet_jax.distributed import mesh
 from shufflenet_jax.errors import UserError
 from shufflenet_jax.models import build
+from shufflenet_jax.prediction.predictor import Predictor
+from shufflenet_jax.prediction.report import report
 from shufflenet_jax.training.optimizer import sgd
 from tests.checkpoints import of_random_weights
 
@@ -88,7 +90,7 @@ def pictures(draw):
 
 def test_any_file_is_predicted_or_named(workdir, tmp_path, capfd, monkeypatch):
   """Those of a call together: what is bad does not keep the others from being answered."""
-  name = predict.Predictor(checkpoint.find(workdir))
+  name = Predictor(checkpoint.find(workdir))
   good = tmp_path / "good.jpg"
   good.write_bytes(encoded("jpeg"))
   path = tmp_path / "any"
@@ -97,7 +99,7 @@ def test_any_file_is_predicted_or_named(workdir, tmp_path, capfd, monkeypatch):
   @given(pictures())
   def run(data):
     path.write_bytes(data)
-    status = predict.answer(name, [str(path), str(good)], as_json=True)
+    status = report(name, [str(path), str(good)], as_json=True)
     out, err = capfd.readouterr()
     assert f'"image": "{good}"' in out
     assert (status, len(out.splitlines())) in ((0, 2), (1, 1))

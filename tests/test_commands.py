@@ -12,10 +12,10 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from configs import imagenet
-from shufflenet_jax import predict
 from shufflenet_jax.checkpoints import checkpoint
 from shufflenet_jax.data import export
 from shufflenet_jax.errors import UserError
+from shufflenet_jax.prediction.predictor import Predictor
 from shufflenet_jax.train import command as train_command
 from shufflenet_jax.training.loop import train
 from tests.commands import ROOT, command
@@ -122,7 +122,7 @@ def test_predict_as_a_command(run, config, tmp_path):
 
 
 def test_predictions_from_files_count_as_evaluation_does(run, tmp_path):
-  name = predict.Predictor(checkpoint.find(run.workdir))
+  name = Predictor(checkpoint.find(run.workdir))
   right = 0
   for path in export.export(run.config, 355, str(tmp_path / "p")):
     with open(path, "rb") as f:

@@ -8,10 +8,10 @@ import jax
 import numpy as np
 import pytest
 
-from shufflenet_jax import predict
 from shufflenet_jax.checkpoints import checkpoint, integrity
 from shufflenet_jax.data import export
 from shufflenet_jax.errors import UserError
+from shufflenet_jax.prediction.predictor import Predictor
 from shufflenet_jax.training import evaluation
 from shufflenet_jax.training.loop import train
 from tests.conftest import small_config
@@ -78,7 +78,7 @@ def test_evaluates_to_the_figures_of_the_old_version(workdir, old_config):
 def test_predicts(workdir, old_config, tmp_path):
   [path] = export.export(old_config, 1, str(tmp_path / "pictures"))
   with open(path, "rb") as file:
-    answers = predict.Predictor(checkpoint.find(str(workdir)))(file.read())
+    answers = Predictor(checkpoint.find(str(workdir)))(file.read())
   assert len(answers) == 5
   assert sum(probability for _, probability in answers) <= 1
 

@@ -115,15 +115,16 @@ def train_step(
   stepped = (optax.apply_updates(state.params, updates), batch_stats, opt_state)
 
   finite = all_finite((metrics["loss"], grads))
-  skipped = state.skipped + ~finite
+  skipped = state.skipped + jnp.int32(~finite)
   within_limit = skipped <= max_skipped_steps
   before = (state.params, state.batch_stats, state.opt_state)
   after = jax.tree.map(functools.partial(jnp.where, finite & within_limit), stepped, before)
   params, batch_stats, opt_state = after
+  step = state.step + jnp.int32(within_limit)
   # The learning rate depends on this count, and a skipped step counts as a step of the schedule.
-  opt_state = optax.tree_utils.tree_set(opt_state, count=state.step + within_limit)
+  opt_state = optax.tree_utils.tree_set(opt_state, count=step)
   metrics |= {"learning_rate": schedule(state.step), "finite": finite, "skipped": skipped}
-  return TrainState(state.step + within_limit, skipped, params, batch_stats, opt_state), metrics
+  return TrainState(step, skipped, params, batch_stats, opt_state), metrics
 
 
 def _mean_over_micro_batches(state: TrainState, batch: dict[str, jax.Array], task: Task, accumulate_steps: int, seed):

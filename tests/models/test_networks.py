@@ -207,7 +207,6 @@ def test_a_budget_that_no_width_meets_is_refused():
     ("groups=8,scale=0.01", 32, "config.model: a unit of stride 2 concatenates its input: features=32 must exceed 32"),
     ("network=alexnet", 32, "config.data.image_size=32 is too small for alexnet; it needs 63 or more"),
     ("network=alexnet", 62, "config.data.image_size=62 is too small for alexnet; it needs 63 or more"),
-    ("network=squeezenet", 0, "config.data.image_size=0 must be 32 or more"),
   ],
 )
 def test_networks_that_do_not_fit_their_images_are_refused(arguments, image_size, message):

@@ -8,10 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from shufflenet_jax import predict, tasks
+from shufflenet_jax import tasks
 from shufflenet_jax.checkpoints import checkpoint
 from shufflenet_jax.errors import UserError
 from shufflenet_jax.models import build
+from shufflenet_jax.prediction.predictor import Predictor
+from shufflenet_jax.prediction.report import report
 from shufflenet_jax.tasks.task import Task
 from shufflenet_jax.tpu.compile import lower_step
 from shufflenet_jax.training import evaluation, metrics
@@ -79,9 +81,9 @@ def test_its_best_checkpoint_is_the_one_of_its_smallest_loss(of_brightness, tmp_
 def test_its_predictions_are_what_the_task_answers(of_brightness, tmp_path, capsys):
   train(of_brightness, str(tmp_path / "w"), ONE, stop_after_step=1)
   (tmp_path / "a.jpg").write_bytes(picture())
-  predictor = predict.Predictor(checkpoint.find(str(tmp_path / "w")))
+  predictor = Predictor(checkpoint.find(str(tmp_path / "w")))
   capsys.readouterr()
-  assert predict.answer(predictor, [str(tmp_path / "a.jpg")], as_json=True) == 0
+  assert report(predictor, [str(tmp_path / "a.jpg")], as_json=True) == 0
   answer = json.loads(capsys.readouterr().out)
   assert answer.keys() == {"image", "output"}
   assert np.shape(answer["output"]) == (10,)

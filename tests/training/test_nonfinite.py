@@ -12,12 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from shufflenet_jax import replay, tasks
+from shufflenet_jax import tasks
 from shufflenet_jax.checkpoints import checkpoint, recovery
 from shufflenet_jax.config import settings
 from shufflenet_jax.distributed import mesh
 from shufflenet_jax.errors import UserError
-from shufflenet_jax.training import metrics
+from shufflenet_jax.training import metrics, replay
 from shufflenet_jax.training.loop import train
 from shufflenet_jax.training.optimizer import sgd
 from shufflenet_jax.training.step import all_finite, compile_train_step, init_state

@@ -10,9 +10,11 @@ import jax
 import numpy as np
 import pytest
 
-from shufflenet_jax import predict, storage
+from shufflenet_jax import storage
 from shufflenet_jax.checkpoints import checkpoint
 from shufflenet_jax.data import cores, picture_files
+from shufflenet_jax.prediction.predictor import CPU_BATCH_SIZES, Predictor
+from shufflenet_jax.prediction.report import report
 from tests.checkpoints import of_random_weights
 from tests.commands import ROOT
 from tests.pictures import picture, put
@@ -27,7 +29,7 @@ def workdir(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def predictor(workdir):
-  return predict.Predictor(checkpoint.find(workdir))
+  return Predictor(checkpoint.find(workdir))
 
 
 @pytest.fixture
@@ -43,10 +45,10 @@ def folder(tmp_path):
 
 
 def answers(capsys, predictor, *arguments):
-  """(status, [image, ...], stderr)."""
-  status = predict.answer(predictor, [*map(str, arguments)], as_json=True)
+  """(pictures that could not be read, [image, ...], stderr)."""
+  unreadable = report(predictor, [*map(str, arguments)], as_json=True)
   out, err = capsys.readouterr()
-  return status, [json.loads(line)["image"] for line in out.splitlines()], err
+  return unreadable, [json.loads(line)["image"] for line in out.splitlines()], err
 
 
 def test_a_folder_is_all_its_pictures(folder, predictor, capsys):
@@ -75,7 +77,7 @@ def test_what_cannot_be_read_is_a_line_and_the_others_go_on(folder, predictor, c
   others = ["https://example.org/a.jpg", "s3://bucket/a.jpg", "hdfs://host/a.jpg", "gs:/bucket/a.jpg", "~nobody-here/a"]
   bad = [*others, folder / "empty", photos / "*.gif", photos / "notes.txt", photos / "absent.jpg"]
   status, images, err = answers(capsys, predictor, photos / "c.png", *bad, photos / "b.jpg")
-  assert (status, images) == (1, [f"{photos}/c.png", f"{photos}/b.jpg"])
+  assert (status, images) == (9, [f"{photos}/c.png", f"{photos}/b.jpg"])
   lines = err.splitlines()
   assert len(lines) == len(bad) + 1
   for argument, line in zip(bad, lines):
@@ -90,7 +92,7 @@ def test_answers_do_not_depend_on_the_batch(tmp_path, predictor, capsys, monkeyp
   encoded = [picture(height=30 + i) for i in range(count)]
   for i, content in enumerate(encoded):
     put(tmp_path / f"{i:02}.jpg", content)
-  assert predict.answer(predictor, [str(tmp_path)], as_json=True) == 0
+  assert report(predictor, [str(tmp_path)], as_json=True) == 0
   lines = capsys.readouterr().out.splitlines()
   assert len(lines) == count
   for line, content in zip(lines, encoded):
@@ -130,7 +132,7 @@ def test_storage_that_does_not_answer_ends_the_command_once(tmp_path, predictor,
 
   monkeypatch.setattr(storage, "read_bytes", read_bytes)
   with pytest.raises(storage.Outage):
-    predict.answer(predictor, [str(tmp_path)], as_json=True)
+    report(predictor, [str(tmp_path)], as_json=True)
   assert len(asked) <= 1 + cores.count()
   assert [json.loads(line)["image"] for line in capsys.readouterr().out.splitlines()] == [f"{tmp_path}/00.jpg"]
 
@@ -146,7 +148,7 @@ def test_one_file_that_cannot_be_read_now_does_not_end_the_command(tmp_path, pre
     return read(path)
 
   monkeypatch.setattr(storage, "read_bytes", read_bytes)
-  assert predict.answer(predictor, [str(tmp_path)], as_json=True) == 1
+  assert report(predictor, [str(tmp_path)], as_json=True) == 1
   assert len(capsys.readouterr().out.splitlines()) == 2
 
 
@@ -162,7 +164,7 @@ def test_progress_is_told_where_it_takes_long(tmp_path, predictor, capsys, monke
   monkeypatch.setattr(predictor, "batch_sizes", (8,))
   monkeypatch.setattr(predictor, "answers", in_seven_seconds)
   monkeypatch.setattr(time, "monotonic", lambda: seconds[0])
-  assert predict.answer(predictor, [str(tmp_path)], as_json=True) == 0
+  assert report(predictor, [str(tmp_path)], as_json=True) == 0
   assert capsys.readouterr().err == "16 of 24 pictures, 1/s, 7 s left\n"
 
 
@@ -204,4 +206,4 @@ def test_a_platform_that_is_not_there_is_one_line(platforms):
 
 def test_on_the_cpu_batches_are_small(predictor):
   assert jax.default_backend() == "cpu"
-  assert predictor.batch_sizes == predict.CPU_BATCH_SIZES
+  assert predictor.batch_sizes == CPU_BATCH_SIZES
