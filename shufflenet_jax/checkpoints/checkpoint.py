@@ -102,16 +102,14 @@ def state_from(arrays: dict[str, np.ndarray], like, path):
   Raises:
     UserError: names, shapes or dtypes differ. The message names the checkpoint by its `path`.
   """
-  wanted, found = (
-    {name: (array.shape, array.dtype) for name, array in named.items()}
+  wanted, present = (
+    {name: f"{array.dtype}{list(array.shape)}" for name, array in named.items()}
     for named in (integrity.arrays_by_name(like), arrays)
   )
-  for name in sorted(wanted.keys() | found.keys()):
-    if wanted.get(name) != found.get(name):
-      raise UserError(
-        f"{path} has {name} as {found.get(name)}, but this version and config have {wanted.get(name)};"
-        " choose another --workdir"
-      )
+  for name in sorted(wanted.keys() | present.keys()):
+    if wanted.get(name) != present.get(name):
+      has, needs = present.get(name, "no such array"), wanted.get(name, "none")
+      raise UserError(f"{path}: {name} is {has}, but this version and config need {needs}; choose another --workdir")
   return jax.tree.unflatten(jax.tree.structure(like), [arrays[name] for name in wanted])  # in the order of its leaves
 
 

@@ -2,7 +2,8 @@
 
 Only this package knows which paths are remote. Paths are strings as `normalize` returns them.
 
-Every function raises one of three errors and no other, whichever library it uses (see `errors.py`):
+Whichever library a function uses, a failure of the storage is one of three errors (see `errors.py`); errors about the
+content of a file pass unchanged:
 
   FileNotFoundError  the file or folder does not exist. No other failure is reported this way.
   Refused            exit status 2: no such bucket, no permission, no space. Raised within seconds.

@@ -76,7 +76,9 @@ class Logs(contextlib.AbstractContextManager):
 
 
 def read(workdir: str) -> list[dict[str, float]]:
-  """The lines of `metrics.jsonl`, oldest first, without one that a kill or a full disk cut off; [] if there is no file.
+  """The lines of `metrics.jsonl`, oldest first, except those that are no JSON, as a kill or a full disk may leave them.
+
+  [] if there is no file.
 
   Raises:
     Refused, Unavailable: it cannot be read.

@@ -19,7 +19,7 @@ class TrainState:
 
   Attributes:
     step: int32 scalar, the number of steps done.
-    skipped: int32 scalar, how many of them changed nothing because the loss or a gradient was not finite.
+    skipped: int32 scalar, how many steps changed nothing because the loss or a gradient was not finite.
     params: float32.
     batch_stats: float32 running mean and variance of each batch norm; {} for a network without any.
     opt_state: Optax's.

@@ -9,6 +9,7 @@ import sys
 
 import pytest
 
+from shufflenet_jax.storage import client
 from tests.bucket.bucket import UNSET, EmulatedBucket
 from tests.bucket.server import Server
 
@@ -47,3 +48,10 @@ def here(bucket, monkeypatch):
   if auth:  # already imported, when the variable was not set
     monkeypatch.setattr(auth, "_GCE_METADATA_HOST", f"127.0.0.1:{bucket.server.port}")
   return bucket
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+  """Retries transient failures for only two seconds."""
+  monkeypatch.setattr(client, "PATIENCE_SECONDS", 2)
+  monkeypatch.setattr(client, "EXPIRED_PATIENCE_SECONDS", 1)
