@@ -7,8 +7,8 @@ Arguments: those of configs/imagenet.py except batch; with init_from, the checkp
 Hardware: two x86-64 CPU cores. Time: 13 min 8 s, while they did other work as well.
 Result: top-1 94.14 % on Imagenette's 3,925 validation photographs, from the authors' 0.5x g=3 file. Measured,
 2026-11-24. (The file's last layer is kept, because it knows the ten classes. Without training, and choosing among
-these ten only, it gives 92.0 % at 160 pixels and 94.0 % at 224.) From scratch, with learning rate 0.1: 35.7 % after
-8 min 28 s. Measured, 2026-11-25.
+these ten only, it gives 92.0 % at 160 pixels and 94.0 % at 224.) From scratch with a learning rate of 0.1: 35.7 %
+after 8 min 28 s. Measured, 2026-11-25.
 """
 
 from shufflenet_jax.config import arguments as network_arguments
