@@ -131,6 +131,8 @@ def _value_errors_as_user_errors():
     yield
   except ValueError as error:
     raise UserError(f"config.model: {error}") from None
+  except ZeroDivisionError:  # initialising an empty kernel divides by zero
+    raise UserError("config.model: a layer has no channels; choose a larger scale") from None
 
 
 def _fits(model, image_size: int) -> bool:

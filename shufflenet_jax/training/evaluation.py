@@ -94,9 +94,11 @@ def evaluate_checkpoint(
     The figures as `run` returns them, and the `step`.
 
   Raises:
-    UserError: a field is out of range, the network is another one, or the data do not fit it or cannot be read.
+    UserError: a field is out of range, the task or the network is another one, or the data do not fit it or cannot be
+      read.
   """
   settings.check(config, training=False)
+  tasks.check_same_task(source.path, source.config, config, "its task cannot be overridden")
   model_before, model_now = (checkpoint.to_json(c.model) for c in (source.config, config))
   settings.check_same_network(str(source.path), model_before, model_now, "its network cannot be overridden")
   model, _ = build.network_for_images(config)

@@ -169,11 +169,7 @@ def _find_pretrained(config, resumed: Checkpoint | None) -> tuple[Checkpoint | N
 
 def _changes(resumed: Checkpoint, config) -> dict[str, str]:
   """The fields that changed since the checkpoint; raises a UserError if it is of another task or network."""
-  if tasks.name_of(resumed.config) != tasks.name_of(config):
-    raise UserError(
-      f"{resumed.path} is of another task ({tasks.name_of(resumed.config)} -> {tasks.name_of(config)}); choose another"
-      " --workdir"
-    )
+  tasks.check_same_task(resumed.path, resumed.config, config, "choose another --workdir")
   before, now = checkpoint.to_json(resumed.config), checkpoint.to_json(config)
   settings.check_same_network(str(resumed.path), before["model"], now["model"], "choose another --workdir")
   return settings.differences(before, now)
@@ -229,8 +225,7 @@ def _overview(counted, config, data_mesh, train_split: Split, eval_split: Split)
 def _fine_tuning_notes(pretrained, replaced: dict[str, str], task: Task, train_split: Split, resumed) -> list[str]:
   lines = []
   if pretrained and not resumed:
-    names = (pretrained.class_names, train_split.class_names)
-    lines.append(task.describe_adaptation(pretrained.path, *names, train_split.dataset_classes))
+    lines.append(fine_tune.describe(pretrained, task, train_split.class_names, train_split.dataset_classes))
   if replaced:
     lines.append(f"{pretrained.path} determines the network and the scaling of pictures; replaced in the config:")
   return lines + [f"  {field}: {change}" for field, change in replaced.items()]

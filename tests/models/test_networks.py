@@ -2,6 +2,7 @@
 
 import itertools
 
+import flax.linen as nn
 import jax
 import jax.extend.core
 import jax.numpy as jnp
@@ -215,6 +216,24 @@ def test_networks_that_do_not_fit_their_images_are_refused(arguments, image_size
   with pytest.raises(UserError) as raised:
     build.network_for_images(config)
   assert str(raised.value) == message
+
+
+class WithoutChannels(nn.Module):
+  """As a width multiplier makes a network that rounds its channels down to 0."""
+
+  num_classes: int
+  dtype: jnp.dtype
+
+  @nn.compact
+  def __call__(self, images, train=False):
+    return nn.Dense(self.num_classes)(nn.Conv(0, (3, 3))(images).mean((1, 2)))
+
+
+def test_a_network_without_channels_is_refused(monkeypatch):
+  config = imagenet.get_config("network=squeezenet")
+  monkeypatch.setitem(build.NETWORKS, "squeezenet", WithoutChannels)
+  with pytest.raises(UserError, match="^config.model: a layer has no channels; choose a larger scale$"):
+    build.network_for_images(config)
 
 
 @pytest.mark.parametrize("arguments", [*VARIANTS, "network=vgg16"])
