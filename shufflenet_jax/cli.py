@@ -20,7 +20,7 @@ from collections.abc import Callable
 from absl import flags, logging
 
 from shufflenet_jax import signals, startup
-from shufflenet_jax.config import config_file
+from shufflenet_jax.config import config_file, fields
 from shufflenet_jax.distributed import hosts
 from shufflenet_jax.errors import FAILED, INTERRUPTED, CommandEnded, Preempted, UserError
 
@@ -56,7 +56,14 @@ def define_config(
 
 def _config_of_file(values: flags.FlagValues):
   path = values.config if "config" in values else None
-  return None if path is None else config_file.load(path)
+  if path is None:
+    return None
+  config = config_file.load(path)
+  try:
+    fields.check_names(config)
+  except UserError as error:
+    raise UserError(f"--config={path}: {error}") from None
+  return config
 
 
 class Command:
@@ -130,7 +137,7 @@ class Command:
     flags.DEFINE_bool("help", False, "Show this help.", values, short_name="h")
     self._define_flags(values)
     try:
-      rest = values(argv, known_only=True)
+      rest = _parse_known(values, argv)
       if values.help:
         print(sys.modules[self._main.__module__].__doc__)
         print(values.get_help())
@@ -141,8 +148,6 @@ class Command:
     except flags.CantOpenFlagFileError as error:
       cause = error.__context__  # the OSError
       raise UserError(f"--flagfile={cause.filename} cannot be read: {cause.strerror}") from None
-    except UnicodeDecodeError:
-      raise UserError("--flagfile is not a text file; it should hold one flag per line") from None
     except flags.Error as error:
       raise UserError(str(error)) from None
     if missing:
@@ -154,6 +159,16 @@ class Command:
         flags.DEFINE_string("config", None, "", values)
       values["config"].value = config
     return values, arguments
+
+
+def _parse_known(values: flags.FlagValues, argv: list[str]) -> list[str]:
+  """Parses the flags that are defined; returns the rest of the command line."""
+  try:
+    return values(argv, known_only=True)
+  except UnicodeDecodeError:
+    raise UserError("--flagfile is not a text file; it should hold one flag per line") from None
+  except ValueError as error:  # of a boolean flag, --noNAME=VALUE
+    raise UserError(str(error)) from None
 
 
 def _end(ended: CommandEnded) -> None:

@@ -88,8 +88,9 @@ def _errors_of(argument: str, path: str) -> Iterator[None]:
     yield
   except CommandEnded as ended:
     raise type(ended)(f"--config={argument}: {ended}") from None
-  except Exception as error:
+  except (Exception, SystemExit) as error:
     described = traceback.TracebackException.from_exception(error)
+    described.__notes__ = None  # they would follow the message
     own = [
       f for f in described.stack if pathlib.Path(f.filename).parent.resolve() == pathlib.Path(path).parent.resolve()
     ]
@@ -182,6 +183,8 @@ def override(
     )
   try:
     positional = values(argv)
+  except ValueError as error:  # of a boolean flag, --noNAME=VALUE
+    raise UserError(str(error)) from None
   except flags.UnrecognizedFlagError as error:
     if config is None and missing and error.flagname.startswith("config."):
       raise UserError(f"--{missing[0]} is missing; --help explains it") from None

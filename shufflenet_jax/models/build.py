@@ -90,6 +90,12 @@ def network(fields: typing.Mapping[str, typing.Any]):
     raise UserError(f"config.model.dtype={fields['dtype']!r} is not one of {', '.join(DTYPES)}")
   if fields["num_classes"] < 1:
     raise UserError(f"config.model.num_classes={fields['num_classes']} must be 1 or more")
+  if unknown := fields.keys() - own_fields(name).keys() - {"num_classes", "dtype"}:
+    has = ", ".join(own_fields(name)) or "none of its own"
+    raise UserError(
+      f"config.model.{min(unknown)} is not a field of network {name}, which has {has};"
+      f" a config for it is, for instance, --config=configs/imagenet.py:network={name}"
+    )
   if name in _CHECKS:
     _CHECKS[name](fields)
   fields = {key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()}
