@@ -38,8 +38,9 @@ def use_huge_pages() -> None:
 
   XLA:CPU allocates a step's temporaries anew in every step, hundreds of megabytes, which the kernel clears page by page
   on first use: with small pages that is a quarter of the processor time of training (benchmarks/RESULTS.md). glibc
-  reads the tunable when a process starts, so this takes an `exec`, which keeps the process id and costs a
-  twentieth of a second. Does nothing on other systems, or if the variable is set already, which ends the recursion.
+  reads its setting, the variable GLIBC_TUNABLES, only when a process starts, so this takes an `exec`, which keeps the
+  process id and costs a twentieth of a second. Does nothing on other systems, or if the variable is set already, as it
+  is after the `exec`.
   """
   if "GLIBC_TUNABLES" in os.environ:
     return

@@ -66,7 +66,7 @@ class Checkpoint:
       raise
     except FileNotFoundError as error:
       raise Damaged(f"{error.filename} is missing") from error
-    except Exception as error:  # of any kind, and of no help for files that Orbax may not read
+    except Exception as error:  # Orbax's can be of any kind, and do not tell a forbidden file from a damaged one
       if isinstance(error, MemoryError):
         raise storage.translate_error(error, state) from error
       try:

@@ -23,7 +23,7 @@ class Rule(typing.NamedTuple):
   """The values that a field may have.
 
   Attributes:
-    holds: from the field's value and the whole config to whether the value is allowed.
+    holds: (the field's value, the whole config) -> whether the value is allowed.
     words: completes the sentence "config.FIELD=VALUE must be ...".
     evaluation: whether evaluation, too, depends on the field. Training checks all fields.
   """

@@ -80,7 +80,7 @@ def network(fields: typing.Mapping[str, typing.Any]):
   """The Flax module that a config's `model` section describes: images (n, h, w, 3) -> logits (n, num_classes).
 
   Raises:
-    UserError: a value that the network does not have.
+    UserError: a value that the network does not accept.
   """
   fields = dict(fields)
   name = fields.pop("network")
@@ -106,7 +106,7 @@ def variable_shapes(fields: typing.Mapping[str, typing.Any], image_size: int) ->
   """The variables of a config's `model` section as `jax.ShapeDtypeStruct`s, for square RGB images.
 
   Raises:
-    UserError: a value that the network does not have, or values that do not fit together.
+    UserError: a value that the network does not accept, or values that do not fit together.
   """
   with _value_errors_as_user_errors():
     return _variable_shapes(network(fields), image_size)
@@ -116,7 +116,7 @@ def network_for_images(config) -> tuple[typing.Any, NetworkCount]:
   """The network of a whole config, checked to accept its images, and its multiply-adds for one of them.
 
   Raises:
-    UserError: a value that the network does not have, values that do not fit together, or images that are too small.
+    UserError: a value that the network does not accept, values that do not fit together, or images that are too small.
   """
   size, largest = config.data.image_size, 224
   model = network(config.model)

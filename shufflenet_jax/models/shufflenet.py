@@ -72,8 +72,8 @@ class ShuffleUnit(nn.Module):
     norm: a `BatchNorm` constructor, called with the channels and a name.
     compress_groups: groups of the first 1x1 convolution, if not `groups`
       (1 in the first unit of Stage 2, whose input has too few channels to be grouped).
-    shuffle: one of `SHUFFLES`. "release" is the paper's shuffle with
-      channels / groups groups, its inverse.
+    shuffle: one of `SHUFFLES`. "release" is the inverse of "paper": the
+      same function, called with `channels / groups` as its number of groups.
     shortcut_first: with stride 2, whether the pooled input precedes the branch in the output.
     se: whether the output passes through squeeze-and-excitation (Table 5).
     lowering: the formulation, one of `formulations.choose.LOWERINGS`.

@@ -64,7 +64,8 @@ def describe(pretrained: Checkpoint, task: Task, class_names: Sequence[str], dat
 
   Args:
     pretrained, task, class_names: see `start_from`.
-    dataset_classes: how many of `class_names` the data have; the others are numbers.
+    dataset_classes: how many of `class_names`, from the first, are classes of the data; the rest only fill up the
+      outputs of the network.
   """
   if _is_of(pretrained, task):
     return task.describe_adaptation(pretrained.path, pretrained.class_names, class_names, dataset_classes)

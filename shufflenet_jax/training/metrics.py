@@ -20,7 +20,8 @@ class Logs(contextlib.AbstractContextManager):
   """A run's figures, as TensorBoard events, lines of `metrics.jsonl` and `curves.png`; the first process writes them.
 
   In a bucket they appear within half a minute, and soon after a checkpoint or an evaluation; see
-  `storage.LogFolder`. TensorBoard's files are append-only, so it shows steps that a resumed run repeats twice.
+  `storage.LogFolder`. TensorBoard's files are append-only, so it shows two points for a step that a resumed run
+  repeats.
   """
 
   def __init__(self, workdir: str, lines: list[dict[str, float]], process: Process):

@@ -257,7 +257,7 @@ class Lock(contextlib.ExitStack):
     return self
 
   def take(self) -> None:
-    """Takes the lock, unless it is taken or there is no directory yet; may be called again.
+    """Takes the lock, unless this object has it already or there is no directory yet; may be called again.
 
     Raises:
       UserError: another process has it.

@@ -103,8 +103,9 @@ def quick_batches(
 ) -> Iterator[Batch]:
   """Yields batches, read in the quick form wherever possible.
 
-  Careful reading takes a sixth longer per picture, and every restart takes time as well. Either few or many of the
-  pictures cannot be decoded, so after each failure the careful form is kept for twice as many batches.
+  Careful reading takes a sixth longer per picture, and every restart takes time as well. How many of the
+  pictures cannot be decoded is not known, so after each failure the careful form is kept for twice as many batches as
+  after the last one.
 
   Args:
     examples: (first batch, careful) -> `tf.data.Dataset` of examples.
