@@ -61,8 +61,7 @@ def _train(run, feed, record, stop, trace):
     return state, None, run.start_step
   for step in range(first_step, run.last_step + 1):
     try:
-      # A stop request does not end the wait for the first batch: that batch has been read before, so it comes soon, and
-      # until its step is done there is nothing new to save.
+      # Only later batches are given up for a stop request: the first comes soon, and without it nothing is new to save.
       item = feed.get(record.pending, stop.asked) if step > first_step else feed.get(record.pending)
     except (UserError, RunFailed):
       guard.check(state)
