@@ -20,7 +20,7 @@ from collections.abc import Callable
 from absl import flags, logging
 
 from shufflenet_jax import signals, startup
-from shufflenet_jax.config import config_file, fields
+from shufflenet_jax.config import config_file
 from shufflenet_jax.distributed import hosts
 from shufflenet_jax.errors import FAILED, INTERRUPTED, CommandEnded, Preempted, UserError
 
@@ -58,6 +58,8 @@ def _config_of_file(values: flags.FlagValues):
   path = values.config if "config" in values else None
   if path is None:
     return None
+  from shufflenet_jax.config import fields  # not at the top: it imports JAX and Flax, and --help should answer at once
+
   config = config_file.load(path)
   try:
     fields.check_names(config)
