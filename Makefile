@@ -1,10 +1,10 @@
 # make quickstart   train, evaluate and predict on the bundled digits (minutes, CPU)
 # make test         the tests
 # make test-slow    training and full-size passes of every comparison network
-# make test-chaos   runs that are killed, stopped, moved and starved
+# make test-chaos   runs that are killed, stopped, moved to other devices, or run out of disk space
 # make test-bucket  storage clients, and commands, against an emulated bucket
 # make test-torch   the tests against PyTorch, which is installed for them
-# make lint         ruff, shellcheck
+# make lint         ruff, import-linter (which folder may import which), shellcheck
 # make install      .venv/ alone; every other target makes it first
 PYTHON ?= python3
 SEED ?= 0
@@ -15,14 +15,14 @@ PY := .venv/bin/python
 
 install: .venv/installed
 
-# When PYTHON is given and is not what .venv/ was made with, .venv/ is made again.
+# If PYTHON is given and is not the version that .venv/ was made with, .venv/ is made again.
 ifneq ($(origin PYTHON),file)
 ifneq ($(shell $(PYTHON) -V 2>/dev/null || echo none),$(shell $(PY) -V 2>/dev/null || echo none))
 .PHONY: .venv/installed
 endif
 endif
 
-# --clear replaces a virtual environment of another Python, or one whose making was cut short; any other is updated.
+# --clear replaces a virtual environment that has another Python or is incomplete; any other is updated.
 .venv/installed: requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13) and "error: Python 3.11 or 3.12 is needed, this is " + sys.version.split()[0] + "; name one: make install PYTHON=python3.11")'
 	@{ $(PY) -m pip --version >/dev/null 2>&1 && [ "$$($(PY) -V)" = "$$($(PYTHON) -V)" ]; } || $(PYTHON) -m venv --clear .venv
@@ -65,4 +65,5 @@ test-torch: .venv/installed-torch
 lint: install
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
+	.venv/bin/lint-imports --no-cache --no-logo
 	.venv/bin/shellcheck launch/*.sh .ci/run

@@ -1,18 +1,18 @@
-"""Images per second of the training stream, beside the common recipe and the libjpeg-turbo limit, on this host's cores.
+"""Compares the training stream, in images per second, with the usual recipe and the decoder's limit on this machine.
 
     python -m benchmarks.input_pipeline --data_dir=DIR --name=DATASET [--resized=DATASET] [--epochs=3] [--json=FILE]
 
-DATASET is a prepared TFDS dataset of JPEGs with a split `train` (`python -m shufflenet_jax.data.prepare` makes one of a
-folder); --resized names the same pictures made smaller beforehand. The contestants take turns, round by round, in one
-run, each in a process of its own that is stopped while another's turn is; figures are medians.
+DATASET is a prepared TFDS dataset of JPEGs with a split `train` (`python -m shufflenet_jax.data.prepare` makes one from
+a folder); --resized names the same pictures, shrunk in advance. Each contestant runs in a process of its own. They take
+turns, round by round, and all others are suspended while one is timed; figures are medians.
 
-  limit     decodes whole JPEGs that are in memory, on all cores, and does nothing else
+  limit     decodes full JPEGs from memory on all cores, and does nothing else
   recipe    TFDS, sample_distorted_bounding_box, decode_and_crop_jpeg, bilinear resize, flip, AUTOTUNE, batch, prefetch
-  stream    what train.py reads: deterministic, exactly once an epoch, bad pictures skipped
+  stream    what train.py reads: deterministic, each example exactly once an epoch, undecodable pictures skipped
   resized   the same on --resized
-  careful   the stream in the form it takes for a while after a picture that cannot be decoded
+  careful   the stream in the form that it uses for some batches after an undecodable picture
 
-Also the memory of this process after each of --epochs epochs, and how many cores a TPU slice then needs.
+It also prints the memory of this process after each of --epochs epochs, and how many cores a TPU slice would need.
 """
 
 import argparse
@@ -27,12 +27,13 @@ import statistics
 import time
 from collections.abc import Callable
 
-import shufflenet_jax.data  # noqa: F401  before TensorFlow, to quieten it
+import shufflenet_jax.data  # noqa: F401  before TensorFlow, which it silences
 
-# Images a second that one chip trains, 1x g=3, 128 a chip: the TPU compiler's estimate of a step (RESULTS.md).
+# Images per second that one chip trains, 1x g=3, 128 images per chip, by the TPU compiler's estimate (RESULTS.md).
 ESTIMATED_TRAINING = {"v5e": 11_200}
 TOPOLOGIES = {"v5e:2x2": 4, "v5e:2x4": 8, "v5e:4x4": 16}
 BATCH = 64
+MAX_CLASSES = 1_000_000  # more than any dataset has
 
 
 def data_config(arguments, name):
@@ -44,30 +45,34 @@ def data_config(arguments, name):
   return data
 
 
-def stream(arguments, name, start_step=0):
-  """Batches of the training stream of a dataset; and how many examples it has."""
-  from shufflenet_jax.data import datasets, pipeline
+def open_train(arguments, name):
+  """The data section, and the split `train` of a dataset with any number of classes."""
+  from shufflenet_jax.data import sources
 
   data = data_config(arguments, name)
-  split = datasets.open_split(data, "train", 1_000_000)
-  batches = pipeline.train_batches(
-    split, data, batch_size=BATCH, num_classes=1_000_000, seed=0, start_step=start_step, process=(0, 1)
-  )
+  return data, sources.open_split(data, "train", MAX_CLASSES)
+
+
+def stream(arguments, name):
+  """Batches of a dataset's training stream, and the number of its examples."""
+  from shufflenet_jax.data.stream import training
+
+  data, split = open_train(arguments, name)
+  batches = training.train_batches(split, data, batch_size=BATCH, num_classes=MAX_CLASSES, seed=0, start_step=0)
   return batches, split.num_examples
 
 
 def careful_stream(arguments):
-  """The stream's examples in their careful form."""
-  from shufflenet_jax.data import datasets, pipeline
+  """The examples of the training stream in their careful form, in batches."""
+  from shufflenet_jax.data.stream import training
 
-  data = data_config(arguments, arguments.name)
-  split = datasets.open_split(data, "train", 1_000_000)
-  examples = pipeline.train_examples(split, data, BATCH, seed=0, start_step=0, careful=True)
+  data, split = open_train(arguments, arguments.name)
+  examples = training.train_examples(split, data, BATCH, seed=0, start_step=0, careful=True)
   return examples.batch(BATCH).prefetch(2).as_numpy_iterator()
 
 
 def recipe(arguments):
-  """The common recipe, as tutorials have it."""
+  """Batches of the usual recipe, as tutorials give it."""
   import tensorflow as tf
   import tensorflow_datasets as tfds
 
@@ -95,7 +100,7 @@ def recipe(arguments):
 
 
 def limit(arguments):
-  """Whole images decoded, their sizes only given."""
+  """Decodes whole images from memory; yields batches of their sizes, to transfer almost nothing."""
   import tensorflow as tf
   import tensorflow_datasets as tfds
 
@@ -114,40 +119,40 @@ def resident_mib() -> float:
 
 
 def contestants(arguments) -> dict[str, Callable]:
-  """What makes each contestant's batches, in its own process."""
-  found = {
+  """Name -> function that returns an iterator of batches, to be called in the contestant's process."""
+  makers = {
     "limit": lambda: limit(arguments),
     "recipe": lambda: recipe(arguments),
     "stream": lambda: stream(arguments, arguments.name)[0],
     "careful": lambda: careful_stream(arguments),
   }
   if arguments.resized:
-    found["resized"] = lambda: stream(arguments, arguments.resized)[0]
-  return found
+    makers["resized"] = lambda: stream(arguments, arguments.resized)[0]
+  return makers
 
 
 def contestant(name: str, arguments, orders) -> None:
-  """A contestant's process: for each order, takes so many batches and answers how many seconds that took."""
+  """The process of a contestant: for each number received, takes that many batches and sends back the seconds."""
   batches = contestants(arguments)[name]()
   while count := orders.recv():
-    for _ in range(8):  # what was prepared before it was stopped
+    for _ in range(8):  # prepared before the process was suspended
       next(batches)
     began = time.perf_counter()
     for _ in range(count):
       next(batches)
     orders.send(time.perf_counter() - began)
-  os._exit(0)  # threads of TensorFlow are at work still
+  os._exit(0)  # does not wait for TensorFlow's threads, which are still at work
 
 
 def measure(arguments) -> dict[str, float]:
-  """Median images per second of each contestant; the others are stopped while one is timed."""
+  """Median images per second of each contestant; the others are suspended while one is timed."""
   context = multiprocessing.get_context("spawn")
   runners = {}
   for name in contestants(arguments):
     ours, theirs = context.Pipe()
     process = context.Process(target=contestant, args=(name, arguments, theirs), daemon=True)
     process.start()
-    theirs.close()  # so that a process that ends is noticed
+    theirs.close()  # so that `recv` raises an error here if the process ends
     runners[name] = (process, ours)
     ours.send(2)
     ours.recv()
@@ -169,18 +174,29 @@ def main():
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument("--data_dir", required=True, help="where the TFDS datasets are")
   parser.add_argument("--name", required=True, help="a TFDS dataset of JPEGs of original size")
-  parser.add_argument("--resized", help="the same pictures, made smaller beforehand")
+  parser.add_argument("--resized", help="the same pictures, shrunk in advance")
   parser.add_argument("--rounds", type=int, default=7)
-  parser.add_argument("--batches", type=int, default=30, help=f"of {BATCH} images, of each contestant in each round")
-  parser.add_argument("--epochs", type=int, default=3, help="after each of which the memory is shown")
-  parser.add_argument("--json", help="file for the figures")
+  parser.add_argument("--batches", type=int, default=30, help=f"of {BATCH} images, per contestant and round")
+  parser.add_argument("--epochs", type=int, default=3, help="after each of which the memory is printed")
+  parser.add_argument("--json", help="file to write the figures to")
   arguments = parser.parse_args()
 
   rates = measure(arguments)
   cores = os.cpu_count()
   for name, rate in rates.items():
     print(f"{name:8} {rate:8,.0f} images/s   {rate / rates['recipe']:5.2f} x recipe   {rate / cores:6,.0f} a core")
+  memory = memory_after_epochs(arguments)
+  print_cores_needed(rates, cores)
+  if arguments.json:
+    hardware = {"machine": platform.machine(), "cores": cores, "date": datetime.date.today().isoformat()}
+    figures = {**hardware, "settings": vars(arguments), "images_per_second": rates, "memory_mib": memory}
+    with open(arguments.json, "w") as file:
+      json.dump(figures, file, indent=1)
+    print(f"figures in {arguments.json}")
 
+
+def memory_after_epochs(arguments) -> list[float]:
+  """Memory of this process, MiB, after each epoch of the training stream; prints it."""
   batches, num_examples = stream(arguments, arguments.name)
   memory = []
   for epoch in range(1, arguments.epochs + 1):
@@ -188,20 +204,18 @@ def main():
       pass
     memory.append(resident_mib())
     print(f"memory after epoch {epoch}: {memory[-1]:,.0f} MiB")
+  return memory
 
-  best = rates.get("resized", rates["stream"]) / cores
+
+def print_cores_needed(rates: dict[str, float], cores: int) -> None:
+  """Prints how many cores like this machine's are needed to feed TPU slices."""
   for topology, chips in TOPOLOGIES.items():
     wanted = chips * ESTIMATED_TRAINING[topology.partition(":")[0]]
-    print(
-      f"{topology}: {wanted:,} images/s by the compiler's estimate need {wanted * cores / rates['stream']:,.0f} such"
-      f" cores" + (f", {wanted / best:,.0f} on resized pictures" if arguments.resized else "")
-    )
-  if arguments.json:
-    hardware = {"machine": platform.machine(), "cores": cores, "date": datetime.date.today().isoformat()}
-    figures = {**hardware, "settings": vars(arguments), "images_per_second": rates, "memory_mib": memory}
-    with open(arguments.json, "w") as file:
-      json.dump(figures, file, indent=1)
-    print(f"figures in {arguments.json}")
+    line = f"{topology}: {wanted:,} images/s by the compiler's estimate need {wanted * cores / rates['stream']:,.0f}"
+    line += " such cores"
+    if "resized" in rates:
+      line += f", {wanted * cores / rates['resized']:,.0f} on resized pictures"
+    print(line)
 
 
 if __name__ == "__main__":

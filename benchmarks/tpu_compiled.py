@@ -1,10 +1,10 @@
-"""What libtpu's compiler estimates of steps for TPUs, without one: every lowering beside the reference.
+"""Compares formulations (the values of `lowering`) by the TPU compiler's estimates of a step, without a TPU.
 
     python -m benchmarks.tpu_compiled [--topologies=v5e:2x4 --groups=3 --scales=1.0 --modes=train,infer]
 
-All of it takes hours on two cores: rows are printed, and written to the JSON file, as they come, and a row that is in
-the file already is not compiled again (delete the file when the code has changed). Cycles are an estimate of the
-compiler's, for one device and 128 images.
+The whole table takes hours on two cores. Each row is printed, and written to the JSON file, once it is compiled;
+rows that are in the file already are not compiled again, so delete the file when the code has changed. Cycles are the
+compiler's estimate, for 128 images on one device.
 """
 
 import argparse
@@ -17,9 +17,9 @@ import sys
 import time
 
 from configs import imagenet
-from shufflenet_jax import network
 from shufflenet_jax.errors import UserError
-from shufflenet_jax.models.lowering import LOWERINGS
+from shufflenet_jax.models import build
+from shufflenet_jax.models.formulations.choose import LOWERINGS
 from shufflenet_jax.models.shufflenet import STAGE2_CHANNELS
 from shufflenet_jax.tpu import hlo, topology
 from shufflenet_jax.tpu.compile import MODES, OutOfMemory, compile_step
@@ -28,12 +28,12 @@ IMAGES_PER_DEVICE = 128  # the paper's 1024 over eight chips
 
 
 def measure(topology_name: str, groups: int, scale: float, mode: str, lowering: str) -> dict:
-  """One row: estimated cycles, all-reduces, bytes, seconds to compile."""
+  """Compiles one step; returns a row of the table: estimated cycles, all-reduces, bytes of memory, compilation time."""
   config = imagenet.get_config(f"scale={scale},groups={groups},lowering={lowering}")
   devices = topology.devices(topology_name)
   config.batch_size = IMAGES_PER_DEVICE * len(devices)
   began = time.monotonic()
-  program = compile_step(network.build(config.model), config, devices, mode)
+  program = compile_step(build.network(config.model), config, devices, mode)
   return {
     "topology": topology_name,
     "groups": groups,

@@ -1,11 +1,11 @@
-"""Wall clock of the train step and of inference, on whatever device JAX finds, beside PyTorch where it is installed.
+"""Wall-clock time of the train step and of inference on JAX's default device, compared with PyTorch if installed.
 
     python -m benchmarks.train_step [--scale=1.0 --groups=3 --batch=32 --json=FILE] [--lowerings=auto,reference]
 
-The networks take turns, round by round, in one run, so that what else the machine does falls on all of them; the
-figures are medians, and ratios to PyTorch's. Batch, image and recipe are the same: uint8 images, normalised in the
-step; SGD with momentum; bfloat16 on a GPU (PyTorch under channels-last, autocast and torch.compile), float32 on a CPU.
-Needs jax, flax and optax; PyTorch's side needs torch and pytorchcv.
+The networks take turns, round by round, in one run, so that other work on the machine affects all of them; the figures
+are medians, and their ratios to PyTorch's. Both use the same batch and recipe: uint8 images, normalised in the step;
+SGD with momentum; bfloat16 on a GPU (PyTorch with channels-last, autocast and torch.compile), float32 on a CPU.
+It needs jax, flax and optax; the comparison needs torch and pytorchcv.
 """
 
 import argparse
@@ -23,24 +23,28 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from shufflenet_jax import host_memory, train_step
-from shufflenet_jax.mesh import data_mesh, replicate, split_batch
-from shufflenet_jax.models.lowering import LOWERINGS
+from shufflenet_jax import startup
+from shufflenet_jax.distributed.mesh import data_mesh, replicate, split_batch
+from shufflenet_jax.models.formulations.choose import LOWERINGS
 from shufflenet_jax.models.shufflenet import STAGE2_CHANNELS, ShuffleNetV1
+from shufflenet_jax.tasks.classification import Classification
+from shufflenet_jax.tasks.forward import Forward
+from shufflenet_jax.training.step import compile_train_step, init_state
 
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 
 
 def jax_steps(arguments, images, labels, lowering: str):
-  """(train, infer): functions that do one step and wait for it."""
+  """(train, infer): functions that run one step and wait for its end."""
   dtype = jnp.bfloat16 if arguments.dtype == "bfloat16" else jnp.float32
   model = ShuffleNetV1(arguments.groups, arguments.scale, lowering=lowering, dtype=dtype)
   schedule = optax.constant_schedule(0.01)
   optimizer = optax.sgd(schedule, 0.9)
   mesh = data_mesh(jax.devices()[:1])
-  state = replicate(train_step.init_state(model, optimizer, arguments.image_size, 0), mesh)
+  state = replicate(init_state(model, optimizer, arguments.image_size, 0), mesh)
   batch = split_batch({"image": images, "label": labels}, mesh)
-  step = train_step.compile_train_step(mesh, model=model, optimizer=optimizer, schedule=schedule, mean=MEAN, std=STD)
+  task = Classification(Forward(model, MEAN, STD))
+  step = compile_train_step(mesh, task=task, optimizer=optimizer, schedule=schedule)
   held = [state]
 
   def train():
@@ -48,8 +52,8 @@ def jax_steps(arguments, images, labels, lowering: str):
     jax.block_until_ready(metrics)
 
   variables = jax.device_put({"params": state.params, "batch_stats": state.batch_stats}, mesh.devices.flat[0])
-  variables = jax.tree.map(jnp.copy, variables)  # the train step takes its own away
-  forward = jax.jit(lambda variables, images: model.apply(variables, train_step.normalize(images, MEAN, STD)))
+  variables = jax.tree.map(jnp.copy, variables)  # the train step donates the state's own buffers
+  forward = jax.jit(task.forward)
 
   def infer():
     jax.block_until_ready(forward(variables, batch["image"]))
@@ -58,11 +62,11 @@ def jax_steps(arguments, images, labels, lowering: str):
 
 
 def torch_steps(arguments, images, labels):
-  """The same two functions with pytorchcv's network."""
+  """The same two functions for pytorchcv's network."""
   import torch
   from pytorchcv.models.shufflenet import get_shufflenet
 
-  cuda = jax.devices()[0].platform == "gpu"  # the same device for both, or an error
+  cuda = jax.devices()[0].platform == "gpu"  # PyTorch then has to run there, too
   device = torch.device("cuda" if cuda else "cpu")
   net = get_shufflenet(arguments.groups, arguments.scale, in_size=(arguments.image_size, arguments.image_size))
   net = net.to(device, memory_format=torch.channels_last)
@@ -103,9 +107,10 @@ def torch_steps(arguments, images, labels):
 
 
 def take_turns(functions: dict, rounds: int, seconds: float) -> dict[str, float]:
-  """Median seconds of one call of each; every round calls each of them for a while, and then for as long timed.
+  """Median seconds of one call of each function.
 
-  After another's turn the first seconds are slower: the system hands out other memory than before.
+  In every round each function is called for `seconds` untimed and then for `seconds` timed: the first seconds after
+  another function's turn are slower, because the system provides other memory than before.
   """
 
   def call(function):
@@ -127,7 +132,7 @@ def take_turns(functions: dict, rounds: int, seconds: float) -> dict[str, float]
 
 
 def cpu_name() -> str:
-  """Model, family and widest vectors, where the system says them: virtual machines often hide the model's number."""
+  """Model, family and widest vectors of the CPU, if known: virtual machines often hide the model's number."""
   try:
     with open("/proc/cpuinfo") as file:
       first = file.read().split("\n\n")[0]
@@ -141,7 +146,8 @@ def cpu_name() -> str:
   return ", ".join(part for part in (*parts, vectors) if part)
 
 
-def main():
+def parsed_arguments() -> argparse.Namespace:
+  """The command line's flags, checked; prints what is wrong and exits with 2 otherwise."""
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument("--scale", type=float, default=1.0)
   parser.add_argument("--groups", type=int, default=3)
@@ -150,13 +156,11 @@ def main():
   parser.add_argument("--dtype", choices=("float32", "bfloat16"), help="default: bfloat16, on a CPU float32")
   parser.add_argument("--lowerings", default="auto,reference", help=f"some of {','.join(LOWERINGS)}")
   parser.add_argument("--rounds", type=int, default=5)
-  parser.add_argument("--seconds", type=float, default=4.0, help="of each network in each round, untimed and timed")
+  parser.add_argument("--seconds", type=float, default=4.0, help="for each network and round: once untimed, then timed")
   parser.add_argument("--json", help="file for the figures")
   arguments = parser.parse_args()
-  if os.environ.get("JAX_PLATFORMS") == "cpu":
-    host_memory.use_huge_pages()  # as the commands do; PyTorch's network gets them, too
-  lowerings = arguments.lowerings.split(",")
-  if unknown := [name for name in lowerings if name not in LOWERINGS]:
+  arguments.lowerings = arguments.lowerings.split(",")
+  if unknown := [name for name in arguments.lowerings if name not in LOWERINGS]:
     parser.error(f"--lowerings: {unknown[0]!r} is not one of {', '.join(LOWERINGS)}")
   if arguments.groups not in STAGE2_CHANNELS:
     parser.error(f"--groups={arguments.groups} is not one of {', '.join(map(str, STAGE2_CHANNELS))}")
@@ -168,6 +172,13 @@ def main():
       open(arguments.json, "a").close()
     except OSError as error:
       parser.error(f"--json={arguments.json} cannot be written: {error.strerror}")
+  return arguments
+
+
+def main():
+  arguments = parsed_arguments()
+  if os.environ.get("JAX_PLATFORMS") == "cpu":
+    startup.use_huge_pages()  # as the commands do; PyTorch benefits, too
   device = jax.devices()[0]
   arguments.dtype = arguments.dtype or ("float32" if device.platform == "cpu" else "bfloat16")
 
@@ -175,17 +186,15 @@ def main():
   shape = (arguments.batch, arguments.image_size, arguments.image_size, 3)
   images = rng.integers(0, 256, shape, dtype=np.uint8)
   labels = rng.integers(0, 1000, arguments.batch, dtype=np.int32)
-  steps = {f"jax {name}": jax_steps(arguments, images, labels, name) for name in lowerings}
+  steps = {f"jax {name}": jax_steps(arguments, images, labels, name) for name in arguments.lowerings}
   peer = all(importlib.util.find_spec(name) for name in ("torch", "pytorchcv"))
   if peer and -(-arguments.image_size // 32) != 7:
-    print(
-      f"no peer to compare with: pytorchcv's network takes no pictures of {arguments.image_size}, but of 193 to 224"
-    )
+    print(f"no comparison: pytorchcv's network takes pictures of 193 to 224 pixels, not {arguments.image_size}")
     peer = False
   elif peer:
     steps["pytorch"] = torch_steps(arguments, images, labels)
   else:
-    print("torch or pytorchcv is not installed: no peer to compare with")
+    print("no comparison: torch or pytorchcv is not installed")
 
   packages = ("jax", "flax", "optax") + (("torch", "pytorchcv") if peer else ())
   versions = {name: importlib.metadata.version(name) for name in packages}

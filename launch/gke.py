@@ -1,11 +1,12 @@
-"""Trains on a TPU node pool of GKE: makes a JobSet, and hands it to kubectl.
+"""Trains on a TPU node pool of GKE: makes a JobSet and applies it with kubectl.
 
     launch/gke manifest --name=NAME --type=v5litepod-16 --image=IMAGE [--slices=2] [--spot] [--retry=9] -- FLAGS
     launch/gke apply    with the same flags: kubectl apply
     launch/gke status | logs | delete --name=NAME
 
-What stands behind -- goes to `python -m shufflenet_jax.train` as it is. --dry_run prints each command and runs none.
-Exit status: 0 done; 2 wrong input, a retry won't mend it; 1 failed otherwise; 3 still running (status only).
+Everything after -- is passed to `python -m shufflenet_jax.train` unchanged. --dry_run prints each command and runs
+none. Exit status: 0 done; 2 wrong input, which a retry would not fix; 1 any other failure; 3 still running (status
+only).
 """
 
 from __future__ import annotations
@@ -14,69 +15,69 @@ import argparse
 import json
 import sys
 
-from launch import jobset, names, outcomes
-from launch.gcloud import CommandFailed, Runner, escape_what_the_console_cannot_encode, tell
-from launch.tpu_vm import OneLineParser
+from launch import arguments, jobset, names, outcomes
+from launch.commands import CommandFailed, Runner, escape_unencodable_output, print_line
 from shufflenet_jax.errors import UserError
 from shufflenet_jax.tpu import slices
 
 COMMANDS = {
-  "manifest": "print the JobSet",
-  "apply": "start it",
-  "status": "how it stands; the exit status says the outcome",
-  "logs": "the newest lines of one host",
-  "delete": "end it, without waiting for a checkpoint beyond Kubernetes' own 30 s",
+  "manifest": "print the JobSet as JSON, which kubectl reads like YAML",
+  "apply": "start the JobSet",
+  "status": "print the JobSet's state; the exit status is the outcome",
+  "logs": "print the newest log lines of one host",
+  "delete": "delete the JobSet; a checkpoint is saved only if Kubernetes' 30 s suffice",
 }
-MAKING = ("manifest", "apply")
+MANIFEST_COMMANDS = ("manifest", "apply")
 
 
 def parser() -> argparse.ArgumentParser:
-  """Flags of all commands."""
-  main = OneLineParser("launch/gke", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-  commands = main.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=OneLineParser)
+  """The flags of all commands."""
+  one_line = arguments.OneLineParser
+  main = one_line("launch/gke", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+  commands = main.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=one_line)
   for command, words in COMMANDS.items():
     sub = commands.add_parser(command, help=words, description=words, allow_abbrev=False)
     add = sub.add_argument
     add("--name", required=True, help="of the JobSet")
     add("--namespace", default="default", help="of Kubernetes (%(default)s)")
     add("--dry_run", action="store_true", help="print each command, run none")
-    if command in MAKING:
-      add("--type", required=True, help="accelerator type of a slice, as v5litepod-16, v6e-8, v4-8, v5p-8")
-      add("--slices", type=int, default=1, help="how many (%(default)s)")
+    if command in MANIFEST_COMMANDS:
+      add("--type", required=True, help="accelerator type of a slice, for example v5litepod-16, v6e-8, v4-8, v5p-8")
+      add("--slices", type=int, default=1, help="number of slices (%(default)s)")
       add("--image", required=True, help="built from launch/Dockerfile")
-      add("--spot", action="store_true", help="on spot nodes")
-      add("--retry", type=int, default=0, help="restarts at most (%(default)s)")
-      add("--service_account", help="Kubernetes' own, that may use the bucket")
+      add("--spot", action="store_true", help="run on spot nodes")
+      add("--retry", type=int, default=0, help="maximum number of restarts (%(default)s)")
+      add("--service_account", help="of Kubernetes, with access to the bucket")
     if command == "logs":
-      add("--worker", type=int, default=0, help="host of each slice (%(default)s)")
-      add("--lines", type=int, default=50, help="how many (%(default)s)")
-      add("--follow", action="store_true", help="go on until interrupted")
+      add("--worker", type=int, default=0, help="number of the host in each slice (%(default)s)")
+      add("--lines", type=int, default=50, help="number of lines (%(default)s)")
+      add("--follow", action="store_true", help="print new lines until interrupted")
     if command == "delete":
       add("--yes", action="store_true", help="do not ask")
   return main
 
 
 def checked(argv: list[str]) -> tuple[argparse.Namespace, dict | None]:
-  """Flags and, where one is to be made, the manifest."""
-  split = argv.index("--") if "--" in argv else len(argv)
-  flags, training = parser().parse_args(argv[:split]), argv[split + 1 :]
+  """Parses and checks a command line; returns (flags, the manifest if the command makes one)."""
+  own, training = arguments.split(argv)
+  flags = parser().parse_args(own)
   for name in ("name", "namespace", "image", "service_account"):
     names.check(name, getattr(flags, name, None))
   names.check_numbers(flags, "worker", "lines")
-  if flags.command not in MAKING:
+  if flags.command not in MANIFEST_COMMANDS:
     if training:
-      raise UserError(f"{flags.command} takes nothing behind --")
+      raise UserError(f"{flags.command} takes nothing after --")
     return flags, None
-  # The names of the Pods, NAME-slice-NUMBER-HOST-xxxxx, have 63 characters at most.
+  # The Pods are named NAME-slice-NUMBER-HOST-xxxxx, with at most 63 characters.
   if len(flags.name) > 40:
-    raise UserError(f"--name={flags.name} has {len(flags.name)} characters; 40 at most, for Pods get longer ones")
+    raise UserError(f"--name={flags.name} has {len(flags.name)} characters; 40 at most, because Pods get longer names")
   if flags.slices < 1 or flags.retry < 0:
     raise UserError(f"--slices={flags.slices} must be 1 or more, --retry={flags.retry} 0 or more")
   s = slices.from_accelerator_type(flags.type)
   training = names.check_training(training, distributed=s.hosts * flags.slices > 1)
   workdir = names.flag_value(training, "workdir")
   if not workdir.startswith("gs://"):
-    raise UserError(f"--workdir={workdir} would go with the Pod: give gs://...")
+    raise UserError(f"--workdir={workdir} would be deleted with the Pod: give gs://...")
   return flags, jobset.manifest(
     flags.name, s, flags.image, training, slices=flags.slices, spot=flags.spot, retry=flags.retry,
     namespace=flags.namespace, service_account=flags.service_account,
@@ -100,18 +101,22 @@ def _status(flags: argparse.Namespace, runner: Runner) -> int:
       reason = condition.get("reason", "")
       wrong = "FailJobSet" in reason
       outcome = outcomes.DONE if condition["type"] == "Completed" else outcomes.WRONG if wrong else outcomes.FAILED
-  runner.say(f"{outcomes.WORDS[outcome]}, {status.get('restarts', 0)} restarts" + (f" ({reason})" if reason else ""))
+  runner.report(f"{outcomes.WORDS[outcome]}, {status.get('restarts', 0)} restarts" + (f" ({reason})" if reason else ""))
   return outcome
 
 
+def _json(manifest: dict) -> str:
+  return json.dumps(manifest, indent=2)
+
+
 def dispatch(flags: argparse.Namespace, manifest: dict | None) -> int:
-  """Does what a command says; returns the exit status."""
+  """Runs a command; returns the exit status."""
   runner = Runner(flags.dry_run)
   where = f"--namespace={flags.namespace}"
   if flags.command == "manifest":
-    tell(jobset.to_yaml(manifest).rstrip("\n"))
+    print_line(_json(manifest))
   elif flags.command == "apply":
-    runner.run(["kubectl", "apply", where, "--filename=-"], stdin=jobset.to_yaml(manifest))
+    runner.run(["kubectl", "apply", where, "--filename=-"], stdin=_json(manifest))
   elif flags.command == "status":
     return _status(flags, runner)
   elif flags.command == "logs":
@@ -122,22 +127,22 @@ def dispatch(flags: argparse.Namespace, manifest: dict | None) -> int:
     if not (flags.yes or flags.dry_run):
       print(f"Delete the JobSet {flags.name}? [y/N] ", end="", flush=True)
       if sys.stdin.readline().strip().lower() not in ("y", "yes"):
-        raise UserError(f"{flags.name} is left as it is (--yes does not ask)")
+        raise UserError(f"{flags.name} was not deleted (--yes does not ask)")
     runner.run(["kubectl", "delete", "jobset", flags.name, where])
   return outcomes.DONE
 
 
 def main(argv: list[str]) -> int:
   """Runs a command line; returns the exit status."""
-  escape_what_the_console_cannot_encode()
+  escape_unencodable_output()
   try:
     return dispatch(*checked(argv))
   except UserError as error:
     status = outcomes.WRONG
-    tell(f"error: {error}", sys.stderr)
+    print_line(f"error: {error}", sys.stderr)
   except CommandFailed as error:
     status = outcomes.FAILED
-    tell(f"error: {error}", sys.stderr)
+    print_line(f"error: {error}", sys.stderr)
   except KeyboardInterrupt:
     status = 130
   return status

@@ -1,4 +1,4 @@
-"""Interrupts that wait until a step which must not be cut short has ended."""
+"""Delays interrupts during a step that must not be interrupted."""
 
 from __future__ import annotations
 
@@ -7,18 +7,22 @@ import signal
 
 
 @contextlib.contextmanager
-def interrupts_held(forget: bool = False):
-  """Holds interrupts back until the end, or for good: what is broken off here leaves a slice that is billed."""
-  held = []
-  kept = {
-    s: signal.signal(s, lambda number, frame: held.append(number))
+def interrupts_delayed(discard: bool = False):
+  """Delays Ctrl-C, SIGTERM and SIGHUP until the end of the block: an interrupted request may leave a billed slice.
+
+  Args:
+    discard: drop interrupts that arrive inside the block.
+  """
+  arrived = []
+  previous = {
+    s: signal.signal(s, lambda number, frame: arrived.append(number))
     for s in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    if signal.getsignal(s) != signal.SIG_IGN  # as under nohup
+    if signal.getsignal(s) != signal.SIG_IGN  # nohup ignores SIGHUP
   }
   try:
     yield
   finally:
-    for number, handler in kept.items():
+    for number, handler in previous.items():
       signal.signal(number, handler)
-    if held and not forget:
+    if arrived and not discard:
       raise KeyboardInterrupt

@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
-# What happens on each worker (VM) of a slice; launch/tpu_vm calls it over ssh, on all of them at once.
+# Runs on each worker (VM) of a slice; launch/tpu_vm calls it over ssh, on all workers at once.
 #
-#   worker.sh setup               a virtual environment with the pinned requirements
-#   worker.sh check CHIPS HOSTS   JAX sees all chips of the slice
-#   worker.sh start LOGS ARG...   python -m shufflenet_jax.train ARG... in the background; LOGS: gs://... or ""
-#   worker.sh report              "state: S | newest line of the log"; S: running, exited STATUS, stopped (on request),
-#                                 lost (gone without a status) or idle
-#   worker.sh log LINES [follow]
-#   worker.sh stop SECONDS        SIGTERM, which leads to a checkpoint; SIGKILL after that many seconds
+#   worker.sh setup               make a virtual environment with the pinned requirements
+#   worker.sh check CHIPS HOSTS   check that JAX sees all chips of the slice
+#   worker.sh start LOGS ARG...   run python -m shufflenet_jax.train ARG... in the background; LOGS: gs://... or ""
+#   worker.sh report              print "state: S | newest line of the log", where S is running, exited STATUS, stopped
+#                                 (on request), lost (ended without a status) or idle
+#   worker.sh log LINES [follow]  print the newest lines of the log
+#   worker.sh stop SECONDS        send SIGTERM, after which training saves a checkpoint; SIGKILL after that many seconds
 #
-# Each may be repeated: what is done already is not done again.
+# Every command may be repeated: work that has been done is not repeated.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 venv=$HOME/shufflenet_jax_venv
@@ -32,7 +32,7 @@ setup() {
 }
 
 check() {
-  # Every host has to be in this at the same time: a slice shows its chips only to all of them together.
+  # This has to run on all hosts at the same time: JAX sees a slice's chips only when all hosts take part.
   timeout 600 "$venv/bin/python" - "$1" "$2" <<'PYTHON'
 import sys
 
@@ -44,11 +44,12 @@ if hosts > 1:
 found = (jax.device_count(), jax.process_count(), jax.default_backend())
 print(f"jax {jax.__version__}: {found[0]} x {jax.devices()[0].device_kind} on {found[1]} hosts")
 if found != (chips, hosts, "tpu"):
-  sys.exit(f"error: wanted {chips} chips on {hosts} hosts (tpu), found {found[0]} on {found[1]} ({found[2]})")
+  sys.exit(f"error: expected {chips} chips on {hosts} hosts (tpu), found {found[0]} on {found[1]} ({found[2]})")
 PYTHON
 }
 
-# After a restart of the VM the number may be another process's, and a dead one may stay as a zombie, without arguments.
+# After a restart of the VM the pid may belong to another process. A dead process may remain as a zombie, which has no
+# arguments.
 alive() {
   grep -aqs 'shufflenet_jax\.train' "/proc/$1/cmdline"
 }
@@ -74,29 +75,29 @@ copy_log() {
   local reason
   [ -n "$1" ] || return 0
   reason=$(gcloud storage cp "$run/log.txt" "${1%/}/$(hostname).txt" --quiet 2>&1 >/dev/null) && return 0
-  # Once is enough: the next minute's failure is most likely the same one.
+  # Only once: the next minute's copy most likely fails for the same reason.
   grep -qs '^the log is not copied to ' "$run/log.txt" ||
     echo "the log is not copied to $1: ${reason##*$'\n'}" >>"$run/log.txt"
 }
 
-# Runs detached: the training process's exit status must be written down even though nobody waits for it.
+# Runs in the background and records the training process's exit status, although nobody waits for it.
 job() {
   local logs=$1 status=0 trainer copier
   shift
   "$venv/bin/python" -u -m shufflenet_jax.train "$@" >>"$run/log.txt" 2>&1 &
   trainer=$!
   echo "$trainer" >"$run/pid"
-  while sleep 60 && kill -0 "$trainer" 2>/dev/null; do copy_log "$logs"; done & # ends by itself where this is killed
+  while sleep 60 && kill -0 "$trainer" 2>/dev/null; do copy_log "$logs"; done & # ends by itself if this script is killed
   copier=$!
   trap 'kill -TERM "$trainer" 2>/dev/null || true' TERM
-  # A signal ends `wait` early; only when the process is gone is its status the one to keep.
+  # A signal ends `wait` early, so wait until the process is gone: only then is the status its own.
   while
     status=0
     wait "$trainer" || status=$?
     kill -0 "$trainer" 2>/dev/null
   do :; done
   kill "$copier" 2>/dev/null || true
-  copy_log "$logs" # ahead of the status: whoever reads that may delete the slice
+  copy_log "$logs" # before the status is written: whoever reads the status may delete the slice
   echo "$status" >"$run/status.part"
   mv "$run/status.part" "$run/status"
 }
@@ -144,5 +145,5 @@ command=${1:?setup, check, start, report, log or stop}
 shift
 case $command in
   setup | check | start | job | report | log | stop) "$command" "$@" ;;
-  *) echo "error: $command is none of setup, check, start, report, log, stop" >&2 && exit 2 ;;
+  *) echo "error: $command is not one of setup, check, start, report, log, stop" >&2 && exit 2 ;;
 esac

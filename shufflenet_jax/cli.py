@@ -1,19 +1,30 @@
-"""How every command starts: flags in, one clear line out when something is wrong."""
+"""How every command starts and ends: flags in, one line out if something is wrong, and an exit status.
 
-import contextlib
-import glob
+A command's module defines two functions and makes a `Command` of them, which is also its console script:
+
+    def define_flags(flags): ...
+    def main(flags): ...
+
+    command = cli.Command(main, define_flags, required=("config",))
+
+    if __name__ == "__main__":
+      command()
+"""
+
+import faulthandler
 import os
 import sys
 import traceback
 from collections.abc import Callable
 
-from absl import app, flags, logging
+from absl import flags, logging
 
-from shufflenet_jax import config_file, host_memory, hosts, signals
-from shufflenet_jax.errors import FAILED, INTERRUPTED, WRONG, Preempted, RunFailed, UserError
+from shufflenet_jax import signals, startup
+from shufflenet_jax.config import config_file
+from shufflenet_jax.distributed import hosts
+from shufflenet_jax.errors import FAILED, INTERRUPTED, CommandEnded, Preempted, UserError
 
 _BROKEN_PIPE = 141  # 128 + SIGPIPE, as shells report it
-_required: list[str] = []
 
 
 class _PathParser(flags.ArgumentParser):
@@ -21,49 +32,26 @@ class _PathParser(flags.ArgumentParser):
     self._name = name
 
   def parse(self, argument):
-    from shufflenet_jax import storage  # here, as it imports the clients of buckets
+    from shufflenet_jax import storage  # not at the top: it imports the bucket client
 
     if not argument:
-      raise UserError(f"--{self._name}= is empty; . is this folder")
+      raise UserError(f"--{self._name}= is empty; use . for this folder")
     return storage.normalize(argument, f"--{self._name}=")
 
 
-def define_path(name: str, default: str | None, help: str, values: flags.FlagValues = flags.FLAGS) -> None:
+def define_path(values: flags.FlagValues, name: str, help: str) -> None:
   """Defines a flag that takes a file or folder, as `storage.normalize` returns it: absolute, or gs://.
 
   All flags that take a path are defined by this function, so that all treat paths alike.
   """
-  flags.DEFINE(_PathParser(name), name, default, help, values, flags.ArgumentSerializer())
+  flags.DEFINE(_PathParser(name), name, None, help, values, flags.ArgumentSerializer())
 
 
 def define_config(
-  help: str = "Config file, for instance configs/imagenet.py:scale=1.0,groups=3.",
-  values: flags.FlagValues = flags.FLAGS,
+  values: flags.FlagValues, help: str = "Config file, for instance configs/imagenet.py:scale=1.0,groups=3."
 ) -> None:
-  """Defines --config=FILE.py[:ARGUMENTS] and a flag for each field of that config; FLAGS.config is the config."""
+  """Defines --config=FILE.py[:ARGUMENTS] and, once it is parsed, a flag for each field of that config."""
   flags.DEFINE_string("config", None, help, values)
-
-
-def require(*names: str) -> None:
-  """Makes flags required. Unlike with absl's own function, a misspelt flag is named before the one that is missing."""
-  _required.extend(names)
-
-
-def refuse_arguments(arguments: list[str]) -> None:
-  """Raises a UserError if there is a positional argument, for commands that take none."""
-  if arguments:
-    raise UserError(f"unexpected argument {arguments[0]!r}; flags begin with --")
-
-
-def _known(argv: list[str], values: flags.FlagValues) -> list[str]:
-  """Parses the flags that are defined; returns the program and the other arguments."""
-  try:
-    return values(argv, known_only=True)
-  except flags.CantOpenFlagFileError as error:
-    cause = error.__context__  # the OSError
-    raise UserError(f"--flagfile={cause.filename} cannot be read: {cause.strerror}") from None
-  except UnicodeDecodeError:
-    raise UserError("--flagfile: the file is no text; it should hold a flag a line") from None
 
 
 def _config_of_file(values: flags.FlagValues):
@@ -71,109 +59,108 @@ def _config_of_file(values: flags.FlagValues):
   return None if path is None else config_file.load(path)
 
 
-def _end(status: int, together: bool = False):
-  hosts.leave(status, together)
-  sys.exit(status)
+class Command:
+  """A command: called without arguments, it reads the command line, runs, and exits with its status.
 
-
-@contextlib.contextmanager
-def _one_line(*kinds: type[Exception]):
-  try:
-    yield
-  except kinds as error:
-    hosts.tell(error, " ".join(str(error).split()))
-    _end(getattr(error, "status", WRONG), together=isinstance(error, Preempted))
-
-
-def parse(argv: list[str], values: flags.FlagValues = flags.FLAGS, config_of: Callable = _config_of_file) -> list[str]:
-  """Parses a command line; exits with one line to stderr and status 2 where something in it is wrong.
-
-  Args:
-    argv: the program and its arguments.
-    values: the flags. Afterwards `values.config` is the config, with the fields that the command line sets.
-    config_of: gives the config (or None) once all flags but those of its fields are parsed.
-
-  Returns:
-    The program and the positional arguments.
+  A `CommandEnded` is printed as one line to stderr, and its `status` is the exit status. Ctrl-C ends the command at
+  once, except within `signals.held`.
   """
-  with _one_line(flags.Error, UserError):
-    rest = _known(argv, values)
-    missing = [name for name in _required if name in values and values[name].value is None]
-    config = None if missing else config_of(values)
-    arguments = config_file.override(config, rest, list(values), missing)
-    if missing:
-      raise UserError(f"--{missing[0]} is missing; --help explains it")
-    if config is not None:
-      if "config" not in values:
-        flags.DEFINE_string("config", None, "", flag_values=values)
-      values["config"].value = config
-    return arguments
 
+  def __init__(
+    self,
+    main: Callable[..., int | None],
+    define_flags: Callable[[flags.FlagValues], None],
+    *,
+    required: tuple[str, ...] = (),
+    takes_arguments: bool = False,
+    config_of: Callable = _config_of_file,
+  ):
+    """
+    Args:
+      main: is called with the flags, and with the positional arguments if the command takes any; returns the exit
+        status, or None for 0. `flags.config` is the config, with the fields that the command line sets.
+      define_flags: defines the command's flags on the `FlagValues` that it is given.
+      required: flags that must be given.
+      takes_arguments: whether there may be positional arguments.
+      config_of: called once all flags are parsed except those of the config's fields; returns the config, or None.
+    """
+    self._main, self._define_flags, self._required = main, define_flags, required
+    self._takes_arguments, self._config_of = takes_arguments, config_of
 
-def run(main: Callable[[list[str]], int | None], config_of: Callable = _config_of_file) -> None:
-  """Parses the flags and calls `main(positional_arguments)`; exits with its status, or that of a `UserError`.
-
-  Ctrl-C ends the command at once, except where it uses `signals.held`.
-
-  Args:
-    main: the command.
-    config_of: where FLAGS.config comes from, see `parse`.
-  """
-  for stream in (sys.stdout, sys.stderr):
-    # What a terminal or file cannot encode is printed as \xfc, in place of an error at the end of a long run.
-    stream.reconfigure(errors="backslashreplace")
-  signals.end_at_once_on_interrupt()
-  os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's notes are no news to users: it raises errors
-  os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # it decodes and resizes only: no gain, a warning each start
-  if not _accelerator_devices():
-    # No accelerator: spares the seconds and warnings of libtpu looking for one.
-    os.environ.setdefault("JAX_PLATFORMS", "cpu")
-  if {"--help", "-help", "-h"} & set(sys.argv[1:]):
-    print(sys.modules["__main__"].__doc__)
-    print(flags.FLAGS.main_module_help())
-    sys.exit(0)
-  if os.environ.get("JAX_PLATFORMS") == "cpu":
-    host_memory.use_huge_pages()
-
-  def guarded(argv):
-    # Orbax and TFDS tell of every file they touch, and of errors with their threads' stacks; those are raised, too.
+  def __call__(self) -> None:
+    signals.end_at_once_on_interrupt()
+    startup.prepare_process()
+    faulthandler.enable()
+    # Orbax and TFDS log every file that they touch, and also the errors that they raise.
+    logging.use_absl_handler()
     logging.set_verbosity(logging.FATAL)
     try:
-      with _one_line(UserError):
-        return main(argv[1:])
+      values, arguments = self.parse(sys.argv)
+      status = self._main(values, *([arguments] if self._takes_arguments else []))
+    except CommandEnded as ended:
+      _end(ended)
     except KeyboardInterrupt:
       print("interrupted", file=sys.stderr)
-      _end(INTERRUPTED)
-    except BrokenPipeError:  # whoever read the output wants no more of it
+      _exit(INTERRUPTED)
+    except BrokenPipeError:  # the reader of the output has closed it, as `head` does
       os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-      _end(_BROKEN_PIPE)
+      _exit(_BROKEN_PIPE)
     except Exception:
-      with _one_line(UserError):
-        _check_platform()
+      try:
+        startup.check_devices()
+      except CommandEnded as ended:
+        _end(ended)
       if not hosts.joined():
         raise
       traceback.print_exc()
       hosts.leave(FAILED)
+    else:
+      sys.exit(status)
 
-  app.run(guarded, flags_parser=lambda argv: parse(argv, config_of=config_of))
+  def parse(self, argv: list[str]) -> tuple[flags.FlagValues, list[str]]:
+    """Parses a command line, which begins with the program's name; --help prints the help and exits.
+
+    Returns:
+      The flags, with `config`, and the positional arguments.
+
+    Raises:
+      UserError: something in it is wrong.
+    """
+    values = flags.FlagValues()
+    flags.DEFINE_bool("help", False, "Show this help.", values, short_name="h")
+    self._define_flags(values)
+    try:
+      rest = values(argv, known_only=True)
+      if values.help:
+        print(sys.modules[self._main.__module__].__doc__)
+        print(values.get_help())
+        sys.exit(0)
+      missing = [name for name in self._required if values[name].value is None]
+      config = None if missing else self._config_of(values)
+      _, *arguments = config_file.override(config, rest, list(values), missing)
+    except flags.CantOpenFlagFileError as error:
+      cause = error.__context__  # the OSError
+      raise UserError(f"--flagfile={cause.filename} cannot be read: {cause.strerror}") from None
+    except UnicodeDecodeError:
+      raise UserError("--flagfile is not a text file; it should hold one flag per line") from None
+    except flags.Error as error:
+      raise UserError(str(error)) from None
+    if missing:
+      raise UserError(f"--{missing[0]} is missing; --help explains it")
+    if arguments and not self._takes_arguments:
+      raise UserError(f"unexpected argument {arguments[0]!r}; flags begin with --")
+    if config is not None:
+      if "config" not in values:
+        flags.DEFINE_string("config", None, "", values)
+      values["config"].value = config
+    return values, arguments
 
 
-def _accelerator_devices() -> list[str]:
-  return [path for pattern in ("/dev/accel*", "/dev/vfio/*", "/dev/nvidia*", "/dev/kfd") for path in glob.glob(pattern)]
+def _end(ended: CommandEnded) -> None:
+  hosts.tell(ended, ended.line)
+  _exit(ended.status, together=isinstance(ended, Preempted))
 
 
-def _check_platform() -> None:
-  """Called after an unexpected error: raises a `UserError` if JAX has no devices at all, which explains the error."""
-  jax = sys.modules.get("jax")
-  if jax is None:
-    return
-  try:
-    jax.devices()
-  except Exception as error:  # RuntimeError, and for cuda without its plugin an AssertionError without a text
-    platforms = os.environ.get("JAX_PLATFORMS", "")
-    reason = f" ({error})" if str(error) else ""
-    # A device that is there may be in use by a process that is about to end.
-    kind = RunFailed if _accelerator_devices() else UserError
-    raise kind(
-      f"JAX finds no devices for JAX_PLATFORMS={platforms}{reason}; unset it to use what this machine has"
-    ) from error
+def _exit(status: int, together: bool = False) -> None:
+  hosts.leave(status, together)
+  sys.exit(status)

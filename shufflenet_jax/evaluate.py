@@ -2,139 +2,49 @@
 
     python -m shufflenet_jax.evaluate --checkpoint=WORKDIR_OR_CHECKPOINT [--data=FOLDER] [--config.data.field=value ...]
 
-Needs nothing but the checkpoint. --data evaluates images in a folder per class, matched to the checkpoint's classes by
-name; --config.data fields point it at other TFDS data.
+Only the checkpoint is needed. --data evaluates a folder that holds a folder of images for each class; the classes are
+matched to the checkpoint's by name. --config.data.FIELD=VALUE evaluates on another TFDS dataset.
 """
 
 import json
 import math
-from collections.abc import Callable
 
 from absl import flags
 
 from shufflenet_jax import cli
-from shufflenet_jax.errors import UserError
-
-if __name__ == "__main__":
-  from shufflenet_jax import hosts
-
-  cli.define_path("checkpoint", None, "A work directory (its newest checkpoint) or WORKDIR/checkpoints/<step>.")
-  hosts.define_flags()
-  cli.define_path("data", None, "A folder that holds a folder of images per class.")
-  cli.require("checkpoint")
+from shufflenet_jax.distributed import hosts
 
 
-def batches(split, config):
-  """This process's part of the evaluation stream of a `data.datasets.Split`."""
-  import jax
-
-  from shufflenet_jax.data import pipeline
-
-  return pipeline.eval_batches(
-    split,
-    config.data,
-    batch_size=config.eval_batch_size,
-    num_classes=config.model.num_classes,
-    process=(jax.process_index(), jax.process_count()),
-  )
+def define_flags(values: flags.FlagValues) -> None:
+  cli.define_path(values, "checkpoint", "A work directory (its newest checkpoint) or WORKDIR/checkpoints/<step>.")
+  hosts.define_flags(values)
+  cli.define_path(values, "data", "A folder that holds a folder of images per class.")
 
 
-def run(eval_fn, state, split, config, mesh, stop: Callable[[], bool] = lambda: False) -> dict[str, float] | None:
-  """Figures over a whole split: `top1` and `top5` (fractions), `loss` (mean), `examples`, `bad_pictures` (left out).
+def main(values: flags.FlagValues) -> None:
+  from shufflenet_jax.checkpoints import checkpoint
 
-  Args:
-    eval_fn: a compiled `train_step.eval_step`.
-    state: what it takes.
-    split: a `data.datasets.Split`.
-    config: the whole config.
-    mesh: the devices.
-    stop: asked before each batch, and while one is late; if it says yes, the evaluation is given up.
+  config = values.config
+  hosts.join(values, config.get("peer_timeout_seconds", 60), preemptible=False)
 
-  Returns:
-    The figures; None if the evaluation was given up.
-  """
-  import jax
+  from shufflenet_jax.training import evaluation, metrics
 
-  from shufflenet_jax import feed
-  from shufflenet_jax.mesh import split_batch
-
-  def to_devices(batch):
-    return split_batch({k: batch[k] for k in ("image", "label", "mask")}, mesh)
-
-  # Left on the device until the end, so that steps follow each other without waiting.
-  sums = []
-  with feed.Feed(batches(split, config), to_devices) as ahead:
-    while (batch := ahead.get(sums[-1:], stop)) is not None:
-      sums.append(eval_fn(state, batch))
-  if stop():
-    return None
-  sums = jax.device_get(sums)
-  total = {k: sum(s[k].item() for s in sums) for k in sums[0]}
-  examples = total["examples"]
-  if not examples:
-    raise UserError(f"none of the {split.num_examples} pictures of {split.name} can be decoded")
-  means = {k: total[k] / examples for k in ("top1", "top5", "loss")}
-  return means | {"examples": examples, "bad_pictures": split.num_examples - examples}
-
-
-def describe(figures: dict[str, float]) -> str:
-  """`top-1 97.5 %, top-5 99.9 %, loss 0.1234 on 355 examples`."""
-  bad = f", {figures['bad_pictures']:,} could not be decoded" if figures["bad_pictures"] else ""
-  return (
-    f"top-1 {100 * figures['top1']:.2f} %, top-5 {100 * figures['top5']:.2f} %, loss {figures['loss']:.4f}"
-    f" on {figures['examples']:,} examples{bad}"
-  )
-
-
-def evaluate(found, config, folder: str | None = None, devices=None, say=print) -> dict[str, float]:
-  """Evaluates a `checkpoint.Checkpoint` with a config (its own, or one with other data), or on a folder of images."""
-  from shufflenet_jax import checkpoint, mesh, network, settings, train_step
-  from shufflenet_jax.data import datasets, folders
-
-  settings.check(config, training=False)
-  model_before, model_now = (checkpoint.to_json(c.model) for c in (found.config, config))
-  settings.check_same_network(str(found.path), model_before, model_now, "its network cannot be overridden")
-  model, _ = network.build_for_images(config)
-  data_mesh = mesh.data_mesh(devices)
-  mesh.check_batch_size("config.eval_batch_size", config.eval_batch_size, data_mesh.size)
-  if folder is None:
-    split = datasets.open_split(config.data, config.data.eval_split, config.model.num_classes, found.class_names)
-  else:
-    split = folders.open_folder(folder, found.class_names)
-  if split.note:
-    say(split.note)
-  variables = mesh.replicate(found.restore_variables(), data_mesh)
-  state = train_step.TrainState(found.step, 0, variables["params"], variables["batch_stats"], opt_state=())
-  eval_fn = train_step.compile_eval_step(data_mesh, model=model, **settings.picture_scaling(config))
-  return run(eval_fn, state, split, config, data_mesh) | {"step": found.step}
-
-
-def main(arguments: list[str]) -> None:
-  cli.refuse_arguments(arguments)
-  from shufflenet_jax import checkpoint, hosts
-
-  config = flags.FLAGS.config
-  hosts.join(flags.FLAGS, config.get("peer_timeout_seconds", 60), preemptible=False)
-
-  import jax
-
-  from shufflenet_jax import metrics
-
-  say = metrics.console((jax.process_index(), jax.process_count()))
-  found = checkpoint.find(flags.FLAGS.checkpoint)
-  say(f"evaluating {found.path}")
+  say = metrics.console(hosts.this_process())
+  source = checkpoint.find(values.checkpoint)
+  say(f"evaluating {source.path}")
   with hosts.lost_peers_end_the_run(config.get("peer_timeout_seconds", 60)):
-    figures = evaluate(found, config, flags.FLAGS.data, say=say)
-  finite = {k: v if math.isfinite(v) else None for k, v in figures.items()}  # JSON knows no others
-  say(describe(figures), json.dumps(finite), sep="\n")
+    figures = evaluation.evaluate_checkpoint(source, config, values.data, say=say)
+  say(json.dumps({k: v if math.isfinite(v) else None for k, v in figures.items()}))  # JSON has no NaN or infinity
 
 
 def config_of_checkpoint(values: flags.FlagValues):
   """The checkpoint's own config, whose fields --config.FIELD=VALUE then overrides."""
-  from shufflenet_jax import checkpoint
+  from shufflenet_jax.checkpoints import checkpoint
 
   return checkpoint.find(values.checkpoint).config
 
 
+command = cli.Command(main, define_flags, required=("checkpoint",), config_of=config_of_checkpoint)
+
 if __name__ == "__main__":
-  cli.run(main, config_of_checkpoint)
+  command()

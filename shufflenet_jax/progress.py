@@ -1,28 +1,34 @@
-"""How far a long command is, on one line."""
+"""The progress of a long command, on one line."""
 
 import time
+from typing import TextIO
+
+LOG_SECONDS = 10
 
 
 class ProgressLine:
-  """One line, rewritten on a terminal; elsewhere one every ten seconds."""
+  """A line that is rewritten in place on a terminal; elsewhere, as in a log file, a new line every ten seconds.
 
-  def __init__(self, stream, terminal_seconds: float):
+  tqdm would write a carriage return into log files instead of separate lines.
+  """
+
+  def __init__(self, stream: TextIO, terminal_seconds: float):
     """
     Args:
       stream: standard output or error.
-      terminal_seconds: the least time between two texts on a terminal.
+      terminal_seconds: the least time between two updates on a terminal.
     """
     self._stream, self._on_terminal = stream, stream.isatty()
-    self._seconds = terminal_seconds if self._on_terminal else 10
+    self._seconds = terminal_seconds if self._on_terminal else LOG_SECONDS
     self._last = time.monotonic()
 
   def show(self, text: str) -> None:
-    """Prints the text, unless the last one is too recent."""
+    """Prints the text, unless the last update was too recent."""
     if time.monotonic() - self._last >= self._seconds:
       self._last = time.monotonic()
       print(f"\r\x1b[K{text}" if self._on_terminal else f"{text}\n", end="", file=self._stream, flush=True)
 
   def clear(self) -> None:
-    """Before something else is printed, which may be to the same terminal."""
+    """Clears the line, to be called before anything else is printed that may go to the same terminal."""
     if self._on_terminal:
       print("\r\x1b[K", end="", file=self._stream, flush=True)

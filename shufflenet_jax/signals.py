@@ -1,9 +1,9 @@
-"""Ctrl-C, handled so that it is neither lost nor breaks anything off inside JAX.
+"""Ctrl-C, handled so that it is never lost and never interrupts JAX halfway.
 
-Python turns Ctrl-C into a KeyboardInterrupt wherever the main thread happens to be. Inside a callback from XLA such an
-exception is lost, and elsewhere in XLA it can crash the process. While the main thread compiles, Python does not even
-run signal handlers, for minutes. So commands call `end_at_once_on_interrupt`: a thread, which Python's C code wakes for
-each signal, ends the process. A part of a command that must not be broken off runs within `held`.
+Python raises KeyboardInterrupt wherever the main thread happens to be. Inside a callback from XLA that exception is
+lost, and elsewhere in XLA it can crash the process. While the main thread compiles, Python cannot run signal handlers
+at all, for minutes. So commands call `end_at_once_on_interrupt`, which starts a thread that Python's C code wakes for
+each signal, and that thread ends the process. Code that must not be interrupted runs within `held`.
 """
 
 import contextlib
@@ -15,19 +15,19 @@ from collections.abc import Callable
 
 from shufflenet_jax.errors import INTERRUPTED
 
-# How many more times Ctrl-C is left to the handler that `held` installs. The thread must know, because it learns of a
+# How many more times Ctrl-C is left to the handler that `held` installs. The thread has to know, because it receives a
 # signal before that handler runs.
 _held_interrupts = 0
-_listening = False  # whether there is that thread
+_listening = False  # whether the thread is running
 
 
 def end_at_once_on_interrupt() -> None:
-  """From now on Ctrl-C ends the process with status 130 and one line. To be called once, by the main thread."""
+  """Makes Ctrl-C end the process with status 130 and one line. Call it once, from the main thread."""
   global _listening
   reader, writer = os.pipe()
   os.set_blocking(writer, False)
   signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-  signal.signal(signal.SIGINT, lambda *_: None)  # the thread acts; two that did could each print their line
+  signal.signal(signal.SIGINT, lambda *_: None)  # the thread ends the process, and nothing else may
   threading.Thread(target=_listen, args=(reader,), daemon=True).start()
   _listening = True
 
@@ -54,9 +54,9 @@ def _end(text: str) -> None:
 
 @contextlib.contextmanager
 def held(note: Callable[[], None]):
-  """Within it the first Ctrl-C calls `note` in the main thread; a second one does what Ctrl-C did before.
+  """A context in which the first Ctrl-C only calls `note`, in the main thread; a second one acts as outside of it.
 
-  Does nothing in other threads than the main one, to which Python gives its signals.
+  Does nothing in threads other than the main one, which is the only one to receive signals in Python.
   """
   global _held_interrupts
   if threading.current_thread() is not threading.main_thread():
@@ -75,7 +75,7 @@ def held(note: Callable[[], None]):
   try:
     yield
   finally:
-    # The thread may learn of the Ctrl-C that was handled here only now, and would take it for another one.
+    # The thread may not have received the Ctrl-C yet that was handled here; afterwards it would count as a second one.
     until = time.monotonic() + 1
     while noted and _listening and _held_interrupts and time.monotonic() < until:
       time.sleep(0.001)
@@ -85,7 +85,7 @@ def held(note: Callable[[], None]):
 
 @contextlib.contextmanager
 def finished_first():
-  """Within it the first Ctrl-C waits until the end, where it raises KeyboardInterrupt; a second one does not wait."""
+  """A context in which the first Ctrl-C takes effect at the end, as KeyboardInterrupt; a second one does not wait."""
   asked = []
   with held(lambda: asked.append(True)):
     yield
@@ -94,5 +94,5 @@ def finished_first():
 
 
 def raise_interrupt() -> None:
-  """For `held`, around code that cleans up after a KeyboardInterrupt and does not run JAX."""
+  """An argument for `held`, around code that handles KeyboardInterrupt itself and does not run JAX."""
   raise KeyboardInterrupt

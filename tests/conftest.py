@@ -23,8 +23,11 @@ import pytest
 import shufflenet_jax.data  # noqa: F401  before TensorFlow, to quieten it
 from configs import quickstart
 
-pytest_plugins = ["tests.pictures"]
+pytest_plugins = ["tests.preparation"]
 jax.config.update("jax_num_cpu_devices", 4)
+# A broadcast or a conversion that the code does not write out is an error.
+jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_numpy_dtype_promotion", "strict")
 
 
 def pytest_configure(config):
@@ -76,7 +79,7 @@ class TrainedRun(typing.NamedTuple):
 @pytest.fixture(scope="session")
 def run(tmp_path_factory, data_dir):
   """A whole run of `config` on one device, for tests that only read it."""
-  from shufflenet_jax.train import train
+  from shufflenet_jax.training.loop import train
 
   config, workdir = small_config(data_dir), str(tmp_path_factory.mktemp("run"))
   return TrainedRun(config, workdir, *train(config, workdir, jax.devices()[:1]))

@@ -6,40 +6,40 @@ import io
 import numpy as np
 import pytest
 import tensorflow as tf
-from absl import flags
+from flax import traverse_util
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from configs import imagenet
-from shufflenet_jax import checkpoint, cli, mesh, network, optim, predict
-from shufflenet_jax import settings as config_settings
+from shufflenet_jax import cli
+from shufflenet_jax.checkpoints import checkpoint
+from shufflenet_jax.config import settings as config_settings
+from shufflenet_jax.distributed import mesh
 from shufflenet_jax.errors import UserError
+from shufflenet_jax.models import build
+from shufflenet_jax.prediction.predictor import Predictor
+from shufflenet_jax.prediction.report import report
+from shufflenet_jax.training.optimizer import sgd
 from tests.checkpoints import of_random_weights
 
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")  # ml_collections' own
 quick = settings(max_examples=150, deadline=None, derandomize=True)
 
-FIELDS = sorted(config_settings.flat(imagenet.get_config().to_dict()))
+FIELDS = sorted(traverse_util.flatten_dict(imagenet.get_config().to_dict(), sep="."))
 NUMBERS = st.integers() | st.floats() | st.sampled_from([0, 1, -1, 2, 8, 1e9, 1e300])
 VALUES = NUMBERS.map(str) | st.text(max_size=8) | st.tuples(NUMBERS, NUMBERS, NUMBERS).map(str)
 VALUES |= st.sampled_from(["True", "None", "", "()", "(" * 300, "[1,2]", "{}", "1,2", "--x", "0x10", "1_0", "\0"])
-ARGUMENTS = st.sampled_from(["", *imagenet.NETWORKS["shufflenet_v1"], "network", "batch"])
+ARGUMENTS = st.sampled_from(["", *build.own_fields("shufflenet_v1"), "network", "batch"])
 
 
 def parsed(arguments, overrides):
   """The config of a command line; None if it ended with one line."""
-  values = flags.FlagValues()
-  cli.define_config("", values)
-  stderr = io.StringIO()
+  command = cli.Command(print, cli.define_config)
   try:
-    with contextlib.redirect_stderr(stderr):
-      rest = cli.parse(["train", f"--config=configs/imagenet.py{arguments}", *overrides], values)
-  except SystemExit as stop:
-    assert stop.code == 2
-    assert stderr.getvalue().startswith("error: ")
-    assert stderr.getvalue().index("\n") == len(stderr.getvalue()) - 1
+    values, _ = command.parse(["train", f"--config=configs/imagenet.py{arguments}", *overrides])
+  except UserError as error:
+    assert error.line
     return None
-  assert (rest, stderr.getvalue()) == (["train"], "")
   return values.config
 
 
@@ -50,8 +50,8 @@ def test_any_override_gives_a_config_or_one_line(pairs):
   if config is not None:
     with contextlib.suppress(UserError):  # which is one line, as `cli` prints it
       config_settings.check(config, training=True)
-      network.build(config.model)
-      optim.sgd(config.optimizer, config.num_train_steps)
+      build.network(config.model)
+      sgd(config.optimizer, config.num_train_steps)
       mesh.micro_batches(config, 4)
 
 
@@ -61,7 +61,7 @@ def test_any_config_argument_gives_a_config_or_one_line(pairs):
   config = parsed(":" + ",".join(f"{name}={value}" for name, value in pairs), [])
   if config is not None:
     with contextlib.suppress(UserError):
-      network.build(config.model)
+      build.network(config.model)
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +90,7 @@ def pictures(draw):
 
 def test_any_file_is_predicted_or_named(workdir, tmp_path, capfd, monkeypatch):
   """Those of a call together: what is bad does not keep the others from being answered."""
-  name = predict.Predictor(checkpoint.find(workdir))
+  name = Predictor(checkpoint.find(workdir))
   good = tmp_path / "good.jpg"
   good.write_bytes(encoded("jpeg"))
   path = tmp_path / "any"
@@ -99,7 +99,7 @@ def test_any_file_is_predicted_or_named(workdir, tmp_path, capfd, monkeypatch):
   @given(pictures())
   def run(data):
     path.write_bytes(data)
-    status = predict.answer(name, [str(path), str(good)], as_json=True)
+    status = report(name, [str(path), str(good)], as_json=True)
     out, err = capfd.readouterr()
     assert f'"image": "{good}"' in out
     assert (status, len(out.splitlines())) in ((0, 2), (1, 1))

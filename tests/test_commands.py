@@ -12,9 +12,12 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from configs import imagenet
-from shufflenet_jax import checkpoint, predict
+from shufflenet_jax.checkpoints import checkpoint
 from shufflenet_jax.data import export
-from shufflenet_jax.train import train
+from shufflenet_jax.errors import UserError
+from shufflenet_jax.prediction.predictor import Predictor
+from shufflenet_jax.train import command as train_command
+from shufflenet_jax.training.loop import train
 from tests.commands import ROOT, command
 
 
@@ -27,7 +30,6 @@ from tests.commands import ROOT, command
     (["--config=configs/imagenet.py:width=2"], ["width", "groups, scale, shuffle"]),
     (["--config=configs/imagenet.py:groups=three"], ["groups=three"]),
     (["--config=configs/imagenet.py:network=lenet"], ["lenet", "mobilenet_v1"]),
-    (["--config.model.groups=5"], ["groups=5", "1, 2, 3, 4, 8"]),
     (["stray"], ["stray"]),
     (["--config.learning_rate=1"], ["no field learning_rate; did you mean --config.optimizer.learning_rate?"]),
     (["--config.optimiser.momentum=1"], ["no field optimiser.momentum; did you mean --config.optimizer.momentum?"]),
@@ -46,13 +48,23 @@ from tests.commands import ROOT, command
     (["--flagfile=absent"], ["--flagfile=absent cannot be read: No such file or directory"]),
   ],
 )
-def test_bad_command_lines_are_one_line(tmp_path, overrides, words):
+def test_bad_command_lines_are_refused(tmp_path, overrides, words):
+  with pytest.raises(UserError) as raised:
+    train_command.parse(["train", "--config=configs/quickstart.py", f"--workdir={tmp_path}/w", *overrides])
+  assert all(word in raised.value.line for word in words), raised.value.line
+
+
+@pytest.mark.parametrize(
+  ("overrides", "message"),
+  [
+    (["--config.batch_size=1.5"], "--config.batch_size=1.5: must be a whole number"),
+    (["--config.model.groups=5"], "config.model: groups=5 is not in the paper's Table 1; one of 1, 2, 3, 4, 8"),
+  ],
+)
+def test_wrong_input_ends_a_command_with_one_line_and_status_2(tmp_path, overrides, message):
   done = command("train", "--config=configs/quickstart.py", f"--workdir={tmp_path}/w", *overrides)
-  assert done.returncode not in (0, None)
-  lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-  assert len(lines) == 1, done.stderr
-  assert all(word in lines[0] for word in words), lines[0]
-  assert "Traceback" not in done.stderr
+  assert done.returncode == 2
+  assert done.stderr.startswith("error: ") and done.stderr.endswith(f"{message}\n") and done.stderr.count("\n") == 1
   assert not (tmp_path / "w").exists()
 
 
@@ -70,7 +82,7 @@ def test_help_needs_no_heavy_import(module):
   assert f"shufflenet_jax.{module}" in done.stdout
 
 
-@pytest.mark.parametrize("module", ["models.shufflenet", "train_step", "complexity"])
+@pytest.mark.parametrize("module", ["models.shufflenet", "training.step", "tasks", "complexity"])
 def test_models_and_steps_import_no_tensorflow(module):
   code = f"import sys, shufflenet_jax.{module}\nassert not {{'tensorflow', 'clu'}} & set(sys.modules)"
   subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=60)
@@ -110,11 +122,11 @@ def test_predict_as_a_command(run, config, tmp_path):
 
 
 def test_predictions_from_files_count_as_evaluation_does(run, tmp_path):
-  name = predict.Predictor(checkpoint.find(run.workdir), top=1)
+  name = Predictor(checkpoint.find(run.workdir))
   right = 0
   for path in export.export(run.config, 355, str(tmp_path / "p")):
     with open(path, "rb") as f:
-      [(label, _)] = name(f.read())
+      (label, _), *_ = name(f.read())
     right += label == os.path.basename(os.path.dirname(path))
   assert right == round(run.figures["top1"] * 355)
 
@@ -159,7 +171,7 @@ def test_imagenet_config_trains_on_a_prepared_imagenet2012(tmp_path):
   ("error", "status", "said"), [("KeyboardInterrupt", 130, "interrupted"), ("BrokenPipeError", 141, "")]
 )
 def test_an_interrupt_and_a_reader_who_left_end_without_a_traceback(error, status, said):
-  code = f"from shufflenet_jax import cli\ndef main(_): print('x'); raise {error}\ncli.run(main)"
+  code = f"from shufflenet_jax import cli\ndef main(_): print('x'); raise {error}\ncli.Command(main, id)()"
   done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
   assert done.returncode == status
   assert done.stderr.startswith(said) and "Traceback" not in done.stderr and done.stderr.count("\n") == bool(said)

@@ -1,63 +1,28 @@
-"""Multiply-adds and parameters against the paper and what follows from its architecture."""
+"""The command that counts multiply-adds."""
+
+import json
 
 import pytest
 
-from shufflenet_jax.complexity import count_network
-from shufflenet_jax.models.shufflenet import ShuffleNetV1, stage_channels, stem_channels
-
-# groups: Table 1's MFLOPs, conv-only and with-FC multiply-adds (M, two decimals), parameters.
-TABLE_1 = {
-  1: (143, 142.50, 143.08, 1_531_936),
-  2: (140, 140.04, 140.84, 1_733_848),
-  3: (137, 136.50, 137.46, 1_865_728),
-  4: (133, 133.25, 134.34, 1_968_344),
-  8: (137, 136.83, 138.37, 2_434_768),
-}
+from shufflenet_jax import complexity
+from shufflenet_jax.errors import UserError
 
 
-@pytest.mark.parametrize("groups", TABLE_1)
-def test_table_1(groups):
-  paper, convs, with_fc, parameters = TABLE_1[groups]
-  rows, counted_parameters, multiply_adds, convs_counted = count_network(ShuffleNetV1(groups), 224)
-  assert (round(convs_counted / 1e6, 2), round(multiply_adds / 1e6, 2)) == (convs, with_fc)
-  assert round(convs_counted / 1e6 + 1e-9) == pytest.approx(paper, abs=0.5)
-  assert counted_parameters == parameters
-  assert sum(macs for _, macs in rows.values()) == multiply_adds
+def run(*arguments):
+  values, _ = complexity.command.parse(["complexity", *arguments])
+  complexity.main(values)
 
 
-@pytest.mark.parametrize(("scale", "with_fc"), [(2.0, 524.05), (1.5, 292.44), (0.25, 13.30)])
-def test_scales_of_tables_2_and_5(scale, with_fc):
-  assert round(count_network(ShuffleNetV1(3, scale), 224)[2] / 1e6, 2) == with_fc
+def test_one_networks_row_agrees_with_its_text(capsys):
+  line = "--config=configs/imagenet.py:scale=1.0,groups=3"
+  run(line, "--json")
+  (row,) = json.loads(capsys.readouterr().out)
+  assert row["network"] == "shufflenet_v1 scale=1.0 groups=3"
+  run(line)
+  assert f"{row['mflops_with_fc'] * 1e6:,.0f}" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(
-  ("groups", "scale", "stem", "parameters"),
-  [(1, 0.5, 0, 534_484), (3, 0.5, 0, 718_324), (1, 0.25, 6, 209_746), (3, 0.25, 6, 305_902)],
-)
-def test_parameters_of_small_networks(groups, scale, stem, parameters):
-  assert count_network(ShuffleNetV1(groups, scale, stem=stem), 224)[1] == parameters
-
-
-@pytest.mark.parametrize("groups", TABLE_1)
-@pytest.mark.parametrize("scale", [0.25, 0.3, 0.5, 0.7, 1.0, 1.1, 1.5, 2.0])
-def test_rounding_rule(groups, scale):
-  for stage, channels in enumerate(stage_channels(groups, scale)):
-    exact = scale * stage_channels(groups, 1.0)[stage]
-    assert channels % (4 * groups) == 0
-    assert exact - 1e-6 <= channels < exact + 4 * groups - 1e-6
-  assert stem_channels(groups, scale) % groups == 0
-
-
-def test_authors_release_widths():
-  assert [stage_channels(8, s) for s in (0.5, 1.5)] == [(192, 384, 768), (576, 1152, 2304)]
-  assert [stem_channels(g, s) for g, s in [(3, 0.5), (8, 0.5), (8, 1.0), (8, 1.5), (3, 2.0)]] == [12, 16, 24, 24, 48]
-
-
-def test_squeeze_excite_of_table_5():
-  assert count_network(ShuffleNetV1(3, 2.0, se=True), 224)[2] / 1e6 == pytest.approx(526.92, abs=0.01)
-
-
-def test_shallow_of_table_5_needs_a_width_near_0_7():
-  """Fact 6: the paper gives neither width nor stem; 40M lies between these two."""
-  narrow, wide = (count_network(ShuffleNetV1(3, s, repeats=(2, 4, 2)), 224)[2] / 1e6 for s in (0.7, 0.75))
-  assert (round(narrow, 1), round(wide, 1)) == (37.0, 41.6)
+@pytest.mark.parametrize("size", [0, 31])
+def test_pictures_below_the_smallest_size_are_refused(size):
+  with pytest.raises(UserError, match=f"^config.data.image_size={size} must be 32 or more$"):
+    run("--config=configs/imagenet.py:network=squeezenet", f"--config.data.image_size={size}")

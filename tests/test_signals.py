@@ -9,9 +9,11 @@ import sys
 import jax
 import pytest
 
-from shufflenet_jax import evaluate, hosts, signals
+from shufflenet_jax import signals
+from shufflenet_jax.distributed import hosts
 from shufflenet_jax.errors import INTERRUPTED, Interrupted, Preempted
-from shufflenet_jax.train import train
+from shufflenet_jax.training import evaluation
+from shufflenet_jax.training.loop import train
 from tests.chaos import runs
 from tests.checkpoints import assert_stopped_at_6_and_resumes
 from tests.commands import ROOT
@@ -37,7 +39,10 @@ def interrupted(code: str, times: int = 1) -> tuple[int, str]:
 
 
 def test_ctrl_c_ends_a_command_that_computes_in_c():
-  assert interrupted(f"from shufflenet_jax import cli\ndef main(_): {BUSY}\ncli.run(main)") == (130, "interrupted\n")
+  assert interrupted(f"from shufflenet_jax import cli\ndef main(_): {BUSY}\ncli.Command(main, id)()") == (
+    130,
+    "interrupted\n",
+  )
 
 
 def test_a_second_ctrl_c_ends_what_holds_the_first_one():
@@ -48,7 +53,7 @@ def main(_):
     print("ready", flush=True)
     import time; time.sleep(1)
     {BUSY}
-cli.run(main)"""
+cli.Command(main, id)()"""
   assert interrupted(code, times=2) == (130, "interrupted again; ended at once\n")
 
 
@@ -61,7 +66,7 @@ def main(_):
     import time; time.sleep(1)
     print("finished", flush=True)
   print("not reached")
-cli.run(main)"""
+cli.Command(main, id)()"""
   with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=-1, stderr=-1, text=True) as process:
     assert process.stdout.readline() == "ready\n"
     process.send_signal(signal.SIGINT)
@@ -83,7 +88,7 @@ def test_without_a_command_a_second_ctrl_c_does_what_it_did_before():
 def test_ctrl_c_saves_and_the_next_start_goes_on(config, tmp_path, monkeypatch, moment):
   """At step 6 of 12, which is one of evaluation and of a checkpoint."""
   expected, figures = train(config, str(tmp_path / "whole"), ONE)
-  reached, batches = hosts.StopRequest.reached, evaluate.batches
+  reached, batches = hosts.StopRequest.reached, evaluation.batches
 
   def reached_after_a_signal(request, step):
     if step == 6 and moment == "after step 6":
@@ -99,8 +104,8 @@ def test_ctrl_c_saves_and_the_next_start_goes_on(config, tmp_path, monkeypatch, 
 
   with monkeypatch.context() as patch:
     patch.setattr(hosts.StopRequest, "reached", reached_after_a_signal)
-    patch.setattr(evaluate, "batches", batches_and_a_signal)
-    said = "interrupted at step 6 of 12, which is saved; the same command goes on"
+    patch.setattr(evaluation, "batches", batches_and_a_signal)
+    said = "interrupted at step 6 of 12, which is saved; the same command resumes from there"
     with pytest.raises(Interrupted, match=said) as raised:
       train(config, str(tmp_path / "w"), ONE)
   assert raised.value.status == INTERRUPTED == 130
@@ -109,7 +114,7 @@ def test_ctrl_c_saves_and_the_next_start_goes_on(config, tmp_path, monkeypatch, 
 
 def test_sigterm_in_an_evaluation_that_is_owed_leaves_it_owed(config, tmp_path, monkeypatch):
   """Of the last step, so that no step follows at which to stop."""
-  workdir, batches = tmp_path / "w", evaluate.batches
+  workdir, batches = tmp_path / "w", evaluation.batches
   _, figures = train(config, str(workdir), ONE)
   lines = [line for line in (workdir / "metrics.jsonl").read_text().splitlines(True) if "eval_top1" not in line]
   (workdir / "metrics.jsonl").write_text("".join(lines))
@@ -119,7 +124,7 @@ def test_sigterm_in_an_evaluation_that_is_owed_leaves_it_owed(config, tmp_path, 
     yield from batches(*args)
 
   with monkeypatch.context() as patch:
-    patch.setattr(evaluate, "batches", a_signal_and_batches)
+    patch.setattr(evaluation, "batches", a_signal_and_batches)
     with pytest.raises(Preempted, match="stopped at step 12 of 12, which is saved"):
       train(config, str(workdir), ONE)
   assert train(config, str(workdir), ONE)[1] == figures
@@ -149,6 +154,6 @@ def test_prepare_ends_in_order_and_goes_on(photos, tmp_path):
     assert process.stdout.readline().startswith("train: 20 pictures")
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate(timeout=60)
-  assert (process.returncode, stderr) == (130, "\nstopped; whole shards are kept, and the same command goes on\n")
+  assert (process.returncode, stderr) == (130, "\nstopped; complete shards are kept, and the same command continues\n")
   done = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, timeout=120)
   assert done.returncode == 0, done.stderr

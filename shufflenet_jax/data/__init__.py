@@ -1,7 +1,7 @@
-"""Input: TensorFlow lives here and nowhere else."""
+"""Input: datasets, pictures and batches. TensorFlow is imported here and nowhere else at module level."""
 
 import os
 
-from shufflenet_jax import storage  # noqa: F401  which sets how TensorFlow reads from buckets
+from shufflenet_jax import storage  # noqa: F401  it configures how TensorFlow reads from buckets
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's start-up notes are no news to our users
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's start-up messages do not concern users

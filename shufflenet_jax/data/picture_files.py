@@ -1,4 +1,4 @@
-"""Pictures that a command line names, decoded ahead of their use."""
+"""Pictures named on a command line, decoded in advance by threads."""
 
 import collections
 import itertools
@@ -12,16 +12,16 @@ import tensorflow as tf
 
 from shufflenet_jax import storage
 from shufflenet_jax.data import cores, pictures
-from shufflenet_jax.data.folders import is_hidden, is_picture_file, readable
+from shufflenet_jax.data.listing import is_hidden, is_picture_file, printable
 from shufflenet_jax.errors import UserError
 
 
 class Picture(typing.NamedTuple):
-  """A picture, or an argument that leads to none.
+  """A picture, or the reason why there is none.
 
   Attributes:
-    path: as the user wrote it, or as it follows from that.
-    wrong: one line that says why there is no picture; empty if there is one, or it was not read yet.
+    path: as the user wrote it, or derived from that.
+    wrong: one line that explains why there is no picture; empty if there is one, or if it has not been read yet.
     image: uint8 (h, w, 3) once it is decoded.
   """
 
@@ -46,38 +46,38 @@ def _find(argument: str) -> list[Picture]:
       return _in_folder(argument, path)
     if any(c in argument for c in "*?[") and not storage.is_file(path):
       matches = [Picture(match) for match in storage.glob(path)]
-      return matches or [Picture(argument, f"{readable(argument)}: no file matches this pattern")]
-  except FileNotFoundError:  # removed meanwhile; reading it says so
+      return matches or [Picture(argument, f"{printable(argument)}: no file matches this pattern")]
+  except FileNotFoundError:  # removed in the meantime; `decoded` will report it
     pass
   except storage.Outage:
     raise
-  except UserError as error:
-    return [Picture(argument, readable(str(error)))]
+  except (UserError, storage.StorageError) as error:
+    return [Picture(argument, printable(str(error)))]
   return [Picture(argument)]
 
 
 def _in_folder(argument: str, path: str) -> list[Picture]:
-  """What evaluation takes for pictures in a folder."""
+  """The files in a folder that evaluation, too, would treat as pictures."""
   names = [name for name, _ in storage.walk(path) if not is_hidden(name)]
   names = sorted(name for name in names if is_picture_file(storage.join(path, name)))
   if not names:
-    return [Picture(argument, f"{readable(argument)}: a folder without pictures ({pictures.NAMES})")]
+    return [Picture(argument, f"{printable(argument)}: a folder without pictures ({pictures.NAMES})")]
   return [Picture(storage.join(argument, name)) for name in names]
 
 
 def decoded(named: list[Picture], decode: Callable[[bytes], np.ndarray], group_size: int) -> Iterator[list[Picture]]:
-  """Reads and decodes pictures in threads, up to three groups ahead of the caller.
+  """Reads and decodes pictures in threads, up to three groups before the caller asks for them.
 
   Args:
-    named: as `find` gives them.
-    decode: a file's bytes -> the image.
-    group_size: how many to a group; the last may be smaller.
+    named: pictures as `find` returns them.
+    decode: the bytes of a file -> the image.
+    group_size: pictures in a group; the last group may be smaller.
 
   Yields:
-    Groups of pictures with `image` or `wrong`, in the order given.
+    Groups of pictures with `image` or `wrong`, in the given order.
 
   Raises:
-    Outage: a bucket does not answer. For each of the other pictures that would take as long to find out.
+    Outage: a bucket does not answer. We stop at once, since every other picture would wait as long.
   """
   outage = threading.Event()
 
@@ -89,30 +89,31 @@ def decoded(named: list[Picture], decode: Callable[[bytes], np.ndarray], group_s
       encoded = storage.read_bytes(storage.normalize(path))
       return Picture(path, "", decode(encoded))
     except FileNotFoundError as error:
-      return Picture(path, f"{readable(path)}: {error.strerror}")
+      return Picture(path, f"{printable(path)}: {error.strerror}")
     except storage.Outage:
       outage.set()
       raise
-    except UserError as error:
-      return Picture(path, readable(str(error)))
+    except (UserError, storage.StorageError) as error:
+      return Picture(path, printable(str(error)))
     except tf.errors.InvalidArgumentError:
-      return Picture(path, f"{readable(path)}: not an image that can be decoded: {pictures.why_not(encoded)}")
+      return Picture(path, f"{printable(path)}: not an image that can be decoded: {pictures.why_not(encoded)}")
 
-  pool = futures.ThreadPoolExecutor(cores.count())  # TensorFlow lets go of Python's lock where it decodes
-  ahead, rest = collections.deque(), iter(named)
+  pool = futures.ThreadPoolExecutor(cores.count())  # TensorFlow releases Python's lock while it decodes
+  pending, remaining = collections.deque(), iter(named)
   try:
     while True:
-      ahead.extend(pool.submit(load, picture) for picture in itertools.islice(rest, 3 * group_size - len(ahead)))
-      if not ahead:
+      free = 3 * group_size - len(pending)
+      pending.extend(pool.submit(load, picture) for picture in itertools.islice(remaining, free))
+      if not pending:
         return
       group = []
       try:
-        for _ in range(min(group_size, len(ahead))):
-          group.append(ahead.popleft().result())
+        for _ in range(min(group_size, len(pending))):
+          group.append(pending.popleft().result())
       except storage.Outage:
         if group:
           yield group
         raise
       yield group
   finally:
-    pool.shutdown(wait=False, cancel_futures=True)  # those not begun yet, if the caller stops early
+    pool.shutdown(wait=False, cancel_futures=True)  # what has not begun is not needed if the caller stops early

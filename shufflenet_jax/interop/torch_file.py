@@ -1,4 +1,4 @@
-"""The weights in a PyTorch file, whatever container they are in, as NumPy arrays. Runs no code from the file."""
+"""Reads the weights of a PyTorch or safetensors file as NumPy arrays, without running code from the file."""
 
 import collections
 import os
@@ -10,17 +10,17 @@ import zipfile
 
 import numpy as np
 
-from shufflenet_jax.errors import UserError
+from shufflenet_jax.errors import CommandEnded, UserError
 
-# Where training scripts put a network's weights; of several, the first. Averaged weights come last: they are taken only
-# where there are no others, because the others are what the training script itself evaluates by default.
+# Keys under which training scripts store a network's weights; if a file has several, the first is read. Averaged
+# weights come last: they are read only if there are no others, because training scripts evaluate the others by default.
 CONTAINERS = ("state_dict", "model_state_dict", "model_state", "model", "net", "network", "weights", "params", "module")
 AVERAGED = ("state_dict_ema", "model_ema", "ema_state_dict", "ema_model", "ema", "params_ema")
 
-# Buffers that tools leave among a network's own: torch.optim.swa_utils, and thop's count of operations.
+# Buffers that tools add to a network's own: torch.optim.swa_utils, and thop, which counts operations.
 TOOLS_BUFFERS = ("n_averaged", "total_ops", "total_params")
 
-# First bytes of files that are taken for PyTorch's, and what to say of them.
+# First bytes of files that users mistake for PyTorch's, and the message for each.
 _OTHER_FILES = (
   (b"version https://git-lfs", "is a Git LFS pointer, not the file itself: run git lfs pull"),
   (b"\x89HDF\r\n\x1a\n", "is an HDF5 file (Keras, for instance), not PyTorch's"),
@@ -33,16 +33,16 @@ _OTHER_FILES = (
 
 
 def load(path: str) -> dict[str, np.ndarray]:
-  """The network's weights in a file that PyTorch or safetensors has written.
+  """Reads the network's weights from a file that PyTorch or safetensors has written.
 
-  Containers such as {"model": {"state_dict": ...}} are opened, a prefix that all keys share ("module.") is removed, and
-  what is no tensor (epochs, arguments, the optimizer) is ignored, whatever classes it is of.
+  Containers such as {"model": {"state_dict": ...}} are opened, and a prefix that all keys share ("module.") is removed.
+  Everything but tensors (epochs, arguments, the optimizer) is ignored, whatever its class.
 
   Returns:
     key -> float32 array.
 
   Raises:
-    UserError: PyTorch is missing, or the file holds no dense, real tensors by name.
+    UserError: PyTorch is not installed, or the file holds no state dict of dense, real tensors.
   """
   try:
     import torch
@@ -51,7 +51,7 @@ def load(path: str) -> dict[str, np.ndarray]:
   try:
     kind = _kind_of_file(path)
     loaded = _load_safetensors(path) if kind == "safetensors" else _load_pickled(path)
-  except UserError:
+  except CommandEnded:
     raise
   except OSError as error:
     raise UserError(f"--from={path} cannot be read: {error.strerror or error}") from None
@@ -61,7 +61,7 @@ def load(path: str) -> dict[str, np.ndarray]:
   arrays = {}
   for key, value in state_dict.items():
     try:
-      value = torch.as_tensor(value)  # where it is a NumPy array
+      value = torch.as_tensor(value)  # a NumPy array becomes a tensor
       if value.is_complex():  # whose imaginary part float() would drop
         raise TypeError
       arrays[key] = value.detach().float().numpy()  # in float32, as NumPy has no bfloat16
@@ -81,7 +81,7 @@ def describe(value) -> str:
 
 
 def _kind_of_file(path: str) -> str:
-  """ "safetensors", or "" for what PyTorch may be able to read; raises a UserError for files of other kinds."""
+  """Returns "safetensors", or "" for a file that PyTorch may be able to read; raises a UserError for other kinds."""
   if os.path.isdir(path):
     raise UserError(f"--from={path} is a folder; name the file of the weights")
   if not os.path.exists(path):
@@ -102,7 +102,7 @@ def _kind_of_file(path: str) -> str:
   elif tarfile.is_tarfile(path):
     with tarfile.open(path) as archive:
       names = archive.getnames()
-    if not {"pickle", "storages"} <= set(names):  # otherwise of a PyTorch of 2016, which says so itself
+    if not {"pickle", "storages"} <= set(names):  # the format of 2016, which PyTorch refuses with a message of its own
       raise UserError(f"--from={path} is a tar archive of {_some(names)}: unpack it first")
   elif all(byte in b"\t\n\r" or 32 <= byte < 127 for byte in head):
     raise UserError(f"--from={path} is a text file: {head[:40].decode('ascii').strip()!r} ...")
@@ -134,7 +134,7 @@ def _load_safetensors(path: str) -> dict:
 
 
 class _StandIn:
-  """Takes the place of a class or function that PyTorch does not know to be harmless; keeps and does nothing."""
+  """Replaces a class or function that PyTorch does not list as harmless; it ignores its arguments."""
 
   def __new__(cls, *arguments, **options):
     return object.__new__(cls)
@@ -147,7 +147,7 @@ class _StandIn:
 
 
 class _DictStandIn:
-  """The same for subclasses of dict: PyTorch's unpickler sets items of plain ones only."""
+  """The same for subclasses of dict: PyTorch's unpickler sets items of plain dicts only."""
 
   def __new__(cls, *arguments, **options):
     return collections.OrderedDict()
@@ -164,13 +164,13 @@ _MODULE = "of_the_file"  # marks the stand-ins in PyTorch's messages
 
 
 def _load_pickled(path: str):
-  """What `torch.load` gives with `weights_only`, with stand-ins for whatever objects it refuses to make.
+  """Calls `torch.load` with `weights_only`, with stand-ins for the classes that it refuses to construct.
 
-  PyTorch names one refused class at a time, and then what it cannot do with the stand-in, so it is asked repeatedly.
+  An error of PyTorch names one refused class, or one operation that a stand-in lacks, so we retry until it succeeds.
   """
   import torch
 
-  reconstruct = np.zeros(1).__reduce__()[0]  # NumPy has moved it
+  reconstruct = np.zeros(1).__reduce__()[0]  # its module differs between versions of NumPy
   arrays = [(reconstruct, f"numpy.{core}.multiarray._reconstruct") for core in ("core", "_core")]
   arrays += [np.ndarray, np.dtype, *{type(np.dtype(kind)) for kind in "bBhHiIlLqQefd?"}]
   stand_ins = {}
@@ -196,7 +196,7 @@ def _load_pickled(path: str):
 
 
 def _reason(error: Exception) -> str:
-  """PyTorch's own reason in one line, without its advice to run the file's code."""
+  """PyTorch's own reason in one line, without its advice to allow the file's code to run."""
   text = " ".join(re.sub(r"\x1b\[\d*m", "", str(error)).split())
   text = re.split(r"WeightsUnpickler error: |only if you got the file from a trusted source\. ", text)[-1]
   text = re.split(r"(?<=[^.]{9})\. | Please (use|file) | Check the documentation", text)[0]
@@ -213,17 +213,17 @@ def _tensors(value) -> dict:
 
 
 def _has_tensors(value, depth: int = 3) -> bool:
-  """Whether tensors are in a dict, or in those within: {"name": ..., "groups": 3} under "model" is no container."""
+  """Whether a dict, or one nested in it, holds tensors. {"model": {"name": ..., "groups": 3}} does not."""
   return bool(_tensors(value)) or (
     depth > 0 and isinstance(value, dict) and any(_has_tensors(v, depth - 1) for v in value.values())
   )
 
 
 def _open_containers(path: str, loaded) -> dict:
-  """The state dict within what a file holds, without what is no tensor.
+  """Finds the state dict in a file's content, and drops everything in it but tensors.
 
   Raises:
-    UserError: there is none, or several that no usual name tells apart.
+    UserError: there is none, or there are several and none has a usual name.
   """
   import torch
 
@@ -241,17 +241,17 @@ def _open_containers(path: str, loaded) -> dict:
     elif len(of_tensors) == 1:
       value = inside[of_tensors[0]]
     else:
-      raise UserError(f"--from={path} holds several state dicts ({', '.join(map(str, of_tensors))}): save one alone")
+      raise UserError(f"--from={path} holds several state dicts ({', '.join(map(str, of_tensors))}): save only one")
   weights = {k: v for k, v in _tensors(value).items() if k.rpartition(".")[2] not in (*TOOLS_BUFFERS, *CONTAINERS)}
   if tensors := {k: v for k, v in weights.items() if isinstance(v, torch.Tensor)}:
-    weights = tensors  # arrays beside tensors are figures
+    weights = tensors  # NumPy arrays among tensors are statistics, not weights
   if weights:
     return weights
-  for key in (*CONTAINERS, *AVERAGED):  # what should have been one
+  for key in (*CONTAINERS, *AVERAGED):  # for the message: what is stored in place of a state dict
     value = value[key] if isinstance(value, dict) and key in value else value
   if type(value).__module__ == _MODULE:
     raise UserError(
-      f"--from={path} holds an object {describe(value)}, and its code is not run: of a model, save its state_dict()"
+      f"--from={path} holds an object {describe(value)}, and its code is not run: save the model's state_dict()"
     )
   if isinstance(value, dict) and value:
     key, entry = next(iter(value.items()))
@@ -262,9 +262,9 @@ def _open_containers(path: str, loaded) -> dict:
 
 
 def _without_common_prefix(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-  """Removes what wrappers put in front of every key: "module.", "_orig_mod.", "model.", or any other one name.
+  """Removes prefixes that wrappers add to every key: "module.", "_orig_mod.", "model.", or any other single name.
 
-  "features" stays, as it is a name in both layouts: a file of that part alone is then reported with its own keys.
+  "features" is kept, because both layouts have it: if a file has only that part, the error then shows its own keys.
   """
   while True:
     first = {key.partition(".")[0] for key in arrays}

@@ -1,11 +1,11 @@
 """PyTorch state dicts of ShuffleNet V1, recognised by their keys, as variables of `ShuffleNetV1`.
 
-Two layouts are known. The authors' release shuffles after the
-depthwise convolution, in the reversed order, and takes BGR images; the
-shuffle is moved ahead of that convolution by reordering its kernels and batch
-norm, and the stem's kernel is turned to RGB, so that one network serves both.
-pytorchcv concatenates the branch first. Ours shuffles right behind the first
-convolution, so that convolution's norm is reordered for either.
+Two layouts are known. Our network shuffles directly after the first 1x1 convolution of a unit, before its batch norm,
+so that norm's channels are reordered for both layouts.
+
+- The authors' release shuffles after the depthwise convolution, in the inverse order, and takes BGR images. The
+  depthwise kernels and their batch norm are reordered as well, and the stem's input channels are reversed.
+- pytorchcv shuffles where the paper does, but puts the branch before the shortcut when it concatenates them.
 """
 
 import dataclasses
@@ -13,8 +13,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from shufflenet_jax import network
 from shufflenet_jax.errors import UserError
+from shufflenet_jax.models import build
 from shufflenet_jax.models.shufflenet import STAGE2_CHANNELS, stage_channels, stem_channels
 
 StateDict = Mapping[str, np.ndarray]
@@ -22,15 +22,15 @@ StateDict = Mapping[str, np.ndarray]
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-  """Where a state dict keeps what.
+  """The keys and conventions of one kind of state dict.
 
   Attributes:
     name: for messages.
-    stem, stem_norm, classifier: key prefixes.
-    unit: prefix of a unit, with {stage} (2-4), {unit} (from 1) and {index} (from 0, over all stages).
-    parts: our module name -> prefix within a unit.
-    model: fields of a config's `model` section that the layout fixes.
-    bgr: whether it takes BGR images.
+    stem, stem_norm, classifier: prefixes of their keys.
+    unit: prefix of a unit's keys, with {stage_from_1} (1-3), {unit} (from 1) and {index} (from 0, over all stages).
+    parts: our module's name -> prefix within a unit.
+    model: fields of a config's `model` section that follow from the layout.
+    bgr: whether the network takes BGR images.
     shuffles_last: whether it shuffles after the depthwise convolution.
   """
 
@@ -47,12 +47,12 @@ class Layout:
 
 LAYOUTS = (
   Layout(
-    "the authors' release",
-    "first_conv.0",
-    "first_conv.1",
-    "classifier.0",
-    "features.{index}",
-    {
+    name="the authors' release",
+    stem="first_conv.0",
+    stem_norm="first_conv.1",
+    classifier="classifier.0",
+    unit="features.{index}",
+    parts={
       "compress": "branch_main_1.0",
       "compress_norm": "branch_main_1.1",
       "depthwise": "branch_main_1.3",
@@ -60,17 +60,17 @@ LAYOUTS = (
       "expand": "branch_main_2.0",
       "expand_norm": "branch_main_2.1",
     },
-    {"shuffle": "release", "shortcut_first": True},
+    model={"shuffle": "release", "shortcut_first": True},
     bgr=True,
     shuffles_last=True,
   ),
   Layout(
-    "pytorchcv",
-    "features.init_block.conv",
-    "features.init_block.bn",
-    "output",
-    "features.stage{stage_from_1}.unit{unit}",
-    {
+    name="pytorchcv",
+    stem="features.init_block.conv",
+    stem_norm="features.init_block.bn",
+    classifier="output",
+    unit="features.stage{stage_from_1}.unit{unit}",
+    parts={
       "compress": "compress_conv1",
       "compress_norm": "compress_bn1",
       "depthwise": "dw_conv2",
@@ -78,7 +78,7 @@ LAYOUTS = (
       "expand": "expand_conv3",
       "expand_norm": "expand_bn3",
     },
-    {"shuffle": "paper", "shortcut_first": False},
+    model={"shuffle": "paper", "shortcut_first": False},
     bgr=False,
     shuffles_last=False,
   ),
@@ -86,20 +86,20 @@ LAYOUTS = (
 
 
 def recognise(state_dict: StateDict) -> Layout:
-  """The layout whose stem, first unit and classifier the keys show.
+  """The layout to which the keys of the stem, the first unit and the classifier belong.
 
   Raises:
-    UserError: none; names the keys looked for and seen.
+    UserError: there is none. The message lists the keys that were looked for, and those that were found.
   """
   for layout in LAYOUTS:
-    if all(key in state_dict for key in _telling_keys(layout)):
+    if all(key in state_dict for key in _identifying_keys(layout)):
       return layout
-  wanted = "; ".join(f"{', '.join(_telling_keys(layout))} ({layout.name})" for layout in LAYOUTS)
+  wanted = "; ".join(f"{', '.join(_identifying_keys(layout))} ({layout.name})" for layout in LAYOUTS)
   seen = ", ".join(list(state_dict)[:4]) or "nothing"
   raise UserError(f"no known ShuffleNet V1 state dict: looked for {wanted}; saw {len(state_dict)} keys: {seen}, ...")
 
 
-def _telling_keys(layout: Layout) -> list[str]:
+def _identifying_keys(layout: Layout) -> list[str]:
   first = _unit_prefix(layout, 2, 1, 0)
   parts = (layout.stem, f"{first}.{layout.parts['compress']}", layout.classifier)
   return [f"{part}.weight" for part in parts]
@@ -110,21 +110,22 @@ def _unit_prefix(layout: Layout, stage: int, unit: int, index: int) -> str:
 
 
 def convert(state_dict: StateDict) -> tuple[dict, dict, Layout]:
-  """A state dict, without any prefix that all keys share, as our variables.
+  """Converts a state dict to our variables.
 
   Args:
-    state_dict: NumPy arrays; convolutions OIHW.
+    state_dict: NumPy arrays by key, without a prefix that all keys share; convolutions in OIHW.
 
   Returns:
-    (variables, model, layout): `params` and `batch_stats` float32, and the config's `model` section.
+    (variables, model, layout): `params` and `batch_stats` in float32, the config's `model` section, and what was
+    recognised.
 
   Raises:
-    UserError: unknown keys, missing keys, shapes of no ShuffleNet V1, values that are not finite in float32, negative
-      variances.
+    UserError: unknown keys, missing keys, shapes that fit no ShuffleNet V1, values that are not finite in float32, or
+      negative variances.
   """
   layout = recognise(state_dict)
   model, units = _architecture(state_dict, layout)
-  expected = network.variable_shapes(model, 224)
+  expected = build.variable_shapes(model, 224)
   reader = _Reader(state_dict, layout)
   params, stats = {}, {}
 
@@ -141,38 +142,38 @@ def convert(state_dict: StateDict) -> tuple[dict, dict, Layout]:
     params["stem"]["kernel"] = params["stem"]["kernel"][:, :, ::-1]
   put("stem_norm", layout.stem_norm, "norm")
   for name, prefix, bottleneck in units:
-    # The order in which the shuffle, moved ahead, hands channels to what follows it here and not there.
+    # The order of channels after the shuffle, for those layers that follow it here but precede it in the file.
     groups = model["groups"] if model["shuffle"] == "paper" else bottleneck // model["groups"]
     order = np.arange(bottleneck).reshape(groups, -1).T.ravel()
-    overtaken = ("compress_norm", "depthwise", "depthwise_norm") if layout.shuffles_last else ("compress_norm",)
+    reordered = ("compress_norm", "depthwise", "depthwise_norm") if layout.shuffles_last else ("compress_norm",)
     for part, suffix in layout.parts.items():
-      moved = order if part in overtaken else None
-      put(part, f"{prefix}.{suffix}", "norm" if part.endswith("norm") else "conv", name, moved)
+      kind = "norm" if part.endswith("norm") else "conv"
+      put(part, f"{prefix}.{suffix}", kind, name, order if part in reordered else None)
   classifier = {name: array.shape for name, array in expected["params"]["classifier"].items()}
   params["classifier"] = {"kernel": reader.take(f"{layout.classifier}.weight", classifier["kernel"][::-1]).T}
   if model["classifier_bias"]:
     params["classifier"]["bias"] = reader.take(f"{layout.classifier}.bias", classifier["bias"])
   if reader.unread:
     raise UserError(
-      f"{len(reader.unread)} keys of {layout.name} are of no known layer: {', '.join(sorted(reader.unread)[:4])}"
+      f"{len(reader.unread)} keys of {layout.name} belong to no known layer: {', '.join(sorted(reader.unread)[:4])}"
     )
   return {"params": params, "batch_stats": stats}, model, layout
 
 
 class _Reader:
-  """Takes arrays out of a state dict, in our shapes, and knows which were not taken."""
+  """Reads arrays from a state dict in our shapes, and keeps track of the keys that were not read."""
 
   def __init__(self, state_dict: StateDict, layout: Layout):
     self._state_dict, self._layout = state_dict, layout
     self.unread = {key for key in state_dict if not key.endswith("num_batches_tracked")}
 
   def take(self, key: str, shape: tuple[int, ...]) -> np.ndarray:
-    """An array of this shape as float32; its values are looked at after the cast, which makes 1e39 infinite."""
+    """Reads an array of this shape as float32. Its values are checked after the cast, which makes 1e39 infinite."""
     if key not in self._state_dict:
       raise UserError(f"{key} is missing from what looks like {self._layout.name}")
     value = self._state_dict[key]
     if value.shape != shape:
-      raise UserError(f"{key} has shape {value.shape}; the network of the other shapes in the file has {shape} there")
+      raise UserError(f"{key} has shape {value.shape}; {shape} would fit the other shapes in the file")
     if np.iscomplexobj(value):
       raise UserError(f"{key} holds complex numbers; a ShuffleNet's are real")
     with np.errstate(over="ignore"):
@@ -210,13 +211,13 @@ def _architecture(state_dict: StateDict, layout: Layout) -> tuple[dict, list[tup
       raise UserError(f"{key} has shape {found}; its dimensions must be {wanted}, none of them 0")
     return found
 
-  # Units in order; each stage begins where the depthwise channels change.
+  # Units in order. A stage ends where the channels of the depthwise convolution change.
   units, widths, repeats, index = [], [], [], 0
   for stage in (2, 3, 4):
     unit = 1
     while True:
       prefix = _unit_prefix(layout, stage, unit, index)
-      # The first unit of a stage has to be there; a later one is, once any of its keys is.
+      # The first unit of a stage must exist; a later one exists if any of its keys does.
       if unit > 1 and not any(key.startswith(f"{prefix}.") for key in state_dict):
         break
       shape(f"{prefix}.{layout.parts['compress']}")
@@ -232,27 +233,26 @@ def _architecture(state_dict: StateDict, layout: Layout) -> tuple[dict, list[tup
   scale = widths[0] / STAGE2_CHANNELS.get(groups, np.nan)
   if groups not in STAGE2_CHANNELS or stage_channels(groups, scale) != tuple(widths):
     raise UserError(
-      f"stages of {', '.join(map(str, widths))} channels in {groups} groups are no scale of the paper's Table 1"
+      f"stages of {', '.join(map(str, widths))} channels in {groups} groups match no scale of the paper's Table 1"
     )
   if stem % groups or stem >= widths[0]:
     raise UserError(
-      f"{layout.stem}.weight has shape {shape(layout.stem)}; a stem before Stage 2 of {widths[0]} channels in {groups}"
-      f" groups has fewer channels than that, a multiple of {groups}"
+      f"{layout.stem}.weight has shape {shape(layout.stem)}; the stem must have fewer channels than Stage 2, which has"
+      f" {widths[0]}, and a multiple of {groups}, the number of groups"
     )
   classifier = shape(layout.classifier, 2)
   if classifier[1] != widths[-1]:
     raise UserError(f"{layout.classifier}.weight has shape {classifier}; Stage 4 makes {widths[-1]} channels")
   model = {
     "network": "shufflenet_v1",
+    **build.own_fields("shufflenet_v1"),
     "groups": groups,
     "scale": scale,
     **layout.model,
-    "se": False,
     "repeats": tuple(repeats),
     "stem": 0 if stem == stem_channels(groups, scale) else stem,
     "classifier_bias": f"{layout.classifier}.bias" in state_dict,
     "num_classes": classifier[0],
-    "lowering": "auto",
     "dtype": "float32",
   }
   return model, units

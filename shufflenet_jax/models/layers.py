@@ -1,4 +1,7 @@
-"""Layers that several networks share. Images are NHWC, kernels HWIO, parameters float32; compute runs in `dtype`."""
+"""Layers that several networks share.
+
+Images are NHWC, kernels HWIO, parameters float32; modules compute in their `dtype`.
+"""
 
 from typing import Any
 
@@ -8,7 +11,7 @@ import jax.numpy as jnp
 
 
 class Kernel(nn.Module):
-  """The parameter `kernel`, float32, He-normal, of a convolution that is computed elsewhere (see `lowering`)."""
+  """Declares the parameter `kernel`, float32, He-normal, of a convolution that a formulation computes."""
 
   shape: tuple[int, ...]
 
@@ -17,9 +20,31 @@ class Kernel(nn.Module):
     return self.param("kernel", nn.initializers.he_normal(), self.shape)
 
 
+def conv(x: jax.Array, kernel: jax.Array, stride: int = 1, groups: int = 1) -> jax.Array:
+  """Convolution with symmetric padding, as in the authors' release: (n, h, w, c) -> (n, ceil(h/s), ceil(w/s), f).
+
+  With stride 2, "SAME" would differ: it pads an even-sized image only below and to the right.
+
+  Args:
+    x: (n, h, w, c).
+    kernel: HWIO (k, k, c / groups, f) with k odd; any dtype, is cast to x's.
+    stride: s.
+    groups: must divide c and f.
+  """
+  pad = kernel.shape[0] // 2
+  return jax.lax.conv_general_dilated(
+    x,
+    kernel.astype(x.dtype),
+    window_strides=(stride, stride),
+    padding=((pad, pad), (pad, pad)),
+    dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    feature_group_count=groups,
+  )
+
+
 @jax.custom_jvp
 def relu(x: jax.Array) -> jax.Array:
-  """ReLU whose derivative is read off its output, which is kept anyway; `jax.nn.relu` keeps a mask of its input."""
+  """ReLU whose gradient needs only the output, which is stored anyway; `jax.nn.relu` stores a mask as well."""
   return jnp.maximum(x, 0)
 
 
@@ -32,8 +57,11 @@ def _relu_jvp(primals, tangents):
 class SqueezeExcite(nn.Module):
   """Squeeze-and-excitation (arXiv 1709.01507; section 4.3 of the ShuffleNet paper): (n, h, w, c) -> the same.
 
-  Scales each channel by a gate computed from the channels' means, through a
-  hidden layer of c / 16.
+  Scales each channel by a gate that a network with one hidden layer computes from the means of all channels.
+
+  Attributes:
+    reduction: the hidden layer has c / reduction channels.
+    dtype: compute dtype.
   """
 
   reduction: int = 16
@@ -49,15 +77,15 @@ class SqueezeExcite(nn.Module):
 
 
 class ConvNormRelu(nn.Module):
-  """Convolution, batch norm and perhaps ReLU: (n, h, w, c) -> (n, ceil(h/s), ceil(w/s), features).
+  """Convolution, batch norm and optionally ReLU: (n, h, w, c) -> (n, ceil(h/s), ceil(w/s), features).
 
   Attributes:
     features: output channels.
-    kernel: side of the kernel, odd; padding is symmetric.
+    kernel: side of the kernel, an odd number; padding is symmetric.
     stride: s.
-    groups: of the convolution; the input's channels for a depthwise one.
+    groups: channel groups of the convolution; with as many groups as input channels it is depthwise.
     relu: whether ReLU follows.
-    train: whether batch norm uses the batch's own statistics.
+    train: whether batch norm uses the batch's own statistics, and updates the running ones.
     dtype: compute dtype.
   """
 
@@ -82,5 +110,6 @@ class ConvNormRelu(nn.Module):
       kernel_init=nn.initializers.he_normal(),
       name="conv",
     )(x)
-    x = nn.BatchNorm(not self.train, momentum=0.9, dtype=self.dtype, name="norm")(x)
+    with jax.numpy_dtype_promotion("standard"):  # Flax's own norm combines bfloat16 with float32
+      x = nn.BatchNorm(not self.train, momentum=0.9, dtype=self.dtype, name="norm")(x)
     return nn.relu(x) if self.relu else x

@@ -8,21 +8,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from shufflenet_jax.models.batch_norm import BatchNorm, moments, normalized_conv1x1
-from shufflenet_jax.models.layers import Kernel, SqueezeExcite, relu
-from shufflenet_jax.models.lowering import (
-  add_relu,
-  affine_relu_depthwise3x3,
-  avg_pool3x3,
-  conv,
-  fork,
-  group_conv1x1,
-  max_pool3x3,
-  relu_groups,
-  stem_conv3x3,
-)
+from shufflenet_jax.models.batch_norm import BatchNorm
+from shufflenet_jax.models.formulations import choose
+from shufflenet_jax.models.formulations.interface import PerLayer
+from shufflenet_jax.models.layers import Kernel, SqueezeExcite
 
-# Stage 2 output channels at 1x (Table 1). Every later stage doubles them.
+# Groups -> output channels of Stage 2 at 1x (Table 1). Every later stage doubles them.
 STAGE2_CHANNELS = {1: 144, 2: 200, 3: 240, 4: 272, 8: 384}
 
 
@@ -31,8 +22,9 @@ def stage_channels(groups: int, scale: float) -> tuple[int, int, int]:
 
   Each stage of Table 1 times `scale`, rounded up to a multiple of 4 * groups:
   a unit's bottleneck is a quarter of its output and has to divide into groups.
-  (Table 4's "576" for 0.5x g=4 is not among them: that needs Stage 2 rounded
-  to 144 and then doubled twice, 40.8M multiply-adds in place of 37.4M.)
+  (The rule does not give the "576" that Table 4 prints for 0.5x g=4. For that,
+  Stage 2 would have to be rounded to 144 and then doubled twice, which makes
+  40.8M multiply-adds in place of 37.4M.)
 
   Raises:
     ValueError: `groups` is not in Table 1, or `scale` is not positive.
@@ -57,36 +49,38 @@ def stem_channels(groups: int, scale: float) -> int:
   return groups * math.ceil(width / groups)
 
 
-# How a unit mixes its bottleneck's channels: as the paper, in the reversed order of the authors' release, or not.
+# How a unit mixes the channels of its bottleneck: as in the paper, in the reversed order of the authors' release, or
+# not at all.
 SHUFFLES = ("paper", "release", "none")
 
 
 class ShuffleUnit(nn.Module):
-  """ShuffleNet unit (Fig. 2b with stride 1, Fig. 2c with stride 2).
+  """ShuffleNet unit (section 3.2; Fig. 2b with stride 1, Fig. 2c with stride 2).
+
+  It declares the parameters; `models/formulations` computes with them.
 
   (n, h, w, c_in) -> (n, h, w, features) with stride 1, where c_in = features;
   -> (n, ceil(h/2), ceil(w/2), features) with stride 2, where the branch makes
   `features - c_in` channels and the average-pooled input is the rest.
 
-  Batch norm and ReLU act on each channel alone, so the shuffle may stand
-  ahead of those of Fig. 2: `compress_norm` is in the shuffled order.
+  The parameters of `compress_norm` are in the shuffled order of the channels.
 
   Attributes:
-    features: output channels; the bottleneck is a quarter of them.
-    groups: groups of both 1x1 convolutions.
+    features: output channels; the bottleneck has a quarter as many.
+    groups: channel groups of both 1x1 convolutions.
     stride: 1 or 2.
     norm: a `BatchNorm` constructor, called with the channels and a name.
-    compress_groups: groups of the first 1x1 convolution where they differ
-      (Stage 2 begins with 1: its input has too few channels to be grouped).
+    compress_groups: groups of the first 1x1 convolution, if not `groups`
+      (1 in the first unit of Stage 2, whose input has too few channels to be grouped).
     shuffle: one of `SHUFFLES`. "release" is the paper's shuffle with
       channels / groups groups, its inverse.
-    shortcut_first: whether the pooled input stands before the branch.
-    se: whether the output goes through squeeze-and-excitation (Table 5).
-    lowering: how the convolutions are computed; see `models/lowering.py`.
+    shortcut_first: with stride 2, whether the pooled input precedes the branch in the output.
+    se: whether the output passes through squeeze-and-excitation (Table 5).
+    lowering: the formulation, one of `formulations.choose.LOWERINGS`.
     dtype: compute dtype.
 
   Raises:
-    ValueError: channels that do not fit.
+    ValueError: a stride, channels or groups that do not fit, or an unknown lowering.
   """
 
   features: int
@@ -102,39 +96,47 @@ class ShuffleUnit(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
-    c_in, groups, lowering = x.shape[-1], self.groups, self.lowering
-    branch_features = self.features - c_in if self.stride == 2 else self.features
+    c_in, groups = x.shape[-1], self.groups
+    compress_groups = self.compress_groups or groups
+    branch, bottleneck = self._widths(c_in, compress_groups)
+    kernels = PerLayer(
+      compress=Kernel((1, 1, c_in // compress_groups, bottleneck), name="compress")(),
+      depthwise=Kernel((3, 3, 1, bottleneck), name="depthwise")(),
+      expand=Kernel((1, 1, bottleneck // groups, branch), name="expand")(),
+    )
+    norms = PerLayer(
+      compress=self.norm(bottleneck, name="compress_norm"),
+      depthwise=self.norm(bottleneck, name="depthwise_norm"),
+      expand=self.norm(branch, name="expand_norm"),
+    )
+    y, batch_moments = choose.unit(
+      self.lowering,
+      kernels,
+      PerLayer(*[norm.value() for norm in norms]),
+      x.astype(self.dtype),
+      stride=self.stride,
+      compress_groups=compress_groups,
+      groups=groups,
+      shuffle_groups={"paper": groups, "release": bottleneck // groups, "none": 1}[self.shuffle],
+      shortcut_first=self.shortcut_first,
+    )
+    for norm, moments in zip(norms, batch_moments):
+      norm.update(moments)
+    return SqueezeExcite(dtype=self.dtype, name="squeeze_excite")(y) if self.se else y
+
+  def _widths(self, c_in: int, compress_groups: int) -> tuple[int, int]:
+    """Channels of the branch's output and of the bottleneck."""
+    if self.stride not in (1, 2):
+      raise ValueError(f"stride={self.stride!r} is neither 1 nor 2, the strides of the paper's units")
     if self.stride == 1 and c_in != self.features:
       raise ValueError(f"a unit of stride 1 keeps its channels: input has {c_in}, features={self.features}")
-    if branch_features <= 0:
+    branch, bottleneck = self.features - (c_in if self.stride == 2 else 0), self.features // 4
+    if branch <= 0:
       raise ValueError(f"a unit of stride 2 concatenates its input: features={self.features} must exceed {c_in}")
-    bottleneck = self.features // 4
-    compress_groups = self.compress_groups or groups
-    shuffle_groups = {"paper": groups, "release": bottleneck // groups, "none": 1}[self.shuffle]
-    compress = Kernel((1, 1, c_in // compress_groups, bottleneck), name="compress")()
-    depthwise = Kernel((3, 3, 1, bottleneck), name="depthwise")()
-    expand = Kernel((1, 1, bottleneck // groups, branch_features), name="expand")()
-    compress_norm = self.norm(bottleneck, name="compress_norm")
-    depthwise_norm = self.norm(bottleneck, name="depthwise_norm")
-    expand_norm = self.norm(branch_features, name="expand_norm")
-
-    x, y = fork(x, groups, lowering) if self.stride == 1 else (x, x)
-    y = group_conv1x1(y.astype(self.dtype), compress, compress_groups, shuffle_groups, lowering)
-    # No ReLU behind the depthwise convolution (section 3.2).
-    y = affine_relu_depthwise3x3(y, *compress_norm.affine_of(y), depthwise, self.stride, lowering)
-    if lowering == "reference":
-      y = expand_norm(group_conv1x1(depthwise_norm(y), expand, groups, lowering=lowering))
-    else:
-      y = normalized_conv1x1(y, expand, groups, depthwise_norm, expand_norm, lowering)
-
-    if self.stride == 1:
-      y = add_relu(x, y, groups, lowering)
-    else:
-      parts = [avg_pool3x3(x, lowering), y]
-      # Fig. 2c has ReLU ahead of the concatenation: the same, as the shortcut is >= 0 already.
-      y = jnp.concatenate(parts if self.shortcut_first else parts[::-1], axis=-1)
-      y = relu_groups(y, groups, lowering)
-    return SqueezeExcite(dtype=self.dtype, name="squeeze_excite")(y) if self.se else y
+    for groups, inputs, outputs in ((compress_groups, c_in, bottleneck), (self.groups, bottleneck, branch)):
+      if inputs % groups or outputs % groups:
+        raise ValueError(f"{groups} groups do not divide {inputs} input and {outputs} output channels")
+    return branch, bottleneck
 
 
 class ShuffleNetV1(nn.Module):
@@ -143,6 +145,11 @@ class ShuffleNetV1(nn.Module):
   `init` gives the collections `params` and `batch_stats`, all float32. Any
   image size works; below 32x32 Stage 4 sees a single position.
 
+      model = ShuffleNetV1(groups=3, num_classes=10)
+      variables = model.init(key, images)
+      logits = model.apply(variables, images)
+      maps = model.apply(variables, images, method="features")  # a backbone for other tasks
+
   Attributes:
     groups: groups of the 1x1 convolutions: 1, 2, 3, 4 or 8.
     scale: multiplies the channels of Table 1; see `stage_channels`.
@@ -150,12 +157,12 @@ class ShuffleNetV1(nn.Module):
     shuffle: "paper", "release" or "none" (Table 3 compares); see `ShuffleUnit`.
     shortcut_first: see `ShuffleUnit`; the authors' release has True, pytorchcv False.
     se: squeeze-and-excitation after each unit (Table 5's "2x + SE").
-    repeats: units in Stages 2, 3, 4, the one of stride 2 included; (2, 4, 2) is Table 5's "shallow".
+    repeats: units in Stages 2, 3, 4, including the one of stride 2; (2, 4, 2) is Table 5's "shallow".
     stem: output channels of Conv1; 0 for `stem_channels`.
     classifier_bias: whether the last layer has a bias (the authors' release has none).
-    lowering: how the convolutions are computed; see `models/lowering.py`.
+    lowering: the formulation, one of `formulations.choose.LOWERINGS`.
     dtype: compute dtype, float32 or bfloat16.
-    norm_momentum: how much of the running batch statistics a step keeps.
+    norm_momentum: the share of the running batch statistics that survives one step.
     norm_epsilon: added to the variance.
   """
 
@@ -173,12 +180,25 @@ class ShuffleNetV1(nn.Module):
   norm_momentum: float = 0.9
   norm_epsilon: float = 1e-5
 
-  @nn.compact
+  def setup(self):
+    self.classifier = nn.Dense(self.num_classes, use_bias=self.classifier_bias, dtype=self.dtype)
+
   def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
-    """Logits; with `train`, batch statistics are the batch's own and `batch_stats` must be mutable."""
+    """Logits; with `train`, batch norm uses the batch's own statistics, and `batch_stats` must be mutable."""
+    return self.classify(self.features(images, train))
+
+  @nn.compact
+  def features(self, images: jax.Array, train: bool = False) -> dict[str, jax.Array]:
+    """The output of each stage, in `dtype`: "stage2", "stage3", "stage4" -> (n, h, w, c), of strides 8, 16 and 32.
+
+    Raises:
+      ValueError: images without three channels, or fields that do not fit together.
+    """
+    if images.shape[-1] != 3:
+      raise ValueError(f"images of shape {images.shape} do not have three channels (n, h, w, 3)")
     norm = functools.partial(BatchNorm, train=train, momentum=self.norm_momentum, epsilon=self.norm_epsilon)
-    with jax.named_scope("stem"):
-      x = self._stem(images.astype(self.dtype), norm)
+    x = self._stem(images.astype(self.dtype), norm)
+    maps = {}
     for stage, (features, units) in enumerate(zip(stage_channels(self.groups, self.scale), self.repeats), start=2):
       for unit in range(1, units + 1):
         x = ShuffleUnit(
@@ -194,22 +214,19 @@ class ShuffleNetV1(nn.Module):
           dtype=self.dtype,
           name=f"stage{stage}_unit{unit}",
         )(x)
-    x = x.mean(axis=(1, 2))  # (n, h, w, c) -> (n, c)
-    logits = nn.Dense(self.num_classes, use_bias=self.classifier_bias, dtype=self.dtype, name="classifier")(x)
-    return logits.astype(jnp.float32)
+      maps[f"stage{stage}"] = x
+    return maps
+
+  def classify(self, features: dict[str, jax.Array]) -> jax.Array:
+    """Global pool and last layer of Table 1: the maps of `features` -> logits float32 (n, num_classes)."""
+    pooled = features["stage4"].mean(axis=(1, 2))  # (n, h, w, c) -> (n, c)
+    return self.classifier(pooled).astype(jnp.float32)
 
   def _stem(self, images: jax.Array, norm) -> jax.Array:
     """Conv1 and max pool of Table 1: (n, h, w, 3) -> (n, ceil(h/4), ceil(w/4), stem)."""
-    features = self.stem or stem_channels(self.groups, self.scale)
-    kernel = Kernel((3, 3, 3, features), name="stem")()
-    norm = norm(features, name="stem_norm")
-    pool = functools.partial(max_pool3x3, lowering=self.lowering)
-    if self.lowering == "reference":
-      return pool(relu(norm(conv(images, kernel, stride=2))))
-    # Norm and ReLU grow with their input where the norm's scale is positive, so they may stand behind the pool, which
-    # leaves them a quarter of the positions. A negative scale is made positive by turning the kernel's sign.
-    sign = jnp.where(norm.scale < 0, -1.0, 1.0)
-    x = stem_conv3x3(images, kernel * sign, self.lowering)
-    mean, var = moments(x) if norm.train else (None, None)
-    a, b = norm.affine(mean if mean is None else mean * sign, var)
-    return relu(pool(x).astype(jnp.float32) * (a * sign) + b).astype(self.dtype)
+    width = self.stem or stem_channels(self.groups, self.scale)
+    with jax.named_scope("stem"):
+      kernel, norm = Kernel((3, 3, 3, width), name="stem")(), norm(width, name="stem_norm")
+      x, batch_moments = choose.stem(self.lowering, kernel, norm.value(), images)
+      norm.update(batch_moments)
+    return x

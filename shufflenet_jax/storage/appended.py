@@ -2,48 +2,52 @@
 
 import contextlib
 
-from shufflenet_jax.storage import bucket, trouble
+from shufflenet_jax.storage import client, errors
 
-_PATIENCE_SECONDS = 10  # whoever writes logs tries again later
+_PATIENCE_SECONDS = 10  # the caller, which writes logs, retries later
 
 
 class AppendedObject:
-  """An object that grows. A bucket has no append: what is new becomes an object of its own, which is composed onto it.
+  """An object that grows. Buckets cannot append, so new bytes are uploaded as a second object and composed onto it.
 
-  So an append costs three requests and the bytes that are new, whatever was written before.
+  An append costs three requests and the upload of the new bytes, however large the object is already.
   """
 
-  def __init__(self, path: str, piece: str):
-    """`piece`: the path of the object that holds what is new for a moment."""
-    self._path, self._piece, self._generation = path, piece, None
+  def __init__(self, path: str, tail: str):
+    """Writes nothing yet.
+
+    Args:
+      path: of the object.
+      tail: path of the second object, which holds the new bytes for a moment.
+    """
+    self._path, self._tail, self._generation = path, tail, None
 
   def write(self, content: bytes) -> None:
-    """The whole content anew."""
-    blob = bucket.handle(self._path)
-    blob.upload_from_string(
-      content, checksum="crc32c", retry=bucket.retry(self._path, _PATIENCE_SECONDS), timeout=bucket.TIMEOUT
-    )
+    """Replaces the whole content."""
+    blob = client.blob(self._path)
+    retry = client.retry(self._path, _PATIENCE_SECONDS)
+    blob.upload_from_string(content, checksum="crc32c", retry=retry, timeout=client.TIMEOUT)
     self._generation = blob.generation
 
   def append(self, new: bytes) -> bool:
-    """Returns whether that went well; if not, call `write` with the whole content."""
+    """Appends bytes. If it returns False, the object's state is unknown: call `write` with the whole content."""
     from google.api_core.exceptions import GoogleAPICallError
 
     if self._generation is None:
       return False
-    retry = bucket.retry(self._path, _PATIENCE_SECONDS)
-    blob, piece = bucket.handle(self._path, self._generation), bucket.handle(self._piece)
-    piece.upload_from_string(new, checksum="crc32c", retry=retry, timeout=bucket.TIMEOUT)
+    retry = client.retry(self._path, _PATIENCE_SECONDS)
+    blob, tail = client.blob(self._path, self._generation), client.blob(self._tail)
+    tail.upload_from_string(new, checksum="crc32c", retry=retry, timeout=client.TIMEOUT)
     try:
-      blob.compose([blob, piece], if_generation_match=self._generation, retry=retry, timeout=bucket.TIMEOUT)
+      blob.compose([blob, tail], if_generation_match=self._generation, retry=retry, timeout=client.TIMEOUT)
       self._generation = blob.generation
     except GoogleAPICallError as error:
-      # An answer was lost and it is done, or another process wrote the object: as with no append.
+      # Either it was done and the answer was lost, or another process has written the object.
       self._generation = None
-      if trouble.is_passing(error):
+      if errors.is_transient(error):
         raise
       return False
     finally:
-      with contextlib.suppress(Exception):  # the next piece takes its place
-        piece.delete(retry=None, timeout=bucket.TIMEOUT)
+      with contextlib.suppress(Exception):  # the next append overwrites it
+        tail.delete(retry=None, timeout=client.TIMEOUT)
     return True

@@ -1,125 +1,96 @@
-"""Google Cloud Storage, by its own client. `shufflenet_jax.storage` documents these functions.
+"""Files and folders in a Google Cloud Storage bucket. `shufflenet_jax.storage` documents these functions.
 
-Each request is repeated while its failure is a passing one, for up to `PATIENCE_SECONDS`; then the error is as the
-client raises it. A folder is what object names have in common up to a `/`.
+A folder is a common prefix of object names that ends in `/`. Errors are raised as the client raises them.
 """
 
 import contextlib
 import errno
-import functools
 import math
 import os
-import sys
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent import futures
 
-from shufflenet_jax.storage import local, temporary, trouble
+from shufflenet_jax.storage import client, local, temporary
 
-PATIENCE_SECONDS = 120  # of answers like 503 or 429, and of no answers
-EXPIRED_PATIENCE_SECONDS = 15  # of credentials that worked before: new ones come within seconds or not at all
-FIRST_WORD_SECONDS = 10  # of trying again, before the user is told of it
-WORD_SECONDS = 30  # of waiting, between two words on it
-TIMEOUT = (10, 30)  # seconds to connect, and between two parts of an answer
 THREADS = 8
+_BINARY = "application/octet-stream"
 
 
-@contextlib.contextmanager
-def _in_a_bucket(path: str) -> Iterator[None]:
-  """Where something is not found within, sees whether that is because the bucket is not there."""
-  from google.api_core.exceptions import NotFound
-
-  try:
-    yield
-  except NotFound:
-    _see(_bucket_name(path))
-    raise
+def _options(path: str) -> dict:
+  """The arguments of a single request about a path."""
+  return {"retry": client.retry(path), "timeout": client.TIMEOUT}
 
 
 def read_bytes(path: str) -> bytes:
-  with _in_a_bucket(path):
-    return _download(lambda: handle(path).download_as_bytes(checksum="crc32c", retry=retry(path), timeout=TIMEOUT))
-
-
-def _download(whole: Callable):
-  """Calls `whole` again after each of two failures that the client does not repeat by itself.
-
-  Bytes that were changed on their way: the client would only read on. And an answer like 404 whose body breaks off.
-  """
-  import requests
-  from google.cloud.storage.exceptions import DataCorruption
-
-  for _ in range(2):
-    with contextlib.suppress(DataCorruption, requests.RequestException):
-      return whole()
-  return whole()
+  with client.missing_bucket_reported(path):
+    blob = client.blob(path)
+    return client.download(lambda: blob.download_as_bytes(checksum="crc32c", **_options(path)))
 
 
 def read_head(path: str, count: int) -> bytes:
   from google.api_core.exceptions import RequestRangeNotSatisfiable
 
-  ask = {"start": 0, "end": count - 1, "retry": retry(path), "timeout": TIMEOUT}
-  with _in_a_bucket(path), contextlib.suppress(RequestRangeNotSatisfiable):
-    return _download(lambda: handle(path).download_as_bytes(**ask))
+  with client.missing_bucket_reported(path), contextlib.suppress(RequestRangeNotSatisfiable):
+    blob = client.blob(path)
+    return client.download(lambda: blob.download_as_bytes(start=0, end=count - 1, **_options(path)))
   return b""  # an empty object has no first byte
 
 
 def write_bytes(path: str, content: bytes) -> None:
-  with _in_a_bucket(path):
-    handle(path).upload_from_string(
-      content, "application/octet-stream", checksum="crc32c", retry=retry(path), timeout=TIMEOUT
-    )
+  with client.missing_bucket_reported(path):
+    client.blob(path).upload_from_string(content, _BINARY, checksum="crc32c", **_options(path))
 
 
 def is_file(path: str) -> bool:
-  there = _name(path) != "" and handle(path).exists(retry=retry(path), timeout=TIMEOUT)
-  if not there:
-    _see(_bucket_name(path))
-  return there
+  exists = client.object_name(path) != "" and client.blob(path).exists(**_options(path))
+  if not exists:
+    client.check_bucket(client.bucket_name(path))
+  return exists
 
 
 def is_folder(path: str) -> bool:
-  with _in_a_bucket(path):
-    return any(True for _ in _list(path, max_results=1)) or _name(path) == ""
+  with client.missing_bucket_reported(path):
+    return any(True for _ in client.list_objects(path, max_results=1)) or client.object_name(path) == ""
 
 
 def list_folder(folder: str) -> list[tuple[str, bool]]:
-  prefix = _prefix(folder)
-  with _in_a_bucket(folder):
-    listing = _list(folder, delimiter="/")
+  prefix = client.prefix(folder)
+  with client.missing_bucket_reported(folder):
+    listing = client.list_objects(folder, delimiter="/")
     files = [(blob.name.removeprefix(prefix), False) for blob in listing]
   folders = [(name.removeprefix(prefix).rstrip("/"), True) for name in listing.prefixes]
   if not files and not folders and prefix:
     raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), folder)
-  return sorted(entry for entry in files + folders if entry[0])  # the folder itself, as the console makes one, is ""
+  # The console represents a folder by an object of the folder's name; without the prefix, that is "".
+  return sorted(entry for entry in files + folders if entry[0])
 
 
-def walk(folder: str, odd: dict[str, str] | None = None, hidden: bool = True) -> Iterator[tuple[str, int]]:
-  del odd  # a bucket has only files
-  prefix, found = _prefix(folder), False
-  with _in_a_bucket(folder):
-    for blob in _list(folder):
-      found = True
+def walk(folder: str, skipped: dict[str, str] | None = None, hidden: bool = True) -> Iterator[tuple[str, int]]:
+  del skipped  # a bucket has only files
+  prefix, is_empty = client.prefix(folder), True
+  with client.missing_bucket_reported(folder):
+    for blob in client.list_objects(folder):
+      is_empty = False
       name = blob.name.removeprefix(prefix)
       if not name.endswith("/") and (hidden or not any(part.startswith(".") for part in name.split("/"))):
         yield name, blob.size
-  if not found and prefix:
+  if is_empty and prefix:
     raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), folder)
 
 
 def check_readable(folder: str) -> None:
-  """Reads a byte of the first file in a folder or below."""
+  """Reads one byte of the first file in a folder or below."""
   if first := next(walk(folder), None):
     read_head(f"{folder}/{first[0]}", 1)
 
 
 def make_folder(folder: str) -> None:
-  handle(folder)  # there is nothing to make, but the bucket has to be there
+  client.blob(folder)  # a folder needs no object of its own, but its bucket has to exist
 
 
 def check_writable(folder: str, size: int) -> None:
-  del size  # a bucket has room
+  del size  # buckets have no size limit
   probe = f"{folder}/.write_test"
   write_bytes(probe, b"")
   remove_file(probe)
@@ -129,7 +100,7 @@ def remove_file(path: str) -> None:
   from google.api_core.exceptions import NotFound
 
   with contextlib.suppress(NotFound):
-    handle(path).delete(retry=retry(path), timeout=TIMEOUT)
+    client.blob(path).delete(**_options(path))
 
 
 def remove_folder(folder: str, marker: str) -> None:
@@ -153,9 +124,9 @@ def move_folder(folder: str, to: str, marker: str) -> None:
 
 
 def _copy(path: str, to: str) -> None:
-  source, target, token = handle(path), handle(to), None
+  source, target, token = client.blob(path), client.blob(to), None
   while True:
-    token, _, _ = target.rewrite(source, token=token, retry=retry(path), timeout=TIMEOUT)
+    token, _, _ = target.rewrite(source, token=token, **_options(path))
     if token is None:
       return
 
@@ -171,10 +142,8 @@ def new_folder(folder: str, marker: str) -> Iterator[str]:
 
 
 def _upload(file: str, path: str) -> None:
-  with _in_a_bucket(path):
-    handle(path).upload_from_filename(
-      file, "application/octet-stream", checksum="crc32c", retry=retry(path), timeout=TIMEOUT
-    )
+  with client.missing_bucket_reported(path):
+    client.blob(path).upload_from_filename(file, _BINARY, checksum="crc32c", **_options(path))
 
 
 @contextlib.contextmanager
@@ -203,87 +172,20 @@ def local_copy(folder: str) -> Iterator[str]:
       target = os.path.join(inside, name)
       os.makedirs(os.path.dirname(target), exist_ok=True)
       path = f"{folder}/{name}"
-      blob = handle(path)
-      with _in_a_bucket(path):
-        _download(lambda: blob.download_to_filename(target, checksum="crc32c", retry=retry(path), timeout=TIMEOUT))
+      blob = client.blob(path)
+      with client.missing_bucket_reported(path):
+        client.download(lambda: blob.download_to_filename(target, checksum="crc32c", **_options(path)))
 
     _for_each(download, [name for name, _ in walk(folder)])
     yield inside
 
 
-def _bucket_name(path: str) -> str:
-  return path.removeprefix("gs://").partition("/")[0]
-
-
-def _name(path: str) -> str:
-  """The object's name in its bucket."""
-  return path.removeprefix("gs://").partition("/")[2]
-
-
-def _prefix(folder: str) -> str:
-  return f"{_name(folder)}/" if _name(folder) else ""
-
-
-def handle(path: str, generation: int | None = None):
-  """The client's handle of an object, in a bucket that has been seen to exist."""
-  bucket = _bucket_name(path)
-  _check_bucket(bucket)
-  return _client().bucket(bucket).blob(_name(path), generation=generation)
-
-
-def _list(folder: str, **options):
-  """The client's iterator over objects; afterwards it has `prefixes`."""
-  bucket = _bucket_name(folder)
-  _check_bucket(bucket)
-  return _client().list_blobs(
-    bucket, prefix=_prefix(folder), fields=_FIELDS, retry=retry(folder), timeout=TIMEOUT, **options
-  )
-
-
-_FIELDS = "items(name,size),prefixes,nextPageToken"
-
-
-@functools.cache
-def _client():
-  from google.auth.credentials import AnonymousCredentials
-  from google.auth.exceptions import DefaultCredentialsError
-  from google.cloud.storage import Client
-
-  try:
-    return Client(project=None)
-  except DefaultCredentialsError:
-    return Client(project=None, credentials=AnonymousCredentials())  # enough for a public bucket
-
-
-@functools.cache
-def _check_bucket(bucket: str) -> None:
-  """`_see`, once a process."""
-  _see(bucket)
-
-
-def _see(bucket: str) -> None:
-  """Asks a bucket for its first object: an object's own 404 does not tell whether it has a bucket.
-
-  Raises:
-    Refused: there is no such bucket.
-  """
-  from google.api_core.exceptions import NotFound
-
-  path = f"gs://{bucket}"
-  try:
-    for _ in _client().list_blobs(bucket, max_results=1, fields=_FIELDS, retry=retry(path), timeout=TIMEOUT):
-      pass
-  except NotFound:
-    raise trouble.Refused(f"there is no bucket {path}; create it, or correct its name") from None
-  trouble.accepted = True
-
-
 def _for_each(work: Callable[[str], None], names: Iterable[str]) -> None:
-  """Calls `work` in some threads; where it fails, the rest is given up and the first error raised."""
+  """Calls `work` for each name, in threads. After a failure no further call begins, and the first error is raised."""
   failed = threading.Event()
 
   def unless_failed(name):
-    if failed.is_set():  # or each of those that are left would be tried for as long as the first
+    if failed.is_set():  # otherwise each remaining name would be retried as long as the first
       return
     try:
       work(name)
@@ -299,33 +201,3 @@ def _for_each(work: Callable[[str], None], names: Iterable[str]) -> None:
     except BaseException:
       pool.shutdown(cancel_futures=True)
       raise
-
-
-_told = [0.0]  # when a user was last told of waiting; for all threads
-_telling = threading.Lock()
-
-
-def retry(path: str, patience: float | None = None):
-  """How a request is repeated: for up to `patience` seconds, with pauses that grow from half a second to ten."""
-  from google.api_core.retry import Retry
-  from google.cloud.storage.exceptions import DataCorruption
-
-  began = time.monotonic()
-  patience = PATIENCE_SECONDS if patience is None else patience
-
-  def again(error):
-    if isinstance(error, DataCorruption):
-      return False  # see `_download`
-    enough = min(patience, EXPIRED_PATIENCE_SECONDS) if trouble.is_about_credentials(error) else patience
-    return trouble.is_passing(error) and time.monotonic() - began < enough
-
-  def tell(error):
-    now = time.monotonic()
-    with _telling:
-      if now - began < FIRST_WORD_SECONDS or now - _told[0] < WORD_SECONDS:
-        return
-      _told[0] = now
-    why = trouble.reason(error)
-    print(f"waiting for {path} ({why}), for up to {patience:.0f} s in all", file=sys.stderr, flush=True)
-
-  return Retry(again, initial=0.5, maximum=10, multiplier=2, timeout=patience, on_error=tell)

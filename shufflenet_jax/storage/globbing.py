@@ -1,4 +1,7 @@
-"""Patterns of paths, by the same rules for local files and buckets: `glob.glob` itself hides what cannot be listed."""
+"""Patterns of paths, by the same rules for local files and buckets.
+
+`glob.glob` ignores folders that cannot be listed; here that is an error.
+"""
 
 import fnmatch
 import re
@@ -10,17 +13,18 @@ _MAGIC = re.compile(r"[*?\[]")
 
 
 def expand(pattern: str, list_folder: Callable, walk: Callable) -> Iterator[str]:
-  """Yields the files that a normalized pattern names.
+  """Yields the files that match a normalized pattern.
 
-  As in `glob.glob`: `*`, `?` and `[...]` stand for a part of a name, `**` as a whole name for any folders, and a name
-  that begins with a dot matches only a pattern that does.
+  As in `glob.glob`, `*`, `?` and `[...]` match parts of a name, `**` as a whole name matches any number of folders, and
+  names that begin with a dot match only patterns that do so too.
 
   Args:
-    pattern: normalized, below the root or a bucket.
-    list_folder, walk: of this package; a folder that is not there is a FileNotFoundError.
+    pattern: an absolute local path or a gs:// path.
+    list_folder: `storage.list_folder`.
+    walk: `storage.walk`.
 
   Raises:
-    what `list_folder` and `walk` raise; a missing folder simply holds no match.
+    The errors of these two functions, except FileNotFoundError: a folder that does not exist has no match.
   """
   names = pattern.split("/")
   if names[-1] == "**":
@@ -30,12 +34,11 @@ def expand(pattern: str, list_folder: Callable, walk: Callable) -> Iterator[str]
 
 
 def _below(folder: str, patterns: list[str], list_folder: Callable, walk: Callable) -> Iterator[str]:
-  """`expand`, for what lies in a folder."""
+  """Yields the files in a folder that match a pattern relative to the folder, given as a list of its names."""
   try:
     if patterns[0] == "**":
       files = walk(folder or "/", hidden=any(pattern.startswith(".") for pattern in patterns))
-      found = [paths.join(folder, name) for name, _ in files if _match(name.split("/"), patterns)]
-      yield from found
+      yield from [paths.join(folder, name) for name, _ in files if _match(name.split("/"), patterns)]
       return
     entries = [entry for entry in list_folder(folder or "/") if _match([entry[0]], patterns[:1])]
   except FileNotFoundError:
@@ -48,6 +51,7 @@ def _below(folder: str, patterns: list[str], list_folder: Callable, walk: Callab
 
 
 def _match(names: list[str], patterns: list[str]) -> bool:
+  """Whether the names of a path match the names of a pattern, one by one."""
   if not names or not patterns:
     return names == patterns
   if patterns[0] == "**":

@@ -1,4 +1,4 @@
-"""The local file system. `shufflenet_jax.storage` documents these functions; errors are as the system raises them."""
+"""The local file system. `shufflenet_jax.storage` documents these functions; errors are the system's own."""
 
 import contextlib
 import errno
@@ -10,14 +10,14 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 
-from shufflenet_jax.storage.trouble import Locked
+from shufflenet_jax.storage.errors import Locked
 
 PARTIAL = ".partial"
 REMOVED = ".removed"
 
 
 def _partial(path: str) -> str:
-  """A name beside a file or folder to write it under; another for each process that may do so at the same time."""
+  """A temporary name in the same folder. It is random, because several processes may write the same path."""
   return f"{path}.{uuid.uuid4().hex[:8]}{PARTIAL}"
 
 
@@ -37,7 +37,7 @@ def write_bytes(path: str, content: bytes) -> None:
 
 
 def _status(path: str) -> os.stat_result | None:
-  """None if there is nothing: below a file there is nothing either."""
+  """None if the path does not exist, or if one of the folders above it is a file."""
   try:
     return os.stat(path)
   except (FileNotFoundError, NotADirectoryError):
@@ -60,11 +60,11 @@ def _is_folder(status: os.stat_result) -> bool:
 
 def list_folder(folder: str) -> list[tuple[str, bool]]:
   with os.scandir(folder) as entries:
-    kinds = [(entry.name, _is(entry.is_file), _is(entry.is_dir)) for entry in entries]
+    kinds = [(entry.name, _is_true(entry.is_file), _is_true(entry.is_dir)) for entry in entries]
   return sorted((name, is_dir) for name, is_file, is_dir in kinds if is_file or is_dir)
 
 
-def _is(question: Callable[[], bool]) -> bool:
+def _is_true(question: Callable[[], bool]) -> bool:
   try:
     return question()
   except OSError as error:
@@ -73,17 +73,17 @@ def _is(question: Callable[[], bool]) -> bool:
     raise
 
 
-def walk(folder: str, odd: dict[str, str], hidden: bool) -> Iterator[tuple[str, int]]:
-  waiting = [(folder, "", _identities_above(folder))]
-  while waiting:
-    parent, inside, above = waiting.pop()
+def walk(folder: str, skipped: dict[str, str], hidden: bool) -> Iterator[tuple[str, int]]:
+  pending = [(folder, "", _identities_above(folder))]
+  while pending:
+    parent, inside, above = pending.pop()
     try:
       with os.scandir(parent) as entries:
         in_order = sorted(entries, key=lambda entry: entry.name)
     except FileNotFoundError:
       if not inside:
         raise
-      continue  # removed since its parent was listed
+      continue  # it was removed after its parent was listed
     folders = []
     for entry in in_order:
       path = inside + entry.name
@@ -94,21 +94,21 @@ def walk(folder: str, odd: dict[str, str], hidden: bool) -> Iterator[tuple[str, 
       except OSError as error:
         if not entry.is_symlink() or error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
           raise
-        odd[path] = "a link to nowhere"
+        skipped[path] = "a broken link"
         continue
       if stat.S_ISREG(status.st_mode):
         yield path, status.st_size
       elif not stat.S_ISDIR(status.st_mode):
-        odd[path] = "no regular file"
+        skipped[path] = "not a regular file"
       elif (status.st_dev, status.st_ino) in above:
-        odd[path] = "a link to a folder above it"
+        skipped[path] = "a link to a folder above it"
       else:
         folders.append((entry.path, f"{path}/", above | {(status.st_dev, status.st_ino)}))
-    waiting += reversed(folders)
+    pending += reversed(folders)
 
 
 def _identities_above(folder: str) -> frozenset[tuple[int, int]]:
-  """(device, inode) of a folder and of all that hold it, by which a link back is known."""
+  """(device, inode) of a folder and of all folders above it, to recognize links to them."""
   found, path = set(), os.path.realpath(folder)
   while True:
     status = os.stat(path)
@@ -139,7 +139,7 @@ def remove_file(path: str) -> None:
 
 
 def remove_folder(folder: str, marker: str) -> None:
-  """A folder with a marker loses its name first: half-removed, it would be taken for damaged."""
+  """Renames a folder that has a marker before removing it: a half-removed one would be mistaken for a damaged one."""
   with contextlib.suppress(FileNotFoundError):
     if marker:
       os.rename(folder, folder := f"{folder}.{uuid.uuid4().hex[:8]}{REMOVED}")
@@ -161,7 +161,7 @@ def new_folder(folder: str, marker: str) -> Iterator[str]:
     os.rename(inside, folder)
     os.rmdir(partial)
   except BaseException:
-    for _ in range(10):  # the threads of what failed may write on for a moment
+    for _ in range(10):  # threads of the failed block may continue to write for a moment
       shutil.rmtree(partial, ignore_errors=True)
       time.sleep(0.1)
       if not os.path.exists(partial):

@@ -1,27 +1,30 @@
-"""Paths as people write them, and which of them are remote."""
+"""Normalizes paths that users write, and splits and joins them."""
 
 import os
 import re
 
 from shufflenet_jax.errors import UserError
 
-_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/")  # two letters or more: C:/ is a folder of another system
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/")  # two letters or more, because C:/ is a Windows path
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]")
 
 
 def normalize(path: str | os.PathLike, what: str = "") -> str:
-  """A path as the rest of this package takes it: absolute, without `~`; or `gs://BUCKET[/NAME]`, without a last `/`.
+  """The form of a path that the rest of this package takes.
 
   Args:
     path: a local path, `file:///...` or `gs://...`.
-    what: what stands before the path in an error, for instance `--workdir=`.
+    what: text before the path in an error message, for example `--workdir=`.
+
+  Returns:
+    An absolute path without `~`, or `gs://BUCKET[/NAME]` without a trailing `/`.
 
   Raises:
-    UserError: no path, another scheme, or no such user or bucket name.
+    UserError: an empty path, another scheme, an invalid bucket name, or `~NAME` of a user who does not exist.
   """
   text = os.fspath(path)
   if not text or "\0" in text:
-    raise UserError(f"{what}{text!r} is no path; give a local path or gs://BUCKET/PATH")
+    raise UserError(f"{what}{text!r} is not a path; give a local path or gs://BUCKET/PATH")
   scheme = _SCHEME.match(text)
   if scheme and text.startswith("file:///"):
     return os.path.abspath(text.removeprefix("file://"))
@@ -31,7 +34,7 @@ def normalize(path: str | os.PathLike, what: str = "") -> str:
   if scheme:
     bucket = text.removeprefix("gs://").partition("/")[0]
     if not _BUCKET.fullmatch(bucket):
-      raise UserError(f"{what}{text}: {bucket!r} is no name of a bucket; give gs://BUCKET/PATH")
+      raise UserError(f"{what}{text}: {bucket!r} is not a valid bucket name; give gs://BUCKET/PATH")
     return text.rstrip("/")
   expanded = os.path.expanduser(text)
   if expanded.startswith("~"):
@@ -47,7 +50,7 @@ def is_remote(path: str) -> bool:
 
 
 def join(folder: str, *names: str) -> str:
-  """The path of what lies in a folder."""
+  """The path of a file or folder, given by its names, in a folder."""
   return "/".join([folder.rstrip("/"), *names])
 
 
@@ -57,5 +60,5 @@ def name(path: str) -> str:
 
 
 def parent(path: str) -> str:
-  """The folder that holds what the path names."""
+  """The folder that contains a file or folder."""
   return path.rstrip("/").rpartition("/")[0] or "/"

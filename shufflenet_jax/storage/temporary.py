@@ -1,4 +1,4 @@
-"""Folders of this machine for what is on its way to or from a bucket."""
+"""Temporary local folders for files on their way to or from a bucket."""
 
 import contextlib
 import errno
@@ -6,35 +6,35 @@ import os
 import tempfile
 from collections.abc import Iterator
 
-from shufflenet_jax.storage import trouble
+from shufflenet_jax.storage import errors
 
-_REMEDY = "; files on their way to or from a bucket are kept there: set TMPDIR to a folder with more room"
+_REMEDY = "; it holds files on their way to or from a bucket: set TMPDIR to a folder with more room"
 
 
 @contextlib.contextmanager
 def folder() -> Iterator[str]:
-  """Yields an empty folder, which is removed at the end.
+  """Yields an empty folder, which is removed at the end of the block.
 
   Raises:
-    Refused: it cannot be made, or is full; otherwise the error would be blamed on the bucket.
+    errors.Refused: the folder cannot be made, or its disk is full. Otherwise the message would blame the bucket.
   """
   with contextlib.ExitStack() as stack:
     try:
       path = stack.enter_context(tempfile.TemporaryDirectory(prefix="shufflenet_jax_", ignore_cleanup_errors=True))
     except OSError as error:
-      raise trouble.Refused(f"no temporary folder can be made ({error.strerror}){_REMEDY}") from error
-    with room(path):
+      raise errors.Refused(f"no temporary folder can be made ({error.strerror}){_REMEDY}") from error
+    with name_if_full(path):
       yield path
 
 
 @contextlib.contextmanager
-def room(path: str) -> Iterator[None]:
-  """Around writing to such a folder: raises a Refused that names it and the remedy where it is full."""
+def name_if_full(path: str) -> Iterator[None]:
+  """A context for writing to such a folder: if its disk is full, the error names the folder and the remedy."""
   try:
     yield
   except Exception as error:
-    cause = error.__cause__ if isinstance(error, trouble.Refused) else error
-    if cause and trouble.is_full_disk(cause, path):
+    cause = error.__cause__ if isinstance(error, errors.Refused) else error
+    if cause and errors.is_full_disk(cause, path):
       why = getattr(cause, "strerror", None) or os.strerror(errno.ENOSPC)
-      raise trouble.Refused(f"{path} cannot be written: {why}{_REMEDY}") from error
+      raise errors.Refused(f"{path} cannot be written: {why}{_REMEDY}") from error
     raise

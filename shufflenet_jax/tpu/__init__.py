@@ -1,1 +1,1 @@
-"""Compiling for TPUs without one, and reading what the compiler made."""
+"""Compiles programs for TPUs without a TPU, and examines the compiled programs."""

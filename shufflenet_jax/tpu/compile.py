@@ -1,4 +1,4 @@
-"""Compiles a config's train or inference step for devices that need not be there."""
+"""Compiles a config's train or inference step, also for devices that this machine does not have."""
 
 import dataclasses
 import re
@@ -7,18 +7,22 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from shufflenet_jax import mesh, optim, settings, train_step
+from shufflenet_jax import tasks
+from shufflenet_jax.config import settings
+from shufflenet_jax.distributed import mesh
 from shufflenet_jax.errors import UserError
 from shufflenet_jax.tpu import hlo
+from shufflenet_jax.training.optimizer import sgd
+from shufflenet_jax.training.step import compile_train_step, init_state
 
 MODES = ("train", "infer")
-# Instructions that are alike share their machine code. The optimised HLO is byte for byte the same without, and so are
-# the estimated cycles; compiling takes 10 % less time, and the program itself tens of megabytes less memory.
+# Identical instructions share their machine code. This changes neither the optimised HLO nor the estimated cycles, but
+# compiling takes 10 % less time, and the program itself tens of megabytes less memory.
 CODE_ONCE = {"xla_tpu_enable_deduplicated_calls": True}
 
 
 class OutOfMemory(Exception):
-  """The program does not fit the device. Attributes: used, limit: bytes, as the compiler says."""
+  """The program does not fit the device. Attributes: used, limit: bytes, according to the compiler."""
 
   def __init__(self, used: int, limit: int):
     super().__init__(f"{used / 2**30:.2f} GiB of {limit / 2**30:.2f} GiB")
@@ -32,7 +36,7 @@ class Program:
   Attributes:
     text: its optimised HLO.
     instructions: the same, parsed.
-    batch: images a device.
+    batch: images per device.
     hbm_bytes: arguments, results and temporaries on a device.
   """
 
@@ -43,13 +47,19 @@ class Program:
 
 
 def compile_step(model, config, devices, mode: str) -> Program:
-  """The step of `config` with the network `model`, compiled over `devices`; arguments and errors as of both parts."""
+  """The step of `config` with the network `model`, compiled over `devices`: `lower_step`, then `compile_lowered`."""
   return compile_lowered(lower_step(model, config, devices, mode))
 
 
 @dataclasses.dataclass(frozen=True)
 class Lowered:
-  """A traced step, for `compile_lowered`. Attributes: stage: JAX's; batch: images a device; options: the compiler's."""
+  """A traced step, for `compile_lowered`.
+
+  Attributes:
+    stage: JAX's lowered step.
+    batch: images per device.
+    options: the compiler's options.
+  """
 
   stage: jax.stages.Lowered
   batch: int
@@ -60,10 +70,10 @@ def lower_step(model, config, devices, mode: str) -> Lowered:
   """The step of `config` with the network `model`, traced for `devices`: a few seconds of Python.
 
   Args:
-    model: a Flax module as `network.build` gives.
-    config: as `configs/imagenet.py`; its batch_size is global, for both modes.
+    model: a Flax module as `build.network` returns it.
+    config: a config like that of `configs/imagenet.py`; its batch_size is global, for both modes.
     devices: from `topology.devices`, or real ones.
-    mode: "train", the whole `train_step`; or "infer", uint8 images to logits.
+    mode: "train", the whole `train_step`; or "infer", uint8 images to the network's outputs.
 
   Raises:
     UserError: a batch that does not divide over the devices.
@@ -75,29 +85,22 @@ def lower_step(model, config, devices, mode: str) -> Lowered:
   else:
     mesh.check_batch_size("config.batch_size", config.batch_size, data_mesh.size)
   size = config.data.image_size
-  optimizer, schedule = optim.sgd(config.optimizer, config.num_train_steps)
-  state = _on(data_mesh, PartitionSpec(), jax.eval_shape(lambda: train_step.init_state(model, optimizer, size, 0)))
-  batch = {
-    "image": jax.ShapeDtypeStruct((config.batch_size, size, size, 3), jnp.uint8),
-    "label": jax.ShapeDtypeStruct((config.batch_size,), jnp.int32),
-  }
+  task = tasks.build(model, config)
+  optimizer, schedule = sgd(config.optimizer, config.num_train_steps)
+  state = _on(data_mesh, PartitionSpec(), jax.eval_shape(lambda: init_state(model, optimizer, size, 0)))
+  example = {"image": jax.ShapeDtypeStruct((size, size, 3), jnp.uint8), **task.targets}
   if config.data.flip:
-    batch["flip"] = jax.ShapeDtypeStruct((config.batch_size,), jnp.bool_)
-  batch = _on(data_mesh, PartitionSpec(train_step.AXIS), batch)
+    example["flip"] = jax.ShapeDtypeStruct((), jnp.bool_)
+  batch = {k: jax.ShapeDtypeStruct((config.batch_size, *x.shape), x.dtype) for k, x in example.items()}
+  batch = _on(data_mesh, PartitionSpec(mesh.AXIS), batch)
   if mode == "train":
     arguments = settings.step_arguments(config, parts)
-    step = train_step.compile_train_step(data_mesh, model=model, optimizer=optimizer, schedule=schedule, **arguments)
+    step = compile_train_step(data_mesh, task=task, optimizer=optimizer, schedule=schedule, **arguments)
     lowered = step.lower(state, batch)
   else:
     variables = {"params": state.params, "batch_stats": state.batch_stats}
-    replicated, split = PartitionSpec(), PartitionSpec(train_step.AXIS)
-
-    scaling = settings.picture_scaling(config)
-
-    def infer(variables, images):
-      return model.apply(variables, train_step.normalize(images, **scaling))
-
-    step = jax.shard_map(infer, mesh=data_mesh, in_specs=(replicated, split), out_specs=split)
+    replicated, split = PartitionSpec(), PartitionSpec(mesh.AXIS)
+    step = jax.shard_map(task.forward, mesh=data_mesh, in_specs=(replicated, split), out_specs=split)
     lowered = jax.jit(step).lower(variables, batch["image"])
   options = CODE_ONCE if devices[0].platform == "tpu" else {}
   return Lowered(lowered, config.batch_size // data_mesh.size // parts, options)
@@ -109,21 +112,21 @@ def _on(data_mesh: Mesh, spec: PartitionSpec, tree):
 
 
 def compile_lowered(lowered: Lowered) -> Program:
-  """Compiles, minutes of all cores' time.
+  """Compiles a traced step, which takes minutes and uses all cores.
 
   Raises:
-    UserError: the compiler refuses the step.
+    UserError: the compiler rejects the step.
     OutOfMemory: the program does not fit.
   """
   try:
     compiled = lowered.stage.compile(compiler_options=lowered.options)
   except jax.errors.JaxRuntimeError as error:
-    # "Ran out of memory in memory space hbm. Used 33.33G of 15.75G hbm."; where the temporaries alone are too much,
-    # "the total memory required for HLO temporaries (16.86G) exceeds available HBM (15.75G)."
+    # "Ran out of memory in memory space hbm. Used 33.33G of 15.75G hbm."; or, if the temporaries alone do not fit, "the
+    # total memory required for HLO temporaries (16.86G) exceeds available HBM (15.75G)."
     number = r"([\d.]+)([KMG])"
     found = re.search(rf"Used {number} of {number} hbm|\({number}\) exceeds available HBM \({number}\)", str(error))
     if not found:
-      raise UserError(f"the compiler refuses the step: {str(error).splitlines()[0]}") from None
+      raise UserError(f"the compiler rejects the step: {str(error).splitlines()[0]}") from None
     unit = {"K": 2**10, "M": 2**20, "G": 2**30}
     parts = [group for group in found.groups() if group]
     used, limit = (int(float(parts[i]) * unit[parts[i + 1]]) for i in (0, 2))

@@ -1,10 +1,12 @@
-"""Reads compiled HLO text: what runs, at what estimated cost, and which instructions move activations about."""
+"""Parses compiled HLO text: the instructions, their estimated cost, and which of them only move activations."""
 
 import collections
 import dataclasses
 import functools
 import math
 import re
+import typing
+from collections.abc import Callable, Iterator
 
 _COMPUTATION = re.compile(r"^(?:ENTRY )?%(?P<name>\S+) \(.*\{$")
 _INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%(?P<name>\S+) = (?P<shape>.*?) (?P<opcode>[a-z][a-z0-9-]*)\((?P<rest>.*)$")
@@ -17,12 +19,12 @@ _CALLED = re.compile(r"\b(body|condition|calls|to_apply|true_computation|false_c
 _CONSTANT = re.compile(r"\bs32\[\]\S* constant\((\d+)\)")
 _UNIT = re.compile(r"\b(stage\d_unit\d+|stem|classifier)\b")
 FLOATS = ("bf16", "f16", "f32")
-# What changes no value, only where it lies.
+# These change no values, only their place in memory.
 MOVING = ("copy", "transpose", "reshape")
-# What takes no pass of its own over its values: it names them, or is awaited in the background.
+# These do not read or write values: they only name them, or call another computation.
 NAMING = ("parameter", "constant", "bitcast", "tuple", "get-tuple-element", "while", "conditional", "call")
 NAMING_TARGETS = ("ConcatBitcast", "AllocateBuffer")
-# What could shuffle without moving.
+# These could compute the shuffle instead of moving values.
 PRODUCTS = ("convolution", "dot", "gather", "scatter", "sort", "custom-call")
 REDUCING = ("all-reduce", "all-reduce-start")
 EXCHANGING = ("all-gather", "all-to-all", "collective-permute", "reduce-scatter", "ragged-all-to-all")
@@ -33,17 +35,18 @@ class Instruction:
   """One instruction of a compiled program.
 
   Attributes:
-    name, opcode: as printed.
-    arrays: (dtype, dimensions) of each array of its result.
-    layouts: of each of them, the order of its dimensions in memory, as printed.
-    operands: names of the instructions whose results it takes.
-    op_name: scope and operation in the JAX program; "" for what the compiler added.
-    cycles: the compiler's estimate for one device; 0 where it gives none.
+    name: as printed.
+    opcode: as printed.
+    arrays: (dtype, dimensions) of each array of the result.
+    layouts: for each of these arrays the order of its dimensions in memory, as printed.
+    operands: names of the instructions whose results it uses.
+    op_name: scope and operation in the JAX program; "" if the compiler added the instruction.
+    cycles: the compiler's estimate for one device; 0 if it gives none.
     in_fusion: whether it is inside a fusion.
-    fused: of a fusion, the opcodes inside, also of fusions inside it.
-    target: of a custom call, what it calls.
-    runs: how often it runs in one run of the program: in a loop's body, as often as the loop's condition says, if that
-      compares with a constant, as a `scan`'s does; otherwise once.
+    fused: of a fusion, the opcodes inside it and inside nested fusions.
+    target: of a custom call, the name of the function that it calls.
+    runs: how often it runs in one run of the program. In a loop's body that is the number of iterations, if the
+      condition compares with a constant, as a `scan`'s does; otherwise once.
   """
 
   name: str
@@ -60,97 +63,126 @@ class Instruction:
 
   @property
   def layer(self) -> str:
-    """The network's layer, forward or backward: `stage2_unit1 backward`."""
+    """The network's layer and pass, for example `stage2_unit1 backward`; "elsewhere" if it is of no layer."""
     found = _UNIT.search(self.op_name)
     return (found[0] if found else "elsewhere") + (" backward" if "transpose(" in self.op_name else "")
 
 
+class _Line(typing.NamedTuple):
+  """One instruction's line of HLO text.
+
+  Attributes:
+    computation: name of the computation that the line is in.
+    match: of `_INSTRUCTION`.
+    called: role -> name of each computation that the instruction calls; `_CALLED` lists the roles.
+  """
+
+  computation: str
+  match: re.Match
+  called: dict[str, str]
+
+  @property
+  def is_fusion(self) -> bool:
+    return self.match["opcode"] == "fusion"
+
+
 def parse(text: str) -> list[Instruction]:
-  """All instructions of an optimised HLO module, in order."""
-  lines, computation = [], ""  # (computation it is in, the line's parts, how -> computation that it calls)
+  """All instructions of an optimised HLO module, in the order of the text."""
+  lines = list(_lines(text))
+  runs, fused = _runs(lines), _fused(lines)
+  return [_instruction(line, runs(line.computation), fused) for line in lines]
+
+
+def _lines(text: str) -> Iterator[_Line]:
+  computation = ""
   for line in text.splitlines():
     if opening := _COMPUTATION.match(line):
       computation = opening["name"]
-    elif found := _INSTRUCTION.match(line):
-      lines.append((computation, found, dict(_CALLED.findall(found["rest"]))))
-  runs, fused = _runs(lines), _fused(lines)
-  instructions = []
-  for computation, found, called in lines:
-    arrays = _ARRAY.findall(found["shape"])
-    op_name, cycles, target = (pattern.search(found["rest"]) for pattern in (_OP_NAME, _CYCLES, _TARGET))
-    instructions.append(
-      Instruction(
-        found["name"],
-        found["opcode"],
-        tuple((dtype, tuple(map(int, dims.split(","))) if dims else ()) for dtype, dims, _ in arrays),
-        op_name[1] if op_name else "",
-        int(cycles[1]) if cycles else 0,
-        in_fusion=computation in fused,
-        layouts=tuple(layout for *_, layout in arrays),
-        operands=tuple(_OPERAND.findall(found["rest"].partition(")")[0])),
-        fused=fused[called["calls"]] if found["opcode"] == "fusion" else frozenset(),
-        target=target[1] if target else "",
-        runs=runs(computation),
-      )
-    )
-  return instructions
+    elif match := _INSTRUCTION.match(line):
+      yield _Line(computation, match, dict(_CALLED.findall(match["rest"])))
 
 
-def _runs(lines):
-  """computation -> how often it runs."""
-  callers, limits = {}, collections.defaultdict(list)
-  for computation, found, called in lines:
-    for how, name in called.items():
-      callers[name] = (computation, called.get("condition") if how == "body" else None)
-    limits[computation] += map(int, _CONSTANT.findall(found[0]))
+def _instruction(line: _Line, runs: int, fused: dict[str, frozenset[str]]) -> Instruction:
+  rest = line.match["rest"]
+  arrays = _ARRAY.findall(line.match["shape"])
+  op_name, cycles, target = (pattern.search(rest) for pattern in (_OP_NAME, _CYCLES, _TARGET))
+  return Instruction(
+    name=line.match["name"],
+    opcode=line.match["opcode"],
+    arrays=tuple((dtype, tuple(map(int, dims.split(","))) if dims else ()) for dtype, dims, _ in arrays),
+    op_name=op_name[1] if op_name else "",
+    cycles=int(cycles[1]) if cycles else 0,
+    in_fusion=line.computation in fused,
+    layouts=tuple(layout for *_, layout in arrays),
+    operands=tuple(_OPERAND.findall(rest.partition(")")[0])),
+    fused=fused[line.called["calls"]] if line.is_fusion else frozenset(),
+    target=target[1] if target else "",
+    runs=runs,
+  )
 
-  def runs(computation):
+
+def _runs(lines: list[_Line]) -> Callable[[str], int]:
+  """A function from the name of a computation to how often it runs."""
+  callers, constants = {}, collections.defaultdict(list)
+  for line in lines:
+    for role, name in line.called.items():
+      callers[name] = (line.computation, line.called.get("condition") if role == "body" else None)
+    constants[line.computation] += map(int, _CONSTANT.findall(line.match[0]))
+
+  def runs(computation: str) -> int:
     caller, condition = callers.get(computation, (None, None))
     if caller is None:
       return 1
-    return runs(caller) * (limits[condition][0] if len(limits[condition]) == 1 else 1)
+    # A condition with a single constant compares the loop's counter with it.
+    return runs(caller) * (constants[condition][0] if len(constants[condition]) == 1 else 1)
 
   return functools.cache(runs)
 
 
-def _fused(lines) -> dict[str, frozenset[str]]:
-  """Of each computation that is a fusion's: the opcodes in it; a fusion in it gives those of its own."""
+def _fused(lines: list[_Line]) -> dict[str, frozenset[str]]:
+  """Computation of a fusion -> the opcodes in it, a nested fusion being replaced by the opcodes in it."""
   inside = collections.defaultdict(list)
-  for computation, found, called in lines:
-    inside[computation].append((found["opcode"], called.get("calls")))
+  for line in lines:
+    inside[line.computation].append(line)
 
-  def opcodes(computation):
+  def opcodes(computation: str) -> frozenset[str]:
     return frozenset(
-      name for opcode, calls in inside[computation] for name in (opcodes(calls) if opcode == "fusion" else [opcode])
+      opcode
+      for line in inside[computation]
+      for opcode in (opcodes(line.called["calls"]) if line.is_fusion else [line.match["opcode"]])
     )
 
-  return {called["calls"]: opcodes(called["calls"]) for _, found, called in lines if found["opcode"] == "fusion"}
+  return {line.called["calls"]: opcodes(line.called["calls"]) for line in lines if line.is_fusion}
 
 
 @dataclasses.dataclass(frozen=True)
 class Activations:
-  """Tells activations from what else a program computes with: they are larger, and of no parameter's size.
+  """Distinguishes activations from other arrays by their number of elements: large, and different from any parameter's.
 
-  By size and not by shape: compilers split batches, merge dimensions and reorder them.
+  Shapes cannot be used, because compilers split batches, and merge and reorder dimensions.
 
   Attributes:
-    least: elements that each has at the least.
-    parameters: numbers of elements that parameters have, also with the zeros between groups filled in.
+    min_size: smallest number of elements of an activation.
+    parameters: numbers of elements of parameters, and of group convolutions' kernels with zeros between the groups.
   """
 
-  least: int
+  min_size: int
   parameters: frozenset[int] = frozenset()
 
   def __contains__(self, instruction: Instruction) -> bool:
-    """Whether its result, or one of them, is an activation."""
+    """Whether an instruction's result, or one of its results, is an activation."""
     sizes = (math.prod(dims) for dtype, dims in instruction.arrays if dtype in FLOATS)
-    return any(size >= self.least and size not in self.parameters for size in sizes)
+    return any(size >= self.min_size and size not in self.parameters for size in sizes)
 
 
 def cycles(instructions: list[Instruction], of: Activations | None = None) -> int:
-  """The compiler's estimate for one run of the program on one device; custom and collective operations count 0.
+  """The compiler's estimate for one run of the program on one device, in cycles.
 
-  With `of`, for those instructions alone that take or make such.
+  Custom calls and collective operations have no estimate and count 0.
+
+  Args:
+    instructions: of the program.
+    of: count only instructions with an activation among their operands or results; None: all.
   """
   touching = {i.name for i in instructions if of is None or i in of}
   return sum(
@@ -159,20 +191,20 @@ def cycles(instructions: list[Instruction], of: Activations | None = None) -> in
 
 
 def all_reduces(instructions: list[Instruction]) -> list[Instruction]:
-  """The all-reduces, an asynchronous one counted where it starts, one in a loop as often as it runs."""
+  """The all-reduces, each as often as it runs. An asynchronous one is counted at its start."""
   return [i for i in instructions if i.opcode in REDUCING for _ in range(i.runs)]
 
 
 def exchanges(instructions: list[Instruction]) -> list[Instruction]:
-  """What else devices send each other: gathers, scatters and permutations, counted likewise."""
+  """The other communication between devices (gathers, scatters, permutations), counted as in `all_reduces`."""
   return [i for i in instructions if i.opcode.removesuffix("-start") in EXCHANGING for _ in range(i.runs)]
 
 
 def moves(instructions: list[Instruction], of: Activations) -> list[Instruction]:
-  """Copies, transposes and reshapes of activations that run on their own, or are all that a fusion does.
+  """Copies, transposes and reshapes of activations that run on their own, and fusions that consist of nothing else.
 
-  Bitcasts, which cost nothing, are none; nor are copies to another memory in
-  the background (copy-start), unless they change the layout on the way.
+  Bitcasts, which cost nothing, do not count; copies to another memory in the background (copy-start) count only if they
+  change the layout.
   """
   return [i for i in instructions if not i.in_fusion and i in of and _is_move(i)]
 
@@ -186,11 +218,12 @@ def _is_move(i: Instruction) -> bool:
 
 
 def work(instructions: list[Instruction], of: Activations) -> collections.Counter:
-  """How often activations are computed, in one run of the program.
+  """How often activations are computed in one run of the program.
 
   Returns:
-    "passes": fusions and whatever else runs on its own, but what only names values or moves them between memories in
-    the background; and each of `PRODUCTS`, also inside fusions: the compiler may put one into another's pass.
+    "passes" -> the number of fusions and other instructions that run on their own, without those that only name values
+    or move them between memories in the background; and the number of each of `PRODUCTS`, also inside fusions, because
+    the compiler may merge a product into another instruction's pass.
   """
   counts = collections.Counter()
   for i in instructions:

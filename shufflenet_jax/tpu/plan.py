@@ -1,10 +1,10 @@
-"""What a config would take on TPU slices: memory, time, chip-hours, and whether the hosts can feed it.
+"""Plans a config on TPU slices: memory, time, chip-hours, and whether the hosts can feed the chips.
 
     python -m shufflenet_jax.tpu.plan --config=configs/imagenet.py:scale=1.0,groups=3,batch=2048 \\
         --topology=v5e:4x4[,v4:2x2x1,...] [--verify] [--json] [--plot=plan.png]
 
-Compiles the real training step for each topology, without a TPU; about a minute each on two cores, v6e two.
-Memory is what the compiler says; times are its estimate, not a measurement.
+Compiles the real training step for each topology, without a TPU; about a minute each on two cores, v6e two minutes.
+Memory is the compiler's figure; times are its estimate, not a measurement.
 """
 
 import concurrent.futures
@@ -13,6 +13,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Callable
 
 from absl import flags
 
@@ -20,44 +21,45 @@ from shufflenet_jax import cli
 from shufflenet_jax.errors import WRONG, UserError
 from shufflenet_jax.tpu import slices
 
-# What a host's vCPU decodes, crops and resizes of full-size ImageNet JPEGs, and how many times more of pictures resized
-# to a short side of 256 beforehand: benchmarks/input_pipeline.py's figures for two x86-64 cores (benchmarks/RESULTS.md;
-# 1,072 and 1,520 images/s). No TPU VM's vCPUs have been measured; --host_images_per_second_per_core takes their figure.
+# Full-size ImageNet JPEGs that one vCPU of a host decodes, crops and resizes per second, and the factor by which it is
+# faster if they were resized to a short side of 256 beforehand. Both are figures of benchmarks/input_pipeline.py on two
+# x86-64 cores (1,072 and 1,520 images/s; benchmarks/RESULTS.md). The vCPUs of TPU VMs have not been measured;
+# once their figure is known, give it as --host_images_per_second_per_core.
 IMAGES_PER_SECOND_PER_CORE = 536
 PRE_RESIZED_SPEEDUP = 1.42
 
-if __name__ == "__main__":
-  cli.define_config()
-  flags.DEFINE_list("topology", ["v5e:4x4"], "One or more, separated by commas, as v5e:4x4,v4:2x2x1.")
-  flags.DEFINE_bool("verify", False, "Compile the largest batch as well, in place of extrapolating to it.")
-  flags.DEFINE_float("host_images_per_second_per_core", IMAGES_PER_SECOND_PER_CORE, "What a host's vCPU can feed.", 1)
-  flags.DEFINE_bool("json", False, "Print one JSON object in place of the report.")
-  cli.define_path("plot", None, "PNG to draw hours against chips into.")
-  cli.require("config")
-
-LANES = 128  # a batch that is no multiple of it leaves lanes empty
-LARGEST_SCALED_BATCH = 8192  # to which the linear scaling rule was shown to hold (Goyal et al., 2017)
+LANES = 128  # of the vector unit, which the images of a batch fill
+LARGEST_SCALED_BATCH = 8192  # largest batch for which linear scaling was shown to work (Goyal et al., 2017)
 BYTES = {"f32": 4, "s32": 4, "u32": 4, "bf16": 2, "f16": 2, "pred": 1, "u8": 1, "s8": 1}
 _VCPUS_PER_CHIP = {name: g.machine_types[4][1] // 4 for name, g in slices.GENERATIONS.items()}
 
 
 @dataclasses.dataclass
 class Plan:
-  """A config on one slice. Figures that need a compiled step are None where there is none.
+  """A config on one slice. Figures that need a compiled step are None until there is one.
 
   Attributes:
-    topology, accelerator_type, chips, hosts: the slice.
-    batch, batch_per_chip: images a step.
-    hbm_bytes, hbm_limit: of a chip, by the compiler, and what there is.
-    largest_batch_per_chip: that fits, a multiple of `LANES`.
-    largest_batch_from: "compiled", or what it is extrapolated from.
-    clock_ghz: assumed.
-    cycles, step_ms, images_per_second: estimated by the compiler; without waiting for input or other chips.
-    step_hours: all steps at that rate.
-    hours, chip_hours: the same, or as long as the hosts take to feed it, if that is longer; without evaluation.
-    interconnect_bytes: that every chip sends a step, all-reduces taken as rings.
-    images_per_second_per_host: what each host must feed.
-    host_images_per_second, host_images_per_second_resized: what it can, from full-size and from pre-resized pictures.
+    topology: of the slice.
+    accelerator_type: of the slice.
+    chips: in the slice.
+    hosts: in the slice.
+    batch: images per step.
+    batch_per_chip: images per step and chip.
+    hbm_limit: memory of a chip, bytes.
+    clock_ghz: of a chip, assumed.
+    host_images_per_second: that each host can supply, from full-size images.
+    host_images_per_second_resized: the same from images that were resized beforehand.
+    hbm_bytes: memory that the step needs on a chip, according to the compiler.
+    largest_batch_per_chip: largest batch that fits, a multiple of `LANES`.
+    largest_batch_from: "compiled", or a text that names the batches it was extrapolated from.
+    cycles: of a step, estimated by the compiler, without waiting for input or other chips.
+    step_ms: the same in milliseconds.
+    images_per_second: at that rate.
+    step_hours: for all steps at that rate.
+    hours: `step_hours`, or longer if the hosts limit the rate; without evaluation.
+    chip_hours: `hours` of all chips.
+    interconnect_bytes: sent by every chip in a step, if all-reduces are rings.
+    images_per_second_per_host: that each host must supply.
     warnings: each with its remedy.
   """
 
@@ -90,15 +92,17 @@ class Plan:
 
 
 def ring_bytes(all_reduces, devices: int) -> int:
-  """Bytes that each of `devices` sends where all-reduces go round a ring: 2 (n - 1) / n times what is reduced."""
+  """Bytes that each of n devices sends if all-reduces go round a ring: 2 (n - 1) / n times the bytes to reduce."""
   from math import prod
 
   reduced = sum(BYTES[dtype] * prod(dims) for i in all_reduces for dtype, dims in i.arrays)
   return round(2 * (devices - 1) / devices * reduced)
 
 
-def blank(config, topology_name: str, images_per_second_per_core: float = IMAGES_PER_SECOND_PER_CORE) -> Plan:
-  """What is known without compiling, and the warnings about it.
+def before_compiling(
+  config, topology_name: str, images_per_second_per_core: float = IMAGES_PER_SECOND_PER_CORE
+) -> Plan:
+  """A plan with the figures that are known without compiling, and the warnings about them.
 
   Raises:
     UserError: an unknown topology.
@@ -113,7 +117,7 @@ def blank(config, topology_name: str, images_per_second_per_core: float = IMAGES
   )  # fmt: skip
   if s.shape not in s.generation.topologies.values():
     near = min(s.generation.topologies.items(), key=lambda known: abs(known[0] - s.chips))[1]
-    plan.warnings.append(f"there is no accelerator type of this shape; {s.generation.name}:{near} is near")
+    plan.warnings.append(f"there is no accelerator type of this shape; the nearest is {s.generation.name}:{near}")
   unit = s.chips * (config.batch_norm_group or config.accumulate_steps)
   per_step = config.batch_norm_group or plan.batch_per_chip / config.accumulate_steps
   if plan.batch < unit:
@@ -124,17 +128,17 @@ def blank(config, topology_name: str, images_per_second_per_core: float = IMAGES
   elif per_step % LANES:
     wanted = -(-plan.batch // (unit * LANES)) * unit * LANES
     plan.warnings.append(
-      f"{per_step:g} images a chip are no multiple of {LANES}, so lanes stay empty: batch={wanted}, or fewer chips"
+      f"{per_step:g} images per chip are not a multiple of {LANES}, so lanes stay empty: batch={wanted}, or fewer chips"
     )
   if plan.batch > LARGEST_SCALED_BATCH:
     plan.warnings.append(
-      f"batch {plan.batch} is beyond {LARGEST_SCALED_BATCH}, where a linearly scaled learning rate ceases to hold"
+      f"batch {plan.batch} is above {LARGEST_SCALED_BATCH}, up to which linear learning rate scaling is known to work"
     )
   return plan
 
 
-def fill(plan: Plan, program, num_train_steps: int) -> None:
-  """Enters what a compiled step says."""
+def add_compiled_step(plan: Plan, program, num_train_steps: int) -> None:
+  """Adds the figures that follow from a compiled step, a `compile.Program`."""
   from shufflenet_jax.tpu import hlo
 
   plan.hbm_bytes = program.hbm_bytes
@@ -148,25 +152,25 @@ def fill(plan: Plan, program, num_train_steps: int) -> None:
   if plan.input_bound:
     plan.hours *= plan.images_per_second_per_host / plan.host_images_per_second
     own = _VCPUS_PER_CHIP[plan.topology.partition(":")[0]]
-    more = ", ".join(f"{name} has {n}" for name, n in _VCPUS_PER_CHIP.items() if n > own) or "none has"
+    more = ", ".join(f"{name} has {n}" for name, n in _VCPUS_PER_CHIP.items() if n > own) or "none has more"
     resized = plan.images_per_second_per_host <= plan.host_images_per_second_resized
-    remedy = "pictures resized beforehand (data.prepare --short_side=256) " + (
-      "would do"
+    remedy = "images resized beforehand (data.prepare --short_side=256) " + (
+      "would suffice"
       if resized
-      else f"would bring {plan.host_images_per_second_resized:,.0f}; or more vCPUs a chip than {own}: {more}"
+      else f"would reach {plan.host_images_per_second_resized:,.0f}; or more vCPUs per chip than {own}: {more}"
     )
     plan.warnings.append(
-      f"input-bound: each host must feed {plan.images_per_second_per_host:,.0f} images/s and can"
+      f"input-bound: each host must supply {plan.images_per_second_per_host:,.0f} images/s and can supply"
       f" {plan.host_images_per_second:,.0f}; {remedy}"
     )
   plan.chip_hours = plan.hours * plan.chips
 
 
 def largest_batches(plans: list[Plan], accumulate_steps: int) -> None:
-  """Extrapolates to the batch that fills a chip's memory, from the plans of one generation.
+  """Extrapolates to the batch that fills a chip's memory, for the plans of one generation.
 
-  Memory is taken as linear in the batch, through two compiled points where there are two; through one and nothing at
-  all otherwise, which errs on the safe side.
+  Memory is assumed to be linear in the batch: a line through the smallest and the largest compiled batch or, if only
+  one was compiled, through it and the origin, which underestimates the largest batch.
   """
   points = sorted({(p.batch_per_chip, p.hbm_bytes) for p in plans if p.hbm_bytes})
   if not points:
@@ -178,55 +182,48 @@ def largest_batches(plans: list[Plan], accumulate_steps: int) -> None:
       fits = a + (plan.hbm_limit - low) * (b - a) / (high - low)
       plan.largest_batch_per_chip = max(int(fits) // unit * unit, 0)
       compiled = " and ".join(f"{x:g}" for x in sorted({a, b} - {0}))
-      plan.largest_batch_from = f"extrapolated from {compiled} a chip"
+      plan.largest_batch_from = f"extrapolated from {compiled} per chip"
 
 
-def make(config, topologies: list[str], images_per_second_per_core: float, verify: bool, say=print) -> list[Plan]:
-  """Plans for a config on several topologies.
+def make_plans(config, topologies: list[str], images_per_second_per_core: float, verify: bool, log=print) -> list[Plan]:
+  """Plans a config on several topologies.
+
+  Args:
+    config: a config like that of configs/imagenet.py.
+    topologies: names such as "v5e:4x4".
+    images_per_second_per_core: that one vCPU of a host can supply.
+    verify: also compile the largest batch, instead of extrapolating to it.
+    log: called with lines of progress.
 
   Raises:
-    UserError: an unknown topology, or a config that no step can be made of.
+    UserError: an unknown topology, or a config from which no step can be built.
   """
-  from shufflenet_jax import network, settings
+  from shufflenet_jax.config import settings
+  from shufflenet_jax.models import build
   from shufflenet_jax.tpu import topology
   from shufflenet_jax.tpu.compile import OutOfMemory, compile_lowered, lower_step
 
   settings.check(config, training=True)
-  plans = [blank(config, name, images_per_second_per_core) for name in topologies]
+  plans = [before_compiling(config, name, images_per_second_per_core) for name in topologies]
   devices = {name: topology.devices(name) for name in topologies}
-  model = network.build(config.model)
+  model = build.network(config.model)
 
   def lowered(plan: Plan, batch_size: int):
     wanted = config.copy_and_resolve_references()
     wanted.batch_size = batch_size
     return lower_step(model, wanted, devices[plan.topology], "train")
 
-  def verify_largest(plan: Plan):
-    unit = LANES * config.accumulate_steps
-    while plan.largest_batch_per_chip:
-      try:
-        compile_lowered(lowered(plan, plan.largest_batch_per_chip * plan.chips))
-        plan.largest_batch_from = "compiled"
-        return
-      except OutOfMemory as error:
-        fits = int(plan.largest_batch_per_chip * error.limit / error.used) // unit * unit
-        plan.largest_batch_per_chip = min(fits, plan.largest_batch_per_chip - unit)
-
   unit = config.batch_norm_group or config.accumulate_steps
   possible = [p for p in plans if p.batch % (p.chips * unit) == 0]
-  start, start_cpu = time.monotonic(), time.process_time()
-
-  def progress(what: str, count: int, all_of_them: list[Plan]):
-    name = all_of_them[count - 1].topology
-    say(f"{time.monotonic() - start:5.0f} s  compiling the {what} for {name} ({count} of {len(all_of_them)}) ...")
-
-  # One after the other, each on all cores: side by side they take longer. Meanwhile the next is traced, in one thread.
+  progress = _Progress(log)
+  # One after the other, because the compiler uses all cores: in parallel they take longer. Meanwhile a single thread
+  # traces the next step.
   with concurrent.futures.ThreadPoolExecutor(1) as tracer:
     steps = tracer.map(lambda plan: lowered(plan, plan.batch), possible)
     for count, (plan, step) in enumerate(zip(possible, steps), start=1):
-      progress("training step", count, possible)
+      progress.compiling("training step", plan, count, len(possible))
       try:
-        fill(plan, compile_lowered(step), config.num_train_steps)
+        add_compiled_step(plan, compile_lowered(step), config.num_train_steps)
       except OutOfMemory as error:
         plan.hbm_bytes = error.used
         plan.warnings.append(f"does not fit: {error}; more chips, or a larger accumulate_steps")
@@ -234,27 +231,75 @@ def make(config, topologies: list[str], images_per_second_per_core: float, verif
     largest_batches([p for p in plans if p.topology.startswith(f"{generation}:")], config.accumulate_steps)
   if verify:
     for count, plan in enumerate(plans, start=1):
-      progress(f"largest batch, {plan.largest_batch_per_chip} a chip,", count, plans)
-      verify_largest(plan)
+      progress.compiling(f"largest batch, {plan.largest_batch_per_chip} per chip,", plan, count, len(plans))
+      _verify_largest(plan, lowered, LANES * config.accumulate_steps)
   if possible:
-    took, cpu = time.monotonic() - start, time.process_time() - start_cpu
-    say(f"compiled in {took:.0f} s ({cpu:.0f} s of processor time, on {os.cpu_count()} cores)")
+    progress.finished()
   return plans
 
 
-def main(arguments: list[str]):
+def _verify_largest(plan: Plan, lowered: Callable, unit: int) -> None:
+  """Compiles a plan's largest batch, and smaller ones until one fits.
+
+  Args:
+    plan: whose `largest_batch_per_chip` is extrapolated.
+    lowered: (plan, batch size) -> the traced step.
+    unit: the batch per chip has to be a multiple of it.
+  """
+  from shufflenet_jax.tpu.compile import OutOfMemory, compile_lowered
+
+  while plan.largest_batch_per_chip:
+    try:
+      compile_lowered(lowered(plan, plan.largest_batch_per_chip * plan.chips))
+      plan.largest_batch_from = "compiled"
+      return
+    except OutOfMemory as error:
+      fits = int(plan.largest_batch_per_chip * error.limit / error.used) // unit * unit
+      plan.largest_batch_per_chip = min(fits, plan.largest_batch_per_chip - unit)
+
+
+class _Progress:
+  """Logs which step is being compiled, and the time spent so far."""
+
+  def __init__(self, log: Callable[[str], None]):
+    self._log, self._start, self._start_cpu = log, time.monotonic(), time.process_time()
+
+  def compiling(self, what: str, plan: Plan, count: int, total: int) -> None:
+    seconds = time.monotonic() - self._start
+    self._log(f"{seconds:5.0f} s  compiling the {what} for {plan.topology} ({count} of {total}) ...")
+
+  def finished(self) -> None:
+    took, cpu = time.monotonic() - self._start, time.process_time() - self._start_cpu
+    self._log(f"compiled in {took:.0f} s ({cpu:.0f} s of processor time, on {os.cpu_count()} cores)")
+
+
+def define_flags(values: flags.FlagValues) -> None:
+  cli.define_config(values)
+  topologies = "One or more, separated by commas, for example v5e:4x4,v4:2x2x1."
+  flags.DEFINE_list("topology", ["v5e:4x4"], topologies, values)
+  flags.DEFINE_bool("verify", False, "Also compile the largest batch, instead of extrapolating to it.", values)
+  flags.DEFINE_float(
+    "host_images_per_second_per_core",
+    IMAGES_PER_SECOND_PER_CORE,
+    "Images that one vCPU of a host can supply per second.",
+    lower_bound=1,
+    flag_values=values,
+  )
+  flags.DEFINE_bool("json", False, "Print one JSON object instead of the report.", values)
+  cli.define_path(values, "plot", "PNG file for a plot of hours against chips.")
+
+
+def main(values: flags.FlagValues) -> int | None:
   from shufflenet_jax.tpu import plan_report
 
-  cli.refuse_arguments(arguments)
-  values = flags.FLAGS
   topologies = [name.strip() for name in values.topology] or [""]
   if len(set(topologies)) < len(topologies) or not all(topologies):
     raise UserError(f"--topology={','.join(topologies)} must name each topology once")
   if values.plot:
     plan_report.check_writable(values.plot)
-  plans = make(
+  plans = make_plans(
     values.config, topologies, values.host_images_per_second_per_core, values.verify,
-    say=lambda text: print(text, file=sys.stderr, flush=True),
+    log=lambda text: print(text, file=sys.stderr, flush=True),
   )  # fmt: skip
   if values.json:
     rows = [dataclasses.asdict(plan) | {"input_bound": plan.input_bound} for plan in plans]
@@ -265,8 +310,11 @@ def main(arguments: list[str]):
     plan_report.draw(plans, values.config, values.plot)
     print(f"plot: {values.plot}", file=sys.stderr)
   if not any(plan.hbm_bytes for plan in plans):
-    sys.exit(WRONG)  # no topology can have a step of this batch: the warnings say which could
+    return WRONG  # none of the topologies can train with this batch; the warnings name others
+  return None
 
+
+command = cli.Command(main, define_flags, required=("config",))
 
 if __name__ == "__main__":
-  cli.run(main)
+  command()

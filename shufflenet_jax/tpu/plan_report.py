@@ -1,4 +1,4 @@
-"""Plans as text and as a picture."""
+"""Prints plans as text and draws them as a plot."""
 
 import pathlib
 
@@ -6,39 +6,39 @@ import numpy as np
 
 from shufflenet_jax.errors import UserError
 
-HELD = (
-  "Times are estimates: the compiler's cycles at the clock given, without waiting for input, other chips or\n"
-  "evaluation. How far such estimates were seen to hold: ResNet-50 on v3, 932 images/s a core against 938 in a public\n"
-  "MLPerf run; one point, another network and generation. No ShuffleNet run on a TPU has been measured."
+ACCURACY_NOTE = (
+  "Times are estimates: the compiler's cycles at the given clock, without waiting for input or other chips, and\n"
+  "without evaluation. Their accuracy is known from one case, of another network and generation: ResNet-50 on v3,\n"
+  "932 images/s per core, against 938 in a public MLPerf run. No ShuffleNet run on a TPU has been measured."
 )
 
 
 def text(plans, num_train_steps: int) -> str:
-  """A block for a single plan, a table for several; warnings below."""
-  body = _block(plans[0], num_train_steps) if len(plans) == 1 else _table(plans, num_train_steps)
+  """One plan as a list of figures, several as a table; warnings follow."""
+  body = _figures(plans[0], num_train_steps) if len(plans) == 1 else _table(plans, num_train_steps)
   warnings = [f"warning: {p.topology}: {w}" for p in plans for w in p.warnings]
-  return "\n".join([body, HELD, *warnings])
+  return "\n".join([body, ACCURACY_NOTE, *warnings])
 
 
-def _block(p, num_train_steps: int) -> str:
+def _figures(p, num_train_steps: int) -> str:
   gib = 2**30
   rows = [("slice", f"{p.topology} ({p.accelerator_type}): {p.chips} chips, {p.hosts} hosts (VMs)")]
-  rows.append(("batch", f"{p.batch}, {p.batch_per_chip:g} a chip"))
+  rows.append(("batch", f"{p.batch}, {p.batch_per_chip:g} per chip"))
   if p.hbm_bytes:
     free = (p.hbm_limit - p.hbm_bytes) / gib
     left = f"{free:.2f} free" if free >= 0 else f"{-free:.2f} too much"
-    rows.append(("memory", f"{p.hbm_bytes / gib:.2f} of {p.hbm_limit / gib:g} GiB a chip, {left} (compiler)"))
+    rows.append(("memory", f"{p.hbm_bytes / gib:.2f} of {p.hbm_limit / gib:g} GiB per chip, {left} (compiler)"))
   if p.largest_batch_per_chip:
     largest = p.largest_batch_per_chip
-    rows.append(("largest batch", f"{largest * p.chips}, {largest} a chip ({p.largest_batch_from})"))
+    rows.append(("largest batch", f"{largest * p.chips}, {largest} per chip ({p.largest_batch_from})"))
   if p.cycles:
     rows += [
       ("step", f"{p.step_ms:.2f} ms: {p.cycles / 1e6:.2f}M cycles at {p.clock_ghz:g} GHz (estimate)"),
       ("images/s", f"{p.images_per_second:,.0f} (estimate)"),
       ("whole config", f"{p.hours:.3g} h, {p.chip_hours:.3g} chip-hours for {num_train_steps:,} steps (estimate)"),
-      ("interconnect", f"{p.interconnect_bytes / 1e6:.1f} MB a step sent by each chip"),
-      ("each host", f"must feed {p.images_per_second_per_host:,.0f} images/s"),
-      ("", f"can feed {p.host_images_per_second:,.0f}, pre-resized {p.host_images_per_second_resized:,.0f}"),
+      ("interconnect", f"{p.interconnect_bytes / 1e6:.1f} MB sent by each chip in a step"),
+      ("each host", f"must supply {p.images_per_second_per_host:,.0f} images/s"),
+      ("", f"can supply {p.host_images_per_second:,.0f}, pre-resized {p.host_images_per_second_resized:,.0f}"),
     ]
   return "\n".join(f"{name:15}{words}" for name, words in rows)
 
@@ -48,7 +48,7 @@ def _table(plans, num_train_steps: int) -> str:
     ("topology", lambda p: p.topology),
     ("chips", lambda p: f"{p.chips}"),
     ("hosts", lambda p: f"{p.hosts}"),
-    ("a chip", lambda p: f"{p.batch_per_chip:g}"),
+    ("per chip", lambda p: f"{p.batch_per_chip:g}"),
     ("GiB", lambda p: f"{p.hbm_bytes / 2**30:.2f}" if p.hbm_bytes else "-"),
     ("of", lambda p: f"{p.hbm_limit / 2**30:g}"),
     ("largest", lambda p: f"{p.largest_batch_per_chip or '-'}"),
@@ -59,29 +59,27 @@ def _table(plans, num_train_steps: int) -> str:
     ("chip-hours", lambda p: f"{p.chip_hours:,.0f}" if p.cycles else "-"),
     ("MB sent", lambda p: f"{p.interconnect_bytes / 1e6:.1f}" if p.cycles else "-"),
     ("host needs", lambda p: f"{p.images_per_second_per_host:,.0f}" if p.cycles else "-"),
-    ("can feed", lambda p: f"{p.host_images_per_second:,.0f}"),
+    ("supplies", lambda p: f"{p.host_images_per_second:,.0f}"),
     ("resized", lambda p: f"{p.host_images_per_second_resized:,.0f}"),
   ]
   rows = [[name for name, _ in columns]] + [[cell(p) for _, cell in columns] for p in plans]
   widths = [max(len(row[i]) for row in rows) for i in range(len(columns))]
   lines = ["  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:]))]) for row in rows]
   how = sorted({p.largest_batch_from for p in plans if p.largest_batch_from})
-  lines.append(f"batch {plans[0].batch}, {num_train_steps:,} steps; GiB of memory a chip, by the compiler;")
-  lines.append(
-    f"largest: images a chip that fit ({'; '.join(how) or 'none found'}); * as long as hosts take to feed it"
-  )
+  lines.append(f"batch {plans[0].batch}, {num_train_steps:,} steps; GiB: memory per chip, by the compiler;")
+  lines.append(f"largest: images per chip that fit ({'; '.join(how) or 'none found'}); *: limited by the hosts' input")
   return "\n".join(lines)
 
 
 def check_writable(path: str) -> None:
-  """Raises a UserError unless a picture can be written there, ahead of minutes of compiling."""
+  """Raises a UserError unless a plot can be written to the path; called before minutes of compiling."""
   folder = pathlib.Path(path).parent
   if not path.endswith(".png") or not folder.is_dir():
     raise UserError(f"--plot={path} must be a .png in a folder that exists")
 
 
 def draw(plans, config, path: str) -> None:
-  """Hours against chips, a line a generation; below a generation's shaded edge its hosts cannot feed it."""
+  """Draws hours against chips, one line per generation, and shades where a generation's hosts cannot feed it."""
   import matplotlib
 
   matplotlib.use("Agg")
@@ -100,7 +98,7 @@ def draw(plans, config, path: str) -> None:
     for p in own:
       if p.input_bound:
         axes.plot(p.chips, p.hours, "x", color=colour, markersize=9)
-    # Chips of a host differ between small slices: the edge is that of the largest one here.
+    # Small slices differ in their chips per host: the edge of the shaded area is that of the largest slice drawn.
     fed = images / (own[-1].host_images_per_second * np.maximum(chips * own[-1].hosts / own[-1].chips, 1)) / 3600
     axes.fill_between(chips, fed, fed / 1e3, color=colour, alpha=0.12, label=f"{generation}, input-bound")
   lowest = min((p.step_hours for p in done), default=1)

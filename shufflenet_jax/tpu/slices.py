@@ -1,4 +1,4 @@
-"""What Cloud TPU slices are made of, by generation; standard library only, for the launchers run on any Python 3.9."""
+"""The hosts, chips and clocks of Cloud TPU slices. Standard library only, because the launchers run on Python 3.9."""
 
 from __future__ import annotations
 
@@ -10,18 +10,20 @@ from shufflenet_jax.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class Generation:
-  """One generation of TPUs, as cloud.google.com/tpu/docs and cloud.google.com/kubernetes-engine/docs/concepts/tpus say.
+  """One generation of TPUs.
+
+  Source: cloud.google.com/tpu/docs and cloud.google.com/kubernetes-engine/docs/concepts/tpus.
 
   Attributes:
-    name: libtpu's, the part of a topology ahead of the colon.
-    prefix: of the accelerator type, which ends in the number of TensorCores.
-    cores_per_chip: TensorCores; a chip is one JAX device in all of these.
-    runtime_version: the image of TPU VMs.
-    clock_ghz: peak bf16 rate over the multiply-adds a cycle of all matrix units, which is how the makers' figures hang
-      together; not read off a chip.
-    gke_accelerator: node label of GKE.
-    machine_types: chips of a VM -> (GKE's machine type, vCPUs).
-    topologies: chips -> shape, of the slices that have an accelerator type.
+    name: libtpu's; the part of a topology before the colon.
+    prefix: of the accelerator type; the number of TensorCores follows it.
+    cores_per_chip: TensorCores of a chip, which in all these generations is one JAX device.
+    runtime_version: image of the TPU VMs.
+    clock_ghz: derived, not measured: the published peak bf16 rate divided by the multiply-adds per cycle of all matrix
+      units.
+    gke_accelerator: value of GKE's node label.
+    machine_types: chips per VM -> (GKE's machine type, vCPUs).
+    topologies: chips -> shape, for the slices that have an accelerator type.
   """
 
   name: str
@@ -62,7 +64,7 @@ class Slice:
 
   Attributes:
     generation: of the chips.
-    shape: as "4x4" or "2x2x1".
+    shape: for example "4x4" or "2x2x1".
   """
 
   generation: Generation
@@ -74,7 +76,7 @@ class Slice:
 
   @property
   def chips_per_host(self) -> int:
-    """Of one VM; slices larger than any VM consist of those with 4 chips."""
+    """Chips per VM. Slices larger than the largest VM consist of VMs with 4 chips."""
     sizes = self.generation.machine_types
     return self.chips if self.chips in sizes else 4
 
@@ -96,31 +98,31 @@ class Slice:
 
 
 def accelerator_types() -> dict[str, Slice]:
-  """Every accelerator type there is a slice for."""
+  """Every accelerator type, and its slice."""
   slices = [Slice(g, shape) for g in GENERATIONS.values() for shape in g.topologies.values()]
   return {s.accelerator_type: s for s in slices}
 
 
 def from_accelerator_type(name: str) -> Slice:
-  """The slice behind a `--type` such as "v5litepod-16".
+  """The slice of an accelerator type such as "v5litepod-16".
 
   Raises:
-    UserError: there is none.
+    UserError: there is no such accelerator type.
   """
   known = accelerator_types()
   if name not in known:
     same = [k for k in known if k.split("-")[0] == name.split("-")[0]] or ["v4-8", "v5litepod-16", "v5p-8", "v6e-8"]
-    raise UserError(f"--type={name} is no accelerator type; for instance {', '.join(same)}")
+    raise UserError(f"--type={name} is not an accelerator type; for example {', '.join(same)}")
   return known[name]
 
 
 def from_topology(name: str) -> Slice:
-  """The slice behind a `--topology` such as "v5e:4x4".
+  """The slice of a topology such as "v5e:4x4".
 
   Raises:
-    UserError: of a generation whose hosts and clock are not known here.
+    UserError: `GENERATIONS` lacks its generation.
   """
   generation, _, shape = name.partition(":")
   if generation not in GENERATIONS or not all(n.isdigit() and int(n) for n in shape.split("x")):
-    raise UserError(f"--topology={name} is not known; for instance v4:2x2x1, v5e:2x2, v5e:4x4, v5p:2x2x1, v6e:2x2")
+    raise UserError(f"--topology={name} is not known; for example v4:2x2x1, v5e:2x2, v5e:4x4, v5p:2x2x1, v6e:2x2")
   return Slice(GENERATIONS[generation], shape)

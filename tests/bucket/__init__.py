@@ -8,8 +8,8 @@ In a test (fixtures of conftest.py; `here` is the same bucket for clients in pyt
       assert bucket.records.count("read", client="tensorflow", status=503) == 3
       assert "metrics.jsonl" not in bucket.too_fast
 
-By hand: `python -m tests.bucket` prints what to export; orders to it by curl are in control.py.
+By hand: `python -m tests.bucket` prints the variables to export; control.py lists commands for curl.
 
-What it does not do: access lists, object versions, soft delete, encryption keys, gRPC, hierarchical folders, and the
+Not emulated: access lists, object versions, soft delete, encryption keys, gRPC, hierarchical folders, and the
 service's real speed. Lists and reads are consistent at once, as the service's are.
 """

@@ -15,7 +15,7 @@ def main() -> None:
   parser.add_argument("--port", type=int, default=0, help="by default a free one")
   parser.add_argument("--bucket", default="test-bucket", help="its name (default: %(default)s)")
   parser.add_argument("--folder", type=Path, help="put this folder's files into the bucket first")
-  parser.add_argument("--latency", type=float, default=0, help="seconds that each request takes longer")
+  parser.add_argument("--latency", type=float, default=0, help="seconds to delay each request")
   flags = parser.parse_args()
   ends = {signal.SIGINT, signal.SIGTERM}
   signal.pthread_sigmask(signal.SIG_BLOCK, ends)  # in every thread, for sigwait
@@ -29,7 +29,7 @@ def main() -> None:
     print(f"unset {' '.join(UNSET)}")
     for name, value in bucket.variables().items():
       print(f"export {name}={shlex.quote(value)}")
-    print(f"# curl http://127.0.0.1:{server.port}/control/requests; more orders: tests/bucket/control.py", flush=True)
+    print(f"# curl http://127.0.0.1:{server.port}/control/requests; more commands: tests/bucket/control.py", flush=True)
     signal.sigwait(ends)
     server.stop()
 

@@ -1,4 +1,4 @@
-"""The storage service's JSON and XML interfaces, as far as the three client libraries use them."""
+"""The parts of the storage service's JSON and XML interfaces that the three client libraries use."""
 
 import dataclasses
 import email
@@ -50,7 +50,7 @@ class Api:
     self.page_size, self.public = 1000, False
 
   def classify(self, request: Request) -> Call:
-    """What a request asks for; never raises."""
+    """Classifies a request; never raises."""
     parts = [urllib.parse.unquote(x) for x in request.path.split("/")[1:]]
     upload = request.query.get("upload_id", "")
     match parts:
@@ -87,7 +87,7 @@ class Api:
     return Call(request, "unknown")
 
   def answer(self, call: Call, at_most: int | None = None) -> Answer:
-    """Does what is asked. `at_most` limits the bytes of a part of a resumable upload that arrive."""
+    """Answers a request. `at_most` limits how many bytes of a part of a resumable upload arrive."""
     try:
       if not call.request.token and not self.public:
         raise errors.anonymous(call.permission)

@@ -1,4 +1,4 @@
-"""A bucket of a running server, as tests use it."""
+"""A bucket of a running server, for tests."""
 
 import os
 import pathlib
@@ -17,7 +17,7 @@ class EmulatedBucket:
   Attributes:
     url: "gs://" and its name.
     records: the requests that the server answered.
-    faults: what goes wrong; see `faults.Fault`.
+    faults: the injected faults; see `faults.Fault`.
   """
 
   def __init__(self, server: Server, name: str):
@@ -37,7 +37,7 @@ class EmulatedBucket:
 
     Args:
       fixed_token: give TensorFlow and TensorStore a token that they never renew. Without it they ask the metadata
-        server, as on a virtual machine of Google's. google-cloud-storage always does.
+        server, as on a virtual machine of Google Cloud; google-cloud-storage always does.
     """
     here = f"127.0.0.1:{self.server.port}"
     certificate = str(self.server.certificate)
@@ -52,20 +52,20 @@ class EmulatedBucket:
     }
 
   def environment(self, fixed_token: bool = True, **more: str) -> dict[str, str]:
-    """A whole environment for a command: this process's, with `variables` and then `more`."""
+    """The environment for a command: this process's, `variables` and `more`."""
     mine = {name: value for name, value in os.environ.items() if name not in UNSET}
     if not fixed_token:
       mine.pop("GOOGLE_AUTH_TOKEN_FOR_TESTING", None)
     return {**mine, **self.variables(fixed_token), **more}
 
   def expire_tokens(self, refreshable: bool = True) -> list[faults.Fault]:
-    """Every token given out so far is refused from now on; without `refreshable` there is no new one, either."""
+    """Every token issued so far is refused from now on; without `refreshable` no new one is issued."""
     made = faults.expired_tokens(self.server.metadata.issued, refreshable)
     self.faults.add(*made)
     return made
 
   def put(self, name: str, data: bytes) -> None:
-    """Writes an object behind the clients' backs: no record, no limit."""
+    """Writes an object directly, without a record and without the limit of one write per second."""
     self.server.store.put(self.name, name, data, limited=False)
 
   def get(self, name: str) -> bytes:
@@ -80,7 +80,7 @@ class EmulatedBucket:
     return [x.name for x in self.server.store.listing(self.name, prefix)]
 
   def delete(self, prefix: str) -> None:
-    """Removes every object whose name begins so."""
+    """Removes every object whose name begins with the prefix."""
     for name in self.names(prefix):
       self.server.store.delete(self.name, name)
 

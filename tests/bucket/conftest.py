@@ -1,7 +1,7 @@
 """Fixtures: an emulated bucket, for this process and for the commands that it runs.
 
 There is one server for each of pytest's processes, because google-auth, TensorFlow and TensorStore read their variables
-once a process. Each test has a bucket of a name of its own, because TensorFlow remembers for seconds what it saw.
+once per process. Each test has a bucket with a new name, because TensorFlow caches file properties for some seconds.
 """
 
 import itertools
@@ -9,6 +9,7 @@ import sys
 
 import pytest
 
+from shufflenet_jax.storage import client
 from tests.bucket.bucket import UNSET, EmulatedBucket
 from tests.bucket.server import Server
 
@@ -44,6 +45,13 @@ def here(bucket, monkeypatch):
   for name, value in bucket.variables().items():
     monkeypatch.setenv(name, value)
   auth = sys.modules.get("google.auth.compute_engine._metadata")
-  if auth:  # imported before, when the variable that it read was not set
+  if auth:  # already imported, when the variable was not set
     monkeypatch.setattr(auth, "_GCE_METADATA_HOST", f"127.0.0.1:{bucket.server.port}")
   return bucket
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+  """Retries transient failures for only two seconds."""
+  monkeypatch.setattr(client, "PATIENCE_SECONDS", 2)
+  monkeypatch.setattr(client, "EXPIRED_PATIENCE_SECONDS", 1)

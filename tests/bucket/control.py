@@ -1,12 +1,12 @@
-"""Orders to a running server by HTTP, for people with curl.
+"""Commands to a running server by HTTP, for use with curl.
 
 curl 127.0.0.1:PORT/control/requests            totals; with ?all=1 every request
-curl 127.0.0.1:PORT/control/faults              the faults in force, and how often each struck
+curl 127.0.0.1:PORT/control/faults              the active faults, and how often each struck
 curl -d '{"effect": "status", "number": 503, "operations": ["read"], "name": "metrics", "times": 3}' .../control/faults
 curl -d '{"ready_made": "no_leave_to_write"}' .../control/faults
 curl -X DELETE .../control/faults               or /control/faults/2, the second of them
 curl -d '{"latency": 0.05, "one_write_a_second": false}' .../control/settings
-curl -X POST .../control/reset                  forgets faults, records and writes that came too fast
+curl -X POST .../control/reset                  deletes faults, records and the list of writes that came too fast
 """
 
 import dataclasses
@@ -26,7 +26,7 @@ EFFECTS = ("status", "reset", "lose answer", "cut", "slow", "trickle", "corrupt"
 
 
 def answer(server, request: Request) -> Answer:
-  """Carries out an order; 400 with the reason if it is not one."""
+  """Executes a command; answers 400 with the reason if it is not a valid one."""
   try:
     value = _carry_out(server, request, *request.path.split("/")[2:])
   except (TypeError, ValueError, KeyError, IndexError) as error:
@@ -56,7 +56,7 @@ def _carry_out(server, request: Request, what: str, number: str = "") -> object:
       server.records.clear()
       server.store.too_fast.clear()
     case _:
-      raise ValueError(f"{request.method} {request.path} is none of the orders that the top of control.py lists")
+      raise ValueError(f"{request.method} {request.path} is not one of the commands at the top of control.py")
   return [{"number": i + 1, "fault": str(x), "struck": x.struck} for i, x in enumerate(server.faults.all())]
 
 

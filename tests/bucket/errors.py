@@ -1,4 +1,4 @@
-"""The refusals of the storage service, in the words that the real one uses."""
+"""The error answers of the storage service, worded like the real ones."""
 
 import json
 from xml.sax import saxutils
@@ -83,7 +83,7 @@ def forbidden(permission: str) -> Refusal:
 
 
 def of_status(status: int, permission: str, bucket: str, name: str) -> Refusal:
-  """What the service says with a status that was ordered as a fault."""
+  """The error answer for a status that a fault injects."""
   if status == 403:
     return forbidden(permission)
   if status == 429:

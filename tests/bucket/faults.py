@@ -1,4 +1,4 @@
-"""Faults to order: which requests they strike, when, and what happens to them.
+"""Injected faults: which requests they strike, when, and what happens to these.
 
     bucket.faults.add(Fault(status(503), operations={"read"}, name=r"manifest", times=3))
 
@@ -33,17 +33,17 @@ class Effect:
 
 
 def status(code: int, message: str = "") -> Effect:
-  """An error; the request does nothing. In the service's own words unless a message is given."""
+  """An error answer; the request has no effect. Without a message, it is worded like the service's."""
   return Effect("status", code, message)
 
 
 def reset() -> Effect:
-  """The connection is reset; the request does nothing."""
+  """The connection is reset; the request has no effect."""
   return Effect("reset")
 
 
 def lose_answer() -> Effect:
-  """The request is done, and the connection reset before the client hears of it."""
+  """The request takes effect, but the connection is reset before the answer."""
   return Effect("lose answer")
 
 
@@ -58,17 +58,17 @@ def cut(after: int = 100) -> Effect:
 
 
 def slow(seconds: float) -> Effect:
-  """The answer comes so much later."""
+  """The answer comes this many seconds later."""
   return Effect("slow", seconds)
 
 
 def trickle(bytes_a_second: float) -> Effect:
-  """The answer's body comes so slowly, ten times a second."""
+  """The answer's body comes at this rate, in ten parts per second."""
   return Effect("trickle", bytes_a_second)
 
 
 def corrupt(at: int = 0) -> Effect:
-  """The byte at this place of the answer's body is wrong; the headers name the checksum of the right ones."""
+  """The byte at this position of the answer's body is wrong; the headers have the checksum of the correct body."""
   return Effect("corrupt", at)
 
 
@@ -167,12 +167,12 @@ class Faults:
 
 
 def no_such_bucket(bucket: str = "") -> list[Fault]:
-  """Every request about buckets whose name contains the pattern finds none."""
+  """Buckets whose names contain the pattern do not exist."""
   return [Fault(status(404, "The specified bucket does not exist."), bucket=bucket)]
 
 
 def no_leave_to_read() -> list[Fault]:
-  """Reads, lists and looks at objects are forbidden."""
+  """Reading, listing and describing objects is forbidden."""
   return [Fault(status(403), READS)]
 
 
@@ -182,12 +182,12 @@ def no_leave_to_write() -> list[Fault]:
 
 
 def no_leave_to_see_bucket() -> list[Fault]:
-  """As for a role without storage.buckets.get, Storage Object Admin for example."""
+  """As for a role without storage.buckets.get, for example Storage Object Admin."""
   return [Fault(status(403), {"bucket"})]
 
 
 def expired_tokens(issued: int, refreshable: bool = True) -> list[Fault]:
-  """Tokens up to number `issued` are refused with 401; without `refreshable` all are, and no new one is given."""
+  """Tokens up to number `issued` are refused with 401; without `refreshable` all are, and no new token is issued."""
 
   def is_old(call: Call) -> bool:
     number = call.request.token.rpartition("-")[2]

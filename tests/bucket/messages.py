@@ -1,4 +1,4 @@
-"""A request as it was read from the socket, and the answer to it."""
+"""A request that was read from the socket, and the answer to it."""
 
 import dataclasses
 import email.message
@@ -42,14 +42,14 @@ class Request:
 
   @classmethod
   def of(cls, method: str, target: str, headers: email.message.Message, body: bytes, base: str) -> "Request":
-    """From the target of a request line, which is a whole URL if the client takes this server for a proxy."""
+    """Parses the target of a request line, which is a whole URL if the client uses this server as a proxy."""
     url = urllib.parse.urlsplit(target)
     query = dict(urllib.parse.parse_qsl(url.query, keep_blank_values=True))
     return cls(method, url.path, query, headers, body, base)
 
   @property
   def client(self) -> str:
-    """Which library asks."""
+    """The client library that sent the request."""
     agent = self.headers.get("User-Agent", "")
     x_client = self.headers.get("X-Goog-Api-Client", "")
     if "tensorstore" in agent:
@@ -60,11 +60,11 @@ class Request:
 
   @property
   def token(self) -> str:
-    """The access token, "" if none."""
+    """The access token; "" if there is none."""
     return self.headers.get("Authorization", "").removeprefix("Bearer ").strip()
 
   def json(self) -> dict:
-    """The body's JSON object; raises 400 if it is something else."""
+    """The body's JSON object; raises 400 if it is not one."""
     try:
       value = json.loads(self.body or b"{}")
     except ValueError:

@@ -11,7 +11,7 @@ SCOPES = ["https://www.googleapis.com/auth/cloud-platform"]
 
 
 def classify(request: Request) -> Call | None:
-  """A request for a token or another fact of the machine; None for anything else."""
+  """The answer to a request for a token or for a property of the machine; None for other requests."""
   path = request.path.rstrip("/")
   if path.endswith("/token") and (path == "/token" or path.startswith(("/computeMetadata", "/oauth2"))):
     return Call(request, "token")
@@ -21,7 +21,7 @@ def classify(request: Request) -> Call | None:
 
 
 class Metadata:
-  """Gives out tokens "token-1", "token-2" and so on.
+  """Issues tokens "token-1", "token-2" and so on.
 
   Attributes:
     issued: the number of the last token.

@@ -1,4 +1,4 @@
-"""Buckets, their objects with generations, and the limit of one write a second to each name."""
+"""Buckets, their objects with generations, and the limit of one write per second to each name."""
 
 import base64
 import dataclasses
@@ -15,7 +15,7 @@ MAX_COMPONENTS_OF_A_REQUEST = 32
 
 
 def crc32c(data: bytes) -> str:
-  """The checksum in base64 of its big-endian bytes, as the service names it."""
+  """The checksum as the service encodes it: in base64, of its big-endian bytes."""
   return base64.b64encode(google_crc32c.value(data).to_bytes(4, "big")).decode()
 
 
@@ -49,7 +49,7 @@ class Object:
 
 @dataclasses.dataclass(frozen=True)
 class Conditions:
-  """The generation that a request names and its preconditions; None where it has none."""
+  """The generation and preconditions of a request; None for those that it does not have."""
 
   generation: int | None = None
   generation_match: int | None = None
@@ -58,7 +58,7 @@ class Conditions:
   metageneration_not_match: int | None = None
 
   def check_write(self, current: Object | None) -> None:
-    """Raises 412 if the object that is there now, if any, does not meet the preconditions."""
+    """Raises 412 if the present object, or its absence, does not meet the preconditions."""
     generation, metageneration = (current.generation, current.metageneration) if current else (0, 0)
     if (
       (self.generation_match is not None and self.generation_match != generation)
@@ -124,7 +124,7 @@ class Store:
       return current
 
   def check_write(self, bucket: str, name: str, conditions: Conditions) -> None:
-    """Raises what `put` would raise for the bucket and the preconditions; for the start of an upload."""
+    """Raises the errors that `put` would raise for the bucket and the preconditions; for the start of an upload."""
     with self._lock:
       conditions.check_write(self._objects(bucket).get(name))
 
@@ -139,7 +139,7 @@ class Store:
     components: int | None = None,
     limited: bool = True,
   ) -> Object:
-    """Writes an object. `limited=False` is for tests that lay out what is there before a run."""
+    """Writes an object. Tests that prepare a bucket use `limited=False`, without the limit of one write per second."""
     checksum = crc32c(data)
     digest = None if components else md5(data)
     with self._lock:
@@ -158,7 +158,7 @@ class Store:
   def update(
     self, bucket: str, name: str, conditions: Conditions, content_type: str | None, metadata: Mapping | None
   ) -> Object:
-    """Changes metadata: a new metageneration of the same generation. A key whose new value is None goes."""
+    """Changes metadata: a new metageneration of the same generation. A key with the value None is removed."""
     with self._lock:
       current = self._named(bucket, name, conditions.generation)
       conditions.check_write(current)
@@ -226,7 +226,7 @@ class Store:
     return current
 
   def _count_write(self, bucket: str, name: str) -> None:
-    """Notes a write and its time; raises 429 if it comes less than a second after the last one that was done."""
+    """Records a write and its time; raises 429 less than a second after the last successful one."""
     now, key = time.monotonic(), (bucket, name)
     if now - self._last_writes.get(key, -1e9) < 1:
       self.too_fast.append(f"{bucket}/{name}")

@@ -1,4 +1,4 @@
-"""What clients asked for: one entry a request."""
+"""The requests of the clients, one entry each."""
 
 import collections
 import dataclasses
@@ -8,7 +8,7 @@ import threading
 
 @dataclasses.dataclass
 class Record:
-  """One request as it was answered.
+  """One answered request.
 
   Attributes:
     time: seconds since the epoch, when it arrived.

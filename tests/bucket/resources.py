@@ -87,7 +87,7 @@ def page(objects: list[Object], query: dict[str, str], page_size: int) -> tuple[
       continue
     head, found, tail = x.name[len(prefix) :].partition(delimiter) if delimiter else ("", "", "")
     entry = prefix + head + found if found else x.name
-    # A token names the last entry; all that its prefix stands for has been listed with it.
+    # A token is the last entry. If that is a prefix, everything below it has been listed with it.
     if after and (entry.encode() <= after.encode()):
       continue
     is_new_prefix = bool(found) and entry not in prefixes[-1:]
@@ -103,7 +103,7 @@ def page(objects: list[Object], query: dict[str, str], page_size: int) -> tuple[
 
 
 def select(value: object, fields: str) -> object:
-  """Those parts of an answer that a `fields` parameter names, for example "items(name,size),nextPageToken"."""
+  """The parts of an answer that a `fields` parameter selects, for example "items(name,size),nextPageToken"."""
   tokens = re.findall(r"[^,()/\s]+|[,()/]", fields)
 
   def tree() -> dict:

@@ -1,4 +1,4 @@
-"""One loopback port that is a storage service, a proxy which answers for Google's hosts, and a metadata server."""
+"""One local port that is a storage service, a proxy that answers in place of Google's hosts, and a metadata server."""
 
 import contextlib
 import http.server
@@ -58,7 +58,7 @@ class Server(socketserver.ThreadingTCPServer):
     return self
 
   def stop(self) -> None:
-    """Ends the port and every connection."""
+    """Closes the port and every connection."""
     self.shutdown()
     self.server_close()
     with self._open_lock:
@@ -67,7 +67,7 @@ class Server(socketserver.ThreadingTCPServer):
           connection.shutdown(socket.SHUT_RDWR)
 
   def reset(self) -> None:
-    """As new: no buckets, no faults, no records and the first settings. The port stays the same."""
+    """Removes buckets, faults and records, and restores the initial settings. The port stays the same."""
     self.faults.clear()
     self.store.clear()
     self.api.uploads.clear()
@@ -76,7 +76,7 @@ class Server(socketserver.ThreadingTCPServer):
     self.latency, self.api.page_size, self.api.public, self.metadata.token_seconds = 0.0, 1000, False, 3600
 
   def handle_error(self, request, client_address) -> None:
-    """Clients that go away are no news; anything else is a mistake in this server, which a traceback shows."""
+    """Ignores clients that close the connection; prints the traceback of any other error, which is this server's."""
     if not isinstance(sys.exception(), OSError | ValueError):
       super().handle_error(request, client_address)
 
@@ -90,7 +90,7 @@ class Server(socketserver.ThreadingTCPServer):
 
 
 class Connection(http.server.BaseHTTPRequestHandler):
-  """One connection: requests, answered in turn."""
+  """One connection, whose requests are answered one after the other."""
 
   protocol_version, disable_nagle_algorithm = "HTTP/1.1", True
   server: Server
@@ -109,7 +109,7 @@ class Connection(http.server.BaseHTTPRequestHandler):
     """Writes nothing."""
 
   def do_CONNECT(self) -> None:
-    """From here on this connection is the host's that the client means to reach, with TLS."""
+    """Starts TLS: from now on this connection acts as the host that the client wants to reach."""
     host = self.path.partition(":")[0]
     if host not in certificates.HOSTS:
       self._send(Answer(403, f"There is no way to {host} from here.".encode()))
@@ -148,7 +148,7 @@ class Connection(http.server.BaseHTTPRequestHandler):
     if effect.kind == "corrupt" and answer.body:
       at = min(int(effect.number), len(answer.body) - 1)
       answer.body = answer.body[:at] + bytes([answer.body[at] ^ 0xFF]) + answer.body[at + 1 :]
-    # Recorded before it is sent: who has the answer finds the record.
+    # Recorded before it is sent, so that a client that has the answer finds the record.
     cut_at = max(0, min(int(effect.number), len(answer.body) - 1)) if effect.kind == "cut" else None
     record.status = answer.status
     record.bytes_down = 0 if self.command == "HEAD" else len(answer.body) if cut_at is None else cut_at
@@ -158,7 +158,7 @@ class Connection(http.server.BaseHTTPRequestHandler):
   do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = do_any
 
   def _carry_out(self, call: Call, effect: Effect) -> Answer | None:
-    """Does what is asked, or not, as the fault wants it; None if the connection is to be reset."""
+    """The answer, subject to the fault; None if the connection has to be reset."""
     if effect.kind == "status":
       refusal = errors.of_status(int(effect.number), call.permission, call.bucket, call.name)
       refusal.message = effect.message or refusal.message
@@ -176,9 +176,9 @@ class Connection(http.server.BaseHTTPRequestHandler):
     return None if effect.kind == "lose answer" else answer
 
   def _read_body(self) -> bytes:
-    """The request's body. TensorFlow names a length and sends chunks nevertheless."""
-    # A client with Nagle's algorithm (urllib3 behind a proxy) sends the body once its head is acknowledged: do that now
-    # and not 40 ms later.
+    """The request's body. TensorFlow sends chunks even if it declares a length."""
+    # A client with Nagle's algorithm (urllib3 through a proxy) sends the body only once the headers are acknowledged:
+    # acknowledge them now and not 40 ms later.
     if hasattr(socket, "TCP_QUICKACK"):
       self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
     if "chunked" not in self.headers.get("Transfer-Encoding", "").lower():
@@ -192,7 +192,7 @@ class Connection(http.server.BaseHTTPRequestHandler):
     return b"".join(parts)
 
   def _send(self, answer: Answer, cut_at: int | None = None, bytes_a_second: float = 0) -> None:
-    """Sends an answer: whole, or cut after so many bytes of the body, or slowly."""
+    """Sends an answer: completely, cut after some bytes of the body, or slowly."""
     has_body = answer.status not in (204, 304)
     lines = [f"HTTP/1.1 {answer.status} {self.responses.get(answer.status, ('Unknown',))[0]}"]
     lines += [f"{name}: {value}" for name, value in answer.headers.items()]
@@ -221,7 +221,7 @@ class Connection(http.server.BaseHTTPRequestHandler):
     self._hang_up()
 
   def _hang_up(self) -> None:
-    """Ends the connection without a word of TLS."""
+    """Ends the connection without TLS's closing message."""
     self.close_connection = True
     self.rfile.close()
     self.connection.close()

@@ -1,4 +1,4 @@
-"""`python -m tests.bucket.table [--to=FILE]`: what a command does under each fault, at each moment of a run, measured.
+"""`python -m tests.bucket.table [--to=FILE]` measures how commands end under each fault, at each moment of a run.
 
 Every cell is real processes with the patience that users have: it ends, and where it failed the same command is run
 again without the fault. Prints a row of a Markdown table as soon as it is known: how the command ended, after how many
@@ -104,7 +104,7 @@ class Cell:
 
 
 def same_arrays(one, other) -> bool:
-  from shufflenet_jax import checkpoint
+  from shufflenet_jax.checkpoints import checkpoint
 
   arrays, expected = (checkpoint.find(str(path)).read_arrays() for path in (one, other))
   return arrays.keys() == expected.keys() and all(np.array_equal(arrays[k], expected[k]) for k in arrays)

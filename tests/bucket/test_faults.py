@@ -27,7 +27,7 @@ def remote(here):
 
 @pytest.fixture
 def blob(remote, here):
-  """An object that is there: 1000 bytes."""
+  """An existing object of 1000 bytes."""
   here.put("a", b"0123456789" * 100)
   return remote.blob("a")
 

@@ -1,4 +1,4 @@
-"""Faults at each moment of a run: what is lost is nothing, and how it ends says whether trying again may help."""
+"""Faults at each moment of a run: nothing is lost, and the exit status shows whether another start may help."""
 
 import copy
 import os
@@ -7,11 +7,11 @@ import jax
 import numpy as np
 import pytest
 
-from shufflenet_jax import checkpoint, evaluate, metrics
-from shufflenet_jax.errors import RunFailed, UserError
-from shufflenet_jax.storage import bucket as bucket_module
-from shufflenet_jax.storage import logs
-from shufflenet_jax.train import train
+from shufflenet_jax.checkpoints import checkpoint
+from shufflenet_jax.errors import CommandEnded, RunFailed, UserError
+from shufflenet_jax.storage import client, log_folder
+from shufflenet_jax.training import evaluation, metrics
+from shufflenet_jax.training.loop import train
 from tests.bucket import faults
 from tests.bucket.faults import Fault, cut, reset, slow, status
 from tests.conftest import small_config
@@ -27,7 +27,7 @@ def _expired(bucket, refreshable):
   return made
 
 
-# What passes, all of it in one run.
+# Transient faults, all of them in one run.
 PASSING = (
   lambda b: [Fault(status(503), times=3)],
   lambda b: [Fault(status(429), times=3)],
@@ -61,7 +61,7 @@ def prepared(data_dir, tmp_path_factory):
 
 @pytest.fixture
 def config(prepared, here):
-  """Of a run with its data in the bucket."""
+  """The config of a run with its data in the bucket."""
   config = copy.deepcopy(prepared[0])
   here.upload_folder(f"{prepared[1]}/digits", "data/digits")
   config.data.data_dir = f"{here.url}/data"
@@ -70,25 +70,25 @@ def config(prepared, here):
 
 @pytest.fixture
 def impatient(monkeypatch):
-  monkeypatch.setattr(bucket_module, "PATIENCE_SECONDS", 3)
-  monkeypatch.setattr(bucket_module, "EXPIRED_PATIENCE_SECONDS", 1)
-  monkeypatch.setattr(logs, "EVERY_SECONDS", 0.5)
-  monkeypatch.setattr(logs, "LEAST_SECONDS", 0.2)
-  bucket_module._check_bucket.cache_clear()
+  monkeypatch.setattr(client, "PATIENCE_SECONDS", 3)
+  monkeypatch.setattr(client, "EXPIRED_PATIENCE_SECONDS", 1)
+  monkeypatch.setattr(log_folder, "SYNC_SECONDS", 0.5)
+  monkeypatch.setattr(log_folder, "MIN_SYNC_SECONDS", 0.2)
+  client.check_bucket_once.cache_clear()
   yield
-  bucket_module._check_bucket.cache_clear()
+  client.check_bucket_once.cache_clear()
 
 
 @pytest.fixture
 def unlimited(here):
-  """Runs of seconds, with logs several times a second; the limit of one write a second is tested elsewhere."""
+  """For runs of seconds, which write logs several times a second: no limit of one write per second."""
   here.server.store.one_write_a_second = False
   yield
   here.server.store.one_write_a_second = True
 
 
 def at(moment, bucket, order, monkeypatch):
-  """Orders faults now, or has them ordered when the moment comes."""
+  """Injects faults now, or when their moment comes."""
 
   def once(*_):
     if not bucket.faults.all():
@@ -105,8 +105,8 @@ def at(moment, bucket, order, monkeypatch):
         fault.name = "checkpoints/6/"
     once()
   else:
-    run = evaluate.run
-    monkeypatch.setattr(evaluate, "run", lambda *args: (once(), run(*args))[1])
+    run = evaluation.run
+    monkeypatch.setattr(evaluation, "run", lambda *args: (once(), run(*args))[1])
 
 
 def checkpoints(bucket):
@@ -122,10 +122,10 @@ def assert_same(state, expected):
 def test_nothing_is_lost_and_the_end_says_whether_to_try_again(
   kind, moment, prepared, config, here, impatient, unlimited, capfd
 ):
-  """It ends in the bits of an undisturbed run in a local directory, with local data."""
+  """It ends with the same bits as an undisturbed run in a local directory, with local data."""
   workdir, expected_state = f"{here.url}/run", prepared[3]
   if kind == "all that passes":
-    bucket_module.PATIENCE_SECONDS = 30  # several may strike one request; `impatient` sets it back
+    client.PATIENCE_SECONDS = 30  # several may strike one request; `impatient` sets it back
   make, expected = KINDS[kind]
   if moment == "restore":
     here.upload_folder(prepared[4], "run")
@@ -137,7 +137,7 @@ def test_nothing_is_lost_and_the_end_says_whether_to_try_again(
   ended, capture = PASSES, None
   try:
     state, _ = train(config, workdir, ONE)
-  except UserError as error:
+  except CommandEnded as error:
     ended, capture = error.status, str(error)
   finally:
     hooks.undo()
@@ -150,7 +150,7 @@ def test_nothing_is_lost_and_the_end_says_whether_to_try_again(
   assert not [name for name in here.names("run/damaged/") if name.endswith(checkpoint.DESCRIPTION)]
   here.faults.clear()
   if ended != PASSES:
-    bucket_module._check_bucket.cache_clear()
+    client.check_bucket_once.cache_clear()
     capfd.readouterr()
     saved = max(map(int, checkpoints(here)), default=0)
     state, _ = train(config, workdir, ONE)
@@ -162,7 +162,7 @@ def test_nothing_is_lost_and_the_end_says_whether_to_try_again(
 
 @pytest.mark.parametrize("seed", range(int(os.environ.get("RANDOM_FAULT_RUNS", "3"))))
 def test_a_tenth_of_all_requests_failing_changes_no_bit(seed, prepared, config, here, unlimited, monkeypatch):
-  monkeypatch.setattr(logs, "EVERY_SECONDS", 0.5)
+  monkeypatch.setattr(log_folder, "SYNC_SECONDS", 0.5)
   config.checkpoint_every_steps = 2
   here.faults.add(*faults.some_fail(0.1, seed=seed))
   state, _ = train(config, f"{here.url}/run", ONE)
@@ -180,13 +180,13 @@ def test_one_file_of_a_good_checkpoint_that_cannot_be_read_is_no_damage(
   workdir = f"{here.url}/run"
   here.upload_folder(prepared[2], "run")
   here.faults.add(Fault(status(code), {"read", "list"}, name=name))
-  with pytest.raises(UserError) as raised:
+  with pytest.raises(CommandEnded) as raised:
     train(config, workdir, ONE)
   assert raised.value.status == (WRONG if code == 403 else FAILS)
   assert not here.names("run/damaged")
   assert here.get("run/metrics.jsonl")
-  with pytest.raises(UserError) as raised:
-    evaluate.evaluate(found := checkpoint.find(workdir), found.config)
+  with pytest.raises(CommandEnded) as raised:
+    evaluation.evaluate_checkpoint(found := checkpoint.find(workdir), found.config)
   assert raised.value.status == (WRONG if code == 403 else FAILS)
 
 
@@ -212,4 +212,17 @@ def test_a_move_of_a_damaged_one_that_is_refused_is_one_line(prepared, config, h
   assert fault.struck
   here.faults.clear()
   state, _ = train(config, f"{here.url}/run", ONE)
+  assert_same(state, prepared[3])
+
+
+def test_a_profile_is_written_to_a_bucket(config, here, unlimited):
+  train(config, f"{here.url}/run", ONE, stop_after_step=2, profile_steps=range(1, 3))
+  assert [name for name in here.names("run/profile/") if name.endswith(".xplane.pb")]
+
+
+def test_a_profile_that_cannot_be_written_does_not_end_the_training(prepared, config, here, unlimited, capsys):
+  fault = here.faults.add(Fault(status(403), name="run/profile/"))
+  state, _ = train(config, f"{here.url}/run", ONE, profile_steps=range(1, 3))
+  assert fault.struck
+  assert "note: the profile cannot be written:" in capsys.readouterr().err
   assert_same(state, prepared[3])

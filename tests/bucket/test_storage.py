@@ -1,28 +1,17 @@
-"""`shufflenet_jax.storage` in a bucket, by the real client: what it does, and what each error means."""
+"""`shufflenet_jax.storage` in a bucket, with the real client: its operations, and the meaning of each error."""
 
 import errno
-import json
-import math
 import os
 import tempfile
-import threading
 import time
 
 import pytest
 
 from shufflenet_jax import storage
-from shufflenet_jax.storage import bucket as bucket_module
-from shufflenet_jax.storage import logs, trouble
-from tests.bucket.faults import Fault, cut, lose_answer, no_such_bucket, reset, slow, status
+from shufflenet_jax.storage import client, errors
+from tests.bucket.faults import Fault, cut, no_such_bucket, reset, slow, status
 
 WRITES = {"upload", "delete", "rewrite", "compose"}
-
-
-@pytest.fixture
-def impatient(monkeypatch):
-  """Two seconds of patience with what passes, and no long pauses."""
-  monkeypatch.setattr(bucket_module, "PATIENCE_SECONDS", 2)
-  monkeypatch.setattr(bucket_module, "EXPIRED_PATIENCE_SECONDS", 1)
 
 
 def put_folder(url, name="folder"):
@@ -71,7 +60,7 @@ def test_files_and_folders(here):
     ("*/old/[]c].jpg", ["cats/old/c.jpg"]),
   ],
 )
-def test_globs_are_as_those_of_local_files(here, tmp_path, pattern, found):
+def test_globs_match_as_in_local_folders(here, tmp_path, pattern, found):
   for name in ("a.jpg", "cats/b.jpg", "cats/d.png", "cats/.e.jpg", "cats/old/c.jpg"):
     here.put(f"photos/{name}", b"")
     storage.write_bytes(f"{tmp_path}/{name}", b"")
@@ -105,7 +94,7 @@ def test_no_such_bucket_is_named_at_once(here):
     storage.write_bytes(f"{url}/file", b"")
 
 
-def test_a_bucket_that_goes_away_is_no_empty_one(here):
+def test_a_bucket_that_was_deleted_is_not_mistaken_for_an_empty_one(here):
   here.put("a", b"1")
   assert storage.read_bytes(f"{here.url}/a") == b"1"
   here.faults.add(*no_such_bucket())
@@ -117,7 +106,7 @@ def test_a_bucket_that_goes_away_is_no_empty_one(here):
 
 
 @pytest.mark.parametrize("code", [400, 403, 405, 409])
-def test_what_is_refused_is_asked_once(here, code):
+def test_permanent_failures_are_not_retried(here, code):
   storage.make_folder(here.url)
   here.faults.add(Fault(status(code), {"read", "list", "upload"}))
   here.records.clear()
@@ -128,7 +117,7 @@ def test_what_is_refused_is_asked_once(here, code):
 
 
 @pytest.mark.parametrize("effect", [status(503), status(429), status(500), status(408), reset(), cut(1)], ids=str)
-def test_what_passes_is_tried_again(here, effect):
+def test_transient_failures_are_retried(here, effect):
   here.put("a", b"content")
   storage.make_folder(here.url)
   fault = here.faults.add(Fault(effect, {"read", "list", "upload", "delete", "stat"}, times=2))
@@ -139,8 +128,8 @@ def test_what_passes_is_tried_again(here, effect):
 
 
 @pytest.mark.parametrize("effect", [status(503), status(429), reset(), slow(5)], ids=str)
-def test_what_does_not_pass_is_an_end_that_another_start_may_mend(here, impatient, monkeypatch, effect):
-  monkeypatch.setattr(bucket_module, "TIMEOUT", (1, 1))
+def test_transient_failures_that_do_not_end_are_unavailable(here, impatient, monkeypatch, effect):
+  monkeypatch.setattr(client, "TIMEOUT", (1, 1))
   storage.make_folder(here.url)
   here.faults.add(Fault(effect))
   began = time.monotonic()
@@ -149,14 +138,14 @@ def test_what_does_not_pass_is_an_end_that_another_start_may_mend(here, impatien
   assert time.monotonic() - began < 10
 
 
-def test_a_long_wait_is_told(here, impatient, monkeypatch, capsys):
-  monkeypatch.setattr(bucket_module, "FIRST_WORD_SECONDS", 0)  # the pauses between tries are random
-  monkeypatch.setattr(bucket_module, "_told", [-math.inf])
+def test_a_long_wait_is_reported(here, impatient, monkeypatch, capsys):
+  monkeypatch.setattr(client, "FIRST_NOTICE_SECONDS", 0)  # the pauses between tries are random
+  monkeypatch.setattr(client, "NOTICE_SECONDS", 0)
   storage.make_folder(here.url)
   here.put("a", b"")
   here.faults.add(Fault(status(503), {"read"}, times=2))
   storage.read_bytes(f"{here.url}/a")
-  assert f"waiting for {here.url}/a (HTTP 503), for up to 2 s in all" in capsys.readouterr().err
+  assert f"waiting for {here.url}/a (HTTP 503), for up to 2 s in total" in capsys.readouterr().err
 
 
 def test_credentials_that_expire_are_renewed(here):
@@ -166,7 +155,7 @@ def test_credentials_that_expire_are_renewed(here):
   assert storage.read_bytes(f"{here.url}/a") == b"1"
 
 
-def test_credentials_that_cannot_be_renewed_are_a_failure_that_may_pass(here, impatient):
+def test_credentials_that_cannot_be_renewed_are_unavailable(here, impatient):
   here.put("a", b"1")
   storage.read_bytes(f"{here.url}/a")
   here.expire_tokens(refreshable=False)
@@ -176,16 +165,16 @@ def test_credentials_that_cannot_be_renewed_are_a_failure_that_may_pass(here, im
   assert storage.read_bytes(f"{here.url}/a") == b"1"
 
 
-def test_credentials_that_never_worked_are_wrong(here, monkeypatch):
+def test_credentials_that_never_worked_are_refused(here, monkeypatch):
   here.put("a", b"1")
   storage.read_bytes(f"{here.url}/a")
-  monkeypatch.setattr(trouble, "accepted", False)
+  monkeypatch.setattr(errors, "credentials_worked", False)
   here.expire_tokens(refreshable=False)
   with pytest.raises(storage.Refused, match="the credentials are not accepted .*gcloud auth application-default login"):
     storage.read_bytes(f"{here.url}/a")
 
 
-def test_bytes_that_were_changed_on_the_way_are_noticed(here):
+def test_corrupted_bytes_are_noticed(here):
   from tests.bucket.faults import corrupt
 
   here.put("a", b"content")
@@ -195,7 +184,7 @@ def test_bytes_that_were_changed_on_the_way_are_noticed(here):
   assert fault.struck == 1
 
 
-def test_an_answer_of_404_that_breaks_off_is_asked_for_again(here):
+def test_a_404_whose_body_breaks_off_is_retried(here):
   storage.make_folder(here.url)
   fault = here.faults.add(Fault(cut(20), {"read"}, times=1))
   with pytest.raises(FileNotFoundError):
@@ -203,7 +192,7 @@ def test_an_answer_of_404_that_breaks_off_is_asked_for_again(here):
   assert fault.struck == 1
 
 
-def test_the_role_needs_no_leave_to_see_the_bucket(here):
+def test_permission_to_see_the_bucket_is_not_needed(here):
   from tests.bucket.faults import no_leave_to_see_bucket
 
   here.faults.add(*no_leave_to_see_bucket())
@@ -212,7 +201,7 @@ def test_the_role_needs_no_leave_to_see_the_bucket(here):
   assert storage.is_folder(folder)
 
 
-def test_a_folder_is_not_whole_before_its_last_file(here, impatient):
+def test_the_marker_is_not_written_before_the_other_files(here, impatient):
   storage.make_folder(here.url)
   here.faults.add(Fault(status(403), {"upload"}, name="/b/c"))
   with pytest.raises(storage.Refused):
@@ -221,7 +210,7 @@ def test_a_folder_is_not_whole_before_its_last_file(here, impatient):
 
 
 @pytest.mark.parametrize("struck", ["upload", "rewrite", "delete"])
-def test_no_half_of_a_move_is_whole(here, struck):
+def test_neither_half_of_an_interrupted_move_looks_complete(here, struck):
   folder = put_folder(here.url)
   for skip in range(5):
     fault = here.faults.add(Fault(status(403), {struck}, name="moved|folder", skip=skip, times=1))
@@ -233,136 +222,32 @@ def test_no_half_of_a_move_is_whole(here, struck):
       names = here.names()
       whole = {"a", "b/c", "in/marker"}
       for half in ("folder", "moved"):
-        there = {name.removeprefix(f"{half}/") for name in names if name.startswith(half)}
-        assert "in/marker" not in there or there == whole, (skip, names)
+        found = {name.removeprefix(f"{half}/") for name in names if name.startswith(half)}
+        assert "in/marker" not in found or found == whole, (skip, names)
     here.faults.clear()
     here.delete("")
     folder = put_folder(here.url)
 
 
-def test_a_line_of_the_logs_costs_the_same_after_20000(here, monkeypatch):
-  """Requests and bytes of each turn of the background thread, over a run of 20,000 lines."""
-  monkeypatch.setattr(logs, "EVERY_SECONDS", 3600)
-  line = json.dumps({"step": 100_000, "train_loss": 0.123456, "train_accuracy": 0.5}) + "\n"
-  costs = []
-  with storage.LogFolder(f"{here.url}/run") as folder, open(f"{folder.folder}/metrics.jsonl", "a") as file:
-    for _ in range(20):
-      file.write(line * 1000)
-      file.flush()
-      here.records.clear()
-      folder._sync()
-      storage_requests = [r for r in here.records.all() if r.operation in WRITES]
-      costs.append((len(storage_requests), sum(r.bytes_up for r in storage_requests)))
-      time.sleep(1.05)
-  assert here.get("run/metrics.jsonl") == (line * 20_000).encode()
-  requests, sizes = zip(*costs[1:])
-  assert set(requests) == {3}
-  assert max(sizes) < 1.02 * min(sizes) < 1.2 * 1000 * len(line)
-  assert here.too_fast == []
-
-
-def test_no_object_of_the_logs_is_written_twice_a_second(here, monkeypatch):
-  monkeypatch.setattr(logs, "EVERY_SECONDS", 3600)
-  with storage.LogFolder(f"{here.url}/run") as folder, open(os.path.join(folder.folder, "a"), "a") as file:
-    for _ in range(60):
-      file.write("line\n")
-      file.flush()
-      folder.sync_soon()
-      time.sleep(0.05)
-  assert here.get("run/a") == b"line\n" * 60
-  assert here.too_fast == []
-  assert here.names() == ["run/a"]
-
-
-@pytest.mark.parametrize("effect", [status(503), reset(), lose_answer(), status(403), cut(10)], ids=str)
-def test_logs_that_cannot_be_written_for_a_while_are_written_later(here, impatient, monkeypatch, capsys, effect):
-  monkeypatch.setattr(logs, "EVERY_SECONDS", 0.1)
-  monkeypatch.setattr(logs, "LEAST_SECONDS", 0.1)
-  here.server.store.one_write_a_second = False
-  try:
-    with storage.LogFolder(f"{here.url}/run") as folder, open(os.path.join(folder.folder, "a"), "a") as file:
-      for i in range(30):
-        if i == 5:
-          fault = here.faults.add(Fault(effect, {"upload", "compose"}))
-        if i == 20:
-          here.faults.clear()
-        file.write(f"{i}\n")
-        file.flush()
-        time.sleep(0.05)
-  finally:
-    here.server.store.one_write_a_second = True
-  assert fault.struck
-  assert here.get("run/a").decode().split() == [str(i) for i in range(30)]
-
-
-def test_logs_that_are_never_written_are_a_line_at_the_end(here, impatient, monkeypatch, capsys):
-  monkeypatch.setattr(logs, "EVERY_SECONDS", 0.1)
-  here.faults.add(Fault(status(403), {"upload"}))
-  with pytest.raises(storage.Refused, match="the last lines of the logs are lost: .*no permission"):  # noqa: SIM117
-    with storage.LogFolder(f"{here.url}/run") as folder:
-      storage.write_text(f"{folder.folder}/a", "1")
-      time.sleep(0.5)
-  assert "training continues" in capsys.readouterr().err
-  assert not [t for t in threading.enumerate() if t.name == "logs"]
-
-
-def test_an_error_of_any_kind_does_not_end_the_logs(here, monkeypatch, capsys):
-  monkeypatch.setattr(logs, "EVERY_SECONDS", 0.1)
-  send, failed = logs._Sent.send, threading.Event()
-
-  def fail_once(self):
-    if not failed.is_set():
-      failed.set()
-      raise ValueError("of a kind that nobody thought of")
-    send(self)
-
-  monkeypatch.setattr(logs._Sent, "send", fail_once)
-  with storage.LogFolder(f"{here.url}/run") as folder:
-    storage.write_text(f"{folder.folder}/a", "1")
-    assert failed.wait(10)
-    until = time.monotonic() + 20
-    while here.names() != ["run/a"] and time.monotonic() < until:
-      time.sleep(0.05)
-    assert here.names() == ["run/a"]  # before the end, which tries once more
-  assert "note: of a kind that nobody thought of; training continues" in capsys.readouterr().err
-
-
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
-def test_a_full_temporary_folder_is_not_the_buckets_fault(here, tmp_path, monkeypatch, code):
+def test_a_full_temporary_folder_is_not_blamed_on_the_bucket(here, tmp_path, monkeypatch, code):
   monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
 
   def write():
     raise OSError(code, os.strerror(code))
 
-  told = f"{tmp_path}/shufflenet_jax_.* cannot be written: {os.strerror(code)}; .*set TMPDIR"
-  with pytest.raises(storage.Refused, match=told), storage.new_folder(f"{here.url}/folder", marker="a"):
+  message = f"{tmp_path}/shufflenet_jax_.* cannot be written: {os.strerror(code)}; .*set TMPDIR"
+  with pytest.raises(storage.Refused, match=message), storage.new_folder(f"{here.url}/folder", marker="a"):
     write()
-  with pytest.raises(storage.Refused, match=told), storage.new_file(f"{here.url}/file"):
+  with pytest.raises(storage.Refused, match=message), storage.new_file(f"{here.url}/file"):
     write()
   here.put("folder/a", b"1")
-  monkeypatch.setattr(bucket_module, "_download", lambda _: write())
-  with pytest.raises(storage.Refused, match=told), storage.local_copy(f"{here.url}/folder"):
+  monkeypatch.setattr(client, "download", lambda _: write())
+  with pytest.raises(storage.Refused, match=message), storage.local_copy(f"{here.url}/folder"):
     pass
-  with pytest.raises(storage.Refused, match=told), storage.LogFolder(f"{here.url}/run") as folder, folder.writing():
+  with pytest.raises(storage.Refused, match=message), storage.LogFolder(f"{here.url}/run") as folder, folder.writing():
     write()
   assert os.listdir(tmp_path) == []
   monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
   with pytest.raises(storage.Refused, match="no temporary folder can be made .*set TMPDIR"):
     storage.LogFolder(f"{here.url}/run")
-
-
-def test_a_log_file_that_is_replaced_twice_between_two_turns_is_written_anew(here, monkeypatch):
-  monkeypatch.setattr(logs, "EVERY_SECONDS", 3600)
-  here.server.store.one_write_a_second = False
-  try:
-    with storage.LogFolder(f"{here.url}/run") as folder:
-      for content in (b"A" * 10, b"B" * 12, b"C" * 15, b"D" * 15):
-        storage.write_bytes(f"{folder.folder}/curves.png", content)
-        if content[:1] in b"AD":
-          folder._sync()
-          assert here.get("run/curves.png") == content
-        if content[:1] == b"C":
-          folder._sync()
-          assert here.get("run/curves.png") == content
-  finally:
-    here.server.store.one_write_a_second = True

@@ -1,4 +1,4 @@
-"""Whole runs, in processes of their own, with data, checkpoints and logs in a bucket: they end as local ones do."""
+"""Whole runs in processes of their own, with data, checkpoints and logs in a bucket, end like local ones."""
 
 import json
 import signal
@@ -8,7 +8,8 @@ import time
 
 import pytest
 
-from shufflenet_jax import checkpoint, metrics
+from shufflenet_jax.checkpoints import checkpoint
+from shufflenet_jax.training import metrics
 from tests.bucket.faults import Fault, status
 from tests.chaos import runs
 
@@ -79,7 +80,7 @@ def test_killed_twice_and_resumed_ends_as_a_local_run(here, compiled, local, tmp
   assert b"train_loss" in events
   assert not [name for name in here.too_fast if "checkpoints" in name or "metrics" in name or "events" in name]
   assert not here.names("run/damaged") or "half-written" in process.said()
-  # Nothing but what the README names, when all is done.
+  # At the end there are only the files that the README lists.
   kinds = {name.removeprefix("run/").split("/")[0].split(".")[0] for name in here.names("run/")}
   assert kinds <= {"checkpoints", "config", "curves", "damaged", "events", "metrics"}
 
@@ -127,7 +128,7 @@ def test_sigterm_saves_and_the_commands_read_what_it_left(here, compiled, tmp_pa
   [("training", {"batch_size": 64, "eval_every_steps": 100}), ("evaluation", {"eval_every_steps": 30})],
 )
 def test_sigterm_is_obeyed_while_data_are_late(here, compiled, of, fields):
-  """No data are held in memory, and the bucket gives no more: TensorFlow asks again after a minute."""
+  """No data is in memory and the bucket gives no more, so that TensorFlow waits for a minute before it retries."""
   url, data = f"{here.url}/run", f"{here.url}/data"
 
   def start_reading():
@@ -140,7 +141,7 @@ def test_sigterm_is_obeyed_while_data_are_late(here, compiled, of, fields):
   fault = here.faults.add(Fault(status(503), name="^data/.*-train" if of == "training" else "^data/.*-test"))
   while not fault.struck and process.running():
     time.sleep(0.005)
-  time.sleep(1)  # for what was read before
+  time.sleep(1)  # for batches that were read before
   process.signal(signal.SIGTERM)
   assert process.wait(30) == 75, process.said()
   step = checkpoint.find(url).step
@@ -165,7 +166,7 @@ def test_two_processes_in_a_bucket_end_as_in_a_local_directory(here, compiled, t
 
 
 def test_the_requests_of_a_run_are_counted(here, compiled):
-  """None for a training step: what a run asks for is start-up, saves, evaluations and a turn of the logs."""
+  """Training steps send no requests; start-up, saves, evaluations and uploads of logs do."""
   counts = {}
   for steps in (20, 40):
     here.delete("")

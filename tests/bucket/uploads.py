@@ -10,12 +10,12 @@ from tests.bucket import errors
 from tests.bucket.messages import Answer, Request
 from tests.bucket.objects import Conditions, Object, Store, crc32c, md5
 
-UNIT_BYTES = 256 * 1024  # of a part that is not the last one, the service keeps whole units
+UNIT_BYTES = 256 * 1024  # the service keeps only whole units of a part, except of the last part
 
 
 @dataclasses.dataclass
 class Session:
-  """A resumable upload under way."""
+  """A resumable upload in progress."""
 
   bucket: str
   name: str
@@ -45,7 +45,7 @@ def parse_multipart(request: Request) -> tuple[dict, bytes, str]:
 
 
 def check_sums(data: bytes, described: dict, request: Request | None = None) -> None:
-  """Raises 400 if a checksum that the client named is not that of the bytes that arrived."""
+  """Raises 400 if a checksum that the client declared does not match the bytes that arrived."""
   named = {"crc32c": described.get("crc32c"), "md5": described.get("md5Hash")}
   for part in (request.headers.get("X-Goog-Hash", "") if request else "").split(","):
     kind, _, value = part.strip().partition("=")
@@ -59,7 +59,7 @@ def check_sums(data: bytes, described: dict, request: Request | None = None) -> 
 
 
 class Uploads:
-  """The resumable uploads under way."""
+  """The resumable uploads in progress."""
 
   def __init__(self, store: Store):
     self._store = store
@@ -88,7 +88,7 @@ class Uploads:
       raise errors.no_upload()
 
   def take(self, upload: str, request: Request, at_most: int | None = None) -> Object | Answer:
-    """Takes a part, or a question how far the upload has come; returns the object once it is whole, else a 308.
+    """Takes a part, or a query for the upload's progress; returns the object once it is complete, otherwise a 308.
 
     Args:
       at_most: how many bytes of the part arrive before the connection breaks.
@@ -131,7 +131,7 @@ class Uploads:
       raise errors.bad_request(f"Failed to parse Content-Range header: {text}")
     total = session.total if form[3] == "*" else int(form[3])
     if form[1] is None:
-      # A question; or the end of an upload whose bytes have all arrived.
+      # A query; or the end of an upload whose bytes have all arrived.
       return len(session.data), total, b""
     if int(form[2]) - int(form[1]) + 1 != len(request.body):
       raise errors.bad_request(f"The Content-Range {text} does not fit a body of {len(request.body)} bytes.")

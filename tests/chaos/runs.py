@@ -13,7 +13,8 @@ import time
 import numpy as np
 import pytest
 
-from shufflenet_jax import checkpoint, metrics
+from shufflenet_jax.checkpoints import checkpoint
+from shufflenet_jax.training import metrics
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 STEPS = 16

@@ -14,7 +14,8 @@ import time
 import numpy as np
 import pytest
 
-from shufflenet_jax import checkpoint, metrics
+from shufflenet_jax.checkpoints import checkpoint
+from shufflenet_jax.training import metrics
 from tests.chaos import runs
 
 pytestmark = pytest.mark.chaos
@@ -178,7 +179,7 @@ def test_moved_between_one_and_two_processes_the_run_is_the_same(
 ):
   """The same bits on as many devices; on one, which takes batch norm's groups in turn, all but rounding.
 
-  That examples are the same whatever the number of processes is tests/test_data.py's.
+  That examples are the same whatever the number of processes is tests/data/stream/test_streams.py's.
   """
   _, data_dir, _ = place
   workdir = tmp_path / "moved"
@@ -281,7 +282,9 @@ def interrupt_and_restart(workdir, place, reference, moment, count=1, **override
   status, took, said = process.wait(120), time.monotonic() - asked, process.said()
   assert "Traceback" not in said
   assert status == 130, said
-  if stopped := re.search(r"^interrupted at step (\d+) of \d+, which is saved; the same command goes on$", said, re.M):
+  if stopped := re.search(
+    r"^interrupted at step (\d+) of \d+, which is saved; the same command resumes from there$", said, re.M
+  ):
     assert checkpoint.find(workdir).step == int(stopped[1])
   else:
     assert re.search(r"^interrupted$", said, re.M), said

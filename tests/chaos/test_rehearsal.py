@@ -5,9 +5,9 @@ import subprocess
 import pytest
 
 from launch import outcomes
-from tests import stand_in
 from tests.chaos import runs
-from tests.launcher import tpu_vm
+from tests.launch import stand_in
+from tests.launch.launcher import tpu_vm
 
 pytestmark = pytest.mark.chaos
 

@@ -1,4 +1,4 @@
-"""Outputs of PyTorch networks with random weights, and what makes those weights again without PyTorch."""
+"""Stored outputs of PyTorch networks with random weights, and the same weights made without PyTorch."""
 
 import json
 import pathlib
@@ -8,7 +8,7 @@ import numpy as np
 FILE = pathlib.Path(__file__).parent / "outputs.npz"
 INPUT_SHAPE = (2, 64, 64, 3)
 
-# name: (layout, groups, scale). g=8 at 0.5x of the release has a stem of 16, and its shuffle cannot be absorbed.
+# name: (layout, groups, scale). The release at g=8, 0.5x has a stem of 16, and needs its own shuffle.
 CASES = {
   "release_g3_0.5x": ("release", 3, 0.5),
   "release_g8_0.5x": ("release", 8, 0.5),
@@ -22,7 +22,7 @@ CASES = {
 
 
 def random_state_dict(shapes: dict[str, tuple[int, ...]], seed: int = 0) -> dict[str, np.ndarray]:
-  """Weights of both signs and batch norms away from the identity, from NumPy's frozen generator."""
+  """Weights of both signs, and batch norms that change their input, from NumPy's generator of a fixed sequence."""
   rng = np.random.RandomState(seed)
   weights = {}
   for key, shape in shapes.items():
@@ -40,7 +40,7 @@ def random_state_dict(shapes: dict[str, tuple[int, ...]], seed: int = 0) -> dict
 
 
 def images() -> np.ndarray:
-  """RGB float32 NHWC."""
+  """RGB images, float32 `INPUT_SHAPE`."""
   return np.random.RandomState(1).normal(size=INPUT_SHAPE).astype(np.float32)
 
 
@@ -55,7 +55,7 @@ def _shapes(text: np.ndarray) -> dict[str, tuple[int, ...]]:
 
 
 def store(results: dict[str, tuple[dict[str, tuple[int, ...]], np.ndarray]]) -> None:
-  """Writes what `stored` reads."""
+  """Writes the file that `stored` reads."""
   arrays = {}
   for name, (shapes, logits) in results.items():
     arrays |= {f"{name}/shapes": np.array(json.dumps(shapes)), f"{name}/logits": logits}

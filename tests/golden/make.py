@@ -1,8 +1,8 @@
 """Makes tests/golden/outputs.npz with PyTorch and pytorchcv: python -m tests.golden.make
 
-The authors' layout is written here in PyTorch from its description: shuffle
-after the depthwise convolution's batch norm, in the reversed order; BGR input;
-no bias in the last layer.
+The network of the authors' release is written here in PyTorch: it shuffles after
+the batch norm of the depthwise convolution, in the reversed order; it takes BGR;
+its last layer has no bias.
 """
 
 import torch
@@ -61,7 +61,7 @@ class Release(nn.Module):
 
 
 def pytorchcv_network(groups, scale):
-  """pytorchcv's ShuffleNet V1; takes RGB, 64x64 as its last pool is made for 224x224 otherwise."""
+  """pytorchcv's ShuffleNet V1; takes RGB. Its last pool, made for 224x224, is replaced to fit 64x64."""
   from pytorchcv.models.shufflenet import get_shufflenet
 
   net = get_shufflenet(groups=groups, width_scale=scale, num_classes=NUM_CLASSES)

@@ -1,0 +1,134 @@
+"""The fields of a config, each declared once: its default and the values that it may have.
+
+The defaults are the paper's ImageNet recipe (section 4) for a ShuffleNet of 1x or more; configs/imagenet.py adds what
+the paper changes for other networks. The fields of a network are those of its Flax module: see `build.own_fields`.
+
+To add a field, add a line here, or an attribute to the module. A checkpoint that was written before then gets the
+default: see `complete`.
+"""
+
+import math
+import typing
+from collections.abc import Callable
+from typing import Any
+
+import ml_collections
+
+from shufflenet_jax.errors import UserError
+from shufflenet_jax.models import build as networks
+
+
+class Rule(typing.NamedTuple):
+  """The values that a field may have.
+
+  Attributes:
+    holds: from the field's value and the whole config to whether the value is allowed.
+    words: completes the sentence "config.FIELD=VALUE must be ...".
+    evaluation: whether evaluation, too, depends on the field. Training checks all fields.
+  """
+
+  holds: Callable[[Any, Any], bool]
+  words: str
+  evaluation: bool = False
+
+
+class Field(typing.NamedTuple):
+  """A field of a config: its default, and its rule, or None if any value of the default's type is allowed."""
+
+  default: Any
+  rule: Rule | None = None
+
+
+def _at_least(least: float, **options) -> Rule:
+  return Rule(lambda value, config: value >= least, f"{least} or more", **options)
+
+
+def _fraction_below_1() -> Rule:
+  return Rule(lambda value, config: 0 <= value < 1, "from 0 to below 1")
+
+
+def _is_triple(value) -> bool:
+  return len(value) == 3 and all(math.isfinite(v) for v in value)
+
+
+_ABOVE_0 = Rule(lambda value, config: value > 0, "above 0")
+_AREA = Rule(lambda value, config: 0 < value <= 1, "above 0 and at most 1")
+_GROUP = Rule(lambda value, config: value >= 0, "0 (a device's images) or more")
+_WARMUP = Rule(lambda value, config: 0 <= value < config.num_train_steps, "from 0 to below num_train_steps")
+_RESIZE = Rule(lambda value, config: value >= config.data.image_size, "at least data.image_size", evaluation=True)
+_MEAN = Rule(lambda value, config: _is_triple(value), "three numbers, on the 0-255 scale", evaluation=True)
+_STD = Rule(
+  lambda value, config: _is_triple(value) and all(value), "three non-zero numbers, on the 0-255 scale", evaluation=True
+)
+
+FIELDS = {
+  "task": Field("classification"),  # what the network learns; one of `tasks.TASKS`
+  "seed": Field(0),
+  "init_from": Field(""),  # a checkpoint to fine-tune; it sets the network and the scaling of pictures
+  "num_train_steps": Field(300_000, _at_least(1)),
+  "batch_size": Field(1024),  # over all devices
+  "eval_batch_size": Field(1024),  # over all devices
+  "accumulate_steps": Field(1, _at_least(1)),  # micro-batches per step, if a device's share of the batch does not fit
+  "batch_norm_group": Field(0, _GROUP),  # images that share batch statistics; 0: a device's, or a micro-batch's
+  "log_every_steps": Field(100, _at_least(1)),
+  "eval_every_steps": Field(5_000, _at_least(1)),
+  "checkpoint_every_steps": Field(1_000, _at_least(1)),
+  "keep_checkpoints": Field(3, _at_least(1)),  # the newest; the best evaluated one is kept as well
+  "max_skipped_steps": Field(0, _at_least(0)),  # steps whose loss or gradients are not finite; one more ends the run
+  "peer_timeout_seconds": Field(60, _at_least(10)),  # a host that is silent for longer counts as lost: the run ends
+  "model.num_classes": Field(1000),
+  "model.dtype": Field("bfloat16"),  # of computation; parameters and batch statistics are float32
+  "data.name": Field("imagenet2012"),  # any image-classification dataset of TFDS; "digits"; "folder"
+  "data.data_dir": Field(""),  # "": ~/tensorflow_datasets. For "folder": DIR of DIR/<split>/<class>/picture.jpg
+  "data.train_split": Field("train"),  # or "train[:90%]"; for "folder": the folder's name
+  "data.eval_split": Field("validation"),
+  "data.image_size": Field(224, _at_least(32, evaluation=True)),  # pixels
+  "data.eval_resize": Field(256, _RESIZE),  # pixels of the short side before the centre crop
+  "data.min_crop_area": Field(0.08, _AREA),  # of random crops, as a fraction of the picture
+  "data.max_crop_aspect": Field(4 / 3, _at_least(1)),
+  "data.flip": Field(True),  # mirrors half of the training pictures
+  "data.color_jitter": Field(0.0, _fraction_below_1()),  # scales brightness, contrast and saturation by up to 1 +- this
+  "data.antialias": Field(True),  # when evaluation makes pictures smaller; training does not antialias
+  "data.shuffle_bytes": Field(1 << 30, _at_least(1)),  # encoded pictures in memory, over all hosts
+  "data.max_bad_train": Field(100, _at_least(0)),  # pictures that each host may skip as undecodable
+  "data.max_bad_eval": Field(0, _at_least(0, evaluation=True)),  # the same in an evaluation, which reports them
+  "data.mean": Field((123.675, 116.28, 103.53), _MEAN),  # RGB
+  "data.std": Field((58.395, 57.12, 57.375), _STD),
+  "optimizer.learning_rate": Field(0.5, _ABOVE_0),  # falls linearly to 0
+  "optimizer.warmup_steps": Field(0, _WARMUP),
+  "optimizer.momentum": Field(0.9, _fraction_below_1()),
+  "optimizer.weight_decay": Field(4e-5, _at_least(0)),
+  "optimizer.decay": Field("kernels"),  # which parameters decay: "kernels" (not biases and norms) or "all"
+  "optimizer.label_smoothing": Field(0.0, _fraction_below_1()),
+}
+
+
+def complete(values: dict[str, Any]) -> dict[str, Any]:
+  """Gives each field that is missing in a config's JSON values its default; for configs of earlier versions.
+
+  Args:
+    values: the config of a checkpoint, as nested dicts. Not changed.
+
+  Raises:
+    UserError: the checkpoint is so old that its parameters are in another order.
+  """
+  model = values.get("model", {})
+  network = model.get("network")
+  if network == "shufflenet_v1" and "lowering" not in model:
+    raise UserError("config.model has no field lowering: the checkpoint is of a version with another order of channels")
+  defaults = {name: field.default for name, field in FIELDS.items()}
+  if network in networks.NETWORKS:
+    defaults |= {f"model.{name}": default for name, default in networks.own_fields(network).items()}
+  completed = {name: dict(value) if isinstance(value, dict) else value for name, value in values.items()}
+  for name, default in defaults.items():
+    section, _, field = name.rpartition(".")
+    (completed.setdefault(section, {}) if section else completed).setdefault(field, default)
+  return completed
+
+
+def default_config(network: str = "shufflenet_v1", **own: Any) -> ml_collections.ConfigDict:
+  """A config with every field at its default, for one of `build.NETWORKS`, and with these fields of `model`."""
+  model = {"network": network, **networks.own_fields(network)}
+  config = ml_collections.ConfigDict(complete({"model": model}))
+  config.model.update(own)
+  return config

@@ -1,0 +1,45 @@
+"""Shrinks a picture, with Pillow."""
+
+import io
+
+from PIL import ExifTags, Image, ImageOps
+
+from shufflenet_jax.data import pictures
+
+
+def shrink(encoded: bytes, short_side: int, quality: int, upright: bool) -> bytes:
+  """Returns a picture with a short side of at most `short_side`; the same bytes if nothing has to change.
+
+  It is resized as for evaluation (bilinear, antialiased, the long side rounded to the nearest pixel), so that an
+  evaluation with `eval_resize=short_side` does not resize it a second time. A picture that changes becomes a JPEG, RGB
+  or grayscale, with 4:2:0 chroma; alpha is dropped, as by `pictures.decode`.
+
+  Args:
+    encoded: JPEG, PNG, BMP, GIF (first frame) or WebP.
+    short_side: pixels.
+    quality: of the JPEG.
+    upright: whether to turn the pixels upright, by the EXIF orientation.
+
+  Raises:
+    pictures.PictureError: the picture cannot be decoded completely.
+  """
+  image = pictures.open_image(encoded)
+  must_turn = upright and _orientation(image) in range(2, 9)
+  if min(image.size) <= short_side and not must_turn:
+    pictures.check(encoded)
+    return encoded
+  if must_turn:
+    image = ImageOps.exif_transpose(image)
+  if min(image.size) > short_side:
+    scale = short_side / min(image.size)
+    image = image.resize([round(side * scale) for side in image.size], Image.Resampling.BILINEAR)
+  buffer = io.BytesIO()
+  image.save(buffer, "JPEG", quality=quality, subsampling="4:2:0")
+  return buffer.getvalue()
+
+
+def _orientation(image: Image.Image) -> int:
+  try:
+    return image.getexif().get(ExifTags.Base.Orientation, 1)
+  except Exception:  # Pillow's readers raise exceptions of any kind; a picture with a broken tag is not turned
+    return 1

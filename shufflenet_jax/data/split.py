@@ -1,0 +1,64 @@
+"""`Split`: what every source of examples provides to the streams."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from shufflenet_jax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+  """One split of an image-classification dataset.
+
+  Its examples lie in chunks: files, parts of files, or single pictures. Chunks can be read in any order, each from any
+  example on. The id of an example is its position in the split, counted from 0 through all chunks in order.
+
+  Attributes:
+    name: for messages, for instance `digits train[:90%]`.
+    folder: the folder that holds the split's files.
+    num_examples: > 0.
+    class_names: in label order, at least one for each class of the network.
+    dataset_classes: how many of the names are the dataset's own; numbers fill up the rest.
+    chunk_sizes: int64 (chunks,), the number of examples in each chunk.
+    record_bytes: mean size of an undecoded record in memory.
+    read: (chunks, skips, takes, parallel=False) -> `tf.data.Dataset` of (id, record). For each number in `chunks`, it
+      skips `skips` examples of that chunk and yields the next `takes`; all three are int64 (n,). Chunks follow one
+      another, or are interleaved in a fixed order if `parallel`.
+    parse: record -> (encoded image, label).
+    explain: id -> one line on why that example cannot be used.
+    note: what the user should know about the data, for instance which files were ignored; "" if nothing.
+  """
+
+  name: str
+  folder: str
+  num_examples: int
+  class_names: tuple[str, ...]
+  dataset_classes: int
+  chunk_sizes: np.ndarray
+  record_bytes: int
+  read: Callable[..., tf.data.Dataset]
+  parse: Callable[..., tuple[tf.Tensor, tf.Tensor]]
+  explain: Callable[[int], str]
+  note: str = ""
+
+  def read_all(self, parallel: bool = False) -> tf.data.Dataset:
+    """(id, record) of every example, in the order of ids unless `parallel`."""
+    chunks = tf.range(len(self.chunk_sizes), dtype=tf.int64)
+    return self.read(chunks, tf.zeros_like(chunks), tf.constant(self.chunk_sizes), parallel=parallel)
+
+
+def check_number_of_classes(description: str, dataset_classes: int, num_classes: int) -> None:
+  """Raises a UserError if a dataset has more classes than the network; `description` names the dataset."""
+  if dataset_classes > num_classes:
+    raise UserError(
+      f"{description} has {dataset_classes} classes, the network num_classes={num_classes};"
+      f" set --config.model.num_classes={dataset_classes}"
+    )
+
+
+def pad_class_names(names: Sequence[str], num_classes: int) -> tuple[str, ...]:
+  """The names, followed by a number for each further class of a network that has more classes than the dataset."""
+  return (*names, *map(str, range(len(names), num_classes)))

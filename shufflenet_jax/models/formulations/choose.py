@@ -1,0 +1,59 @@
+"""Which formulation computes the units and the stem, by the field `lowering` and the platform.
+
+`lowering` is "auto" or the name of a formulation. Parameters are the same for all.
+"""
+
+import functools
+from collections.abc import Callable
+
+import jax
+
+from shufflenet_jax.models.batch_norm import Moments, Norm
+from shufflenet_jax.models.formulations import dense, reference, split
+from shufflenet_jax.models.formulations.interface import PerLayer
+
+# The value of `lowering` -> a module that has `unit` and `stem`.
+FORMULATIONS = {"reference": reference, "dense": dense, "split": split}
+LOWERINGS = ("auto", *FORMULATIONS)
+
+# What "auto" means on each platform; any other platform gets the reference, whose multiply-adds `complexity` counts.
+# On TPUs, "dense" takes 0.4 times the reference's cycles by the compiler's estimate. On a CPU, "split" trains 12 times
+# as fast as the reference. (1x g=3; benchmarks/RESULTS.md.) Nothing has been measured on GPUs: "dense" is chosen
+# because its shuffle, which is applied to kernels, costs little on any device.
+FASTEST = {"tpu": "dense", "cpu": "split", "cuda": "dense", "rocm": "dense"}
+
+
+def unit(lowering: str, kernels: PerLayer, norms: PerLayer, x: jax.Array, **settings) -> tuple[jax.Array, PerLayer]:
+  """`reference.unit` in the formulation that `lowering` names.
+
+  Raises:
+    ValueError: an unknown lowering.
+  """
+  return _dispatch(lowering, lambda formulation: functools.partial(formulation.unit, **settings), kernels, norms, x)
+
+
+def stem(lowering: str, kernel: jax.Array, norm: Norm, images: jax.Array) -> tuple[jax.Array, Moments | None]:
+  """`reference.stem` in the formulation that `lowering` names.
+
+  Raises:
+    ValueError: an unknown lowering.
+  """
+  return _dispatch(lowering, lambda formulation: formulation.stem, kernel, norm, images)
+
+
+def _dispatch(lowering: str, function_of: Callable, *operands):
+  """Calls `function_of(formulation)(*operands)` for the formulation that `lowering` names.
+
+  "auto" depends on the platform that the program is compiled for. Under a mesh of devices, as in a `shard_map`, that is
+  the mesh's platform, and only its formulation is traced. Otherwise the platform is known only when the traced function
+  is lowered, so that every formulation is traced, which takes two to five times as long.
+  """
+  if lowering not in LOWERINGS:
+    raise ValueError(f"lowering={lowering!r} is not one of {', '.join(LOWERINGS)}")
+  if lowering != "auto":
+    return function_of(FORMULATIONS[lowering])(*operands)
+  if device := jax.sharding.get_abstract_mesh().abstract_device:
+    platform = "cuda" if device.platform == "gpu" else device.platform
+    return function_of(FORMULATIONS[FASTEST.get(platform, "reference")])(*operands)
+  by_platform = {platform: function_of(FORMULATIONS[name]) for platform, name in FASTEST.items()}
+  return jax.lax.platform_dependent(*operands, default=function_of(reference), **by_platform)

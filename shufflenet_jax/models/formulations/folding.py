@@ -1,0 +1,140 @@
+"""Batch norm folded into the convolutions around it: the algebra that `dense` and `split` share.
+
+Both move work from activations to kernels, which are thousands of times smaller. The network still computes the same
+function.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from shufflenet_jax.models.batch_norm import Moments, Norm, moments, per_channel
+from shufflenet_jax.models.layers import relu
+
+
+class GroupStatistics(NamedTuple):
+  """Statistics of images whose channels are in g groups.
+
+  Attributes:
+    mean: of each channel, float32 (g, c/g).
+    covariance: of the channels of each group, float32 (g, c/g, c/g).
+  """
+
+  mean: jax.Array
+  covariance: jax.Array
+
+
+class FoldedConv(NamedTuple):
+  """A 1x1 group convolution that includes the norms on both sides of it.
+
+  Attributes:
+    kernel: HWIO (1, 1, c_in/g, c_out), float32.
+    bias: float32 (c_out,).
+    moments_before: the batch's statistics of the convolution's input, or None in evaluation.
+    moments_after: the same of its output.
+  """
+
+  kernel: jax.Array
+  bias: jax.Array
+  moments_before: Moments | None
+  moments_after: Moments | None
+
+
+@jax.custom_jvp
+def gram(x: jax.Array) -> jax.Array:
+  """(..., c) -> float32 (c, c): for any two channels, the sum of their products."""
+  return jnp.einsum("...i,...j->ij", x, x, preferred_element_type=jnp.float32, precision="highest")
+
+
+@gram.defjvp
+def _gram_jvp(primals, tangents):
+  # The two terms of the product rule are transposes of each other. Computed from one product, the gradient takes one
+  # convolution instead of two, in x's dtype.
+  (x,), (dx,) = primals, tangents
+  half = jnp.einsum("...i,...j->ij", dx, x, precision="highest").astype(jnp.float32)
+  return gram(x), half + half.T
+
+
+def group_statistics(x: jax.Array, groups: int, group_grams: Callable[[jax.Array, int], jax.Array]) -> GroupStatistics:
+  """Mean of each channel, and covariance of the channels of each group.
+
+  Args:
+    x: (n, h, w, c), any float dtype.
+    groups: g, must divide c.
+    group_grams: the formulation's way to compute `gram` of each group: (x, groups) -> float32 (g, c/g, c/g).
+  """
+  n, h, w, c = x.shape
+  mean = x.astype(jnp.float32).mean((0, 1, 2)).reshape(groups, c // groups)  # (c,) -> (g, c/g)
+  products = group_grams(x, groups)
+  return GroupStatistics(mean, products / (n * h * w) - mean[:, :, None] * mean[:, None, :])
+
+
+def fold_norms(
+  kernel: jax.Array, groups: int, before: Norm, after: Norm, statistics: GroupStatistics | None
+) -> FoldedConv:
+  """The one convolution that equals `after(conv1x1(before(x)))`.
+
+  In training, the statistics that `after` needs follow from the covariance
+  of x, which has fewer channels: for y = W x, mean(y) = W mean(x) and
+  var(y) = diag(W cov(x) W'). The wide output is thus neither written nor
+  read to be normalised, and the backward pass of both norms consists of
+  products of small matrices as well.
+
+  In bfloat16 the rounding error is that of the three separate steps as long
+  as the means of the channels are within about one standard deviation of
+  zero. Further away it is larger, because x is not centred first: at three
+  standard deviations it is 0.5 %, compared with 0.3 % for the three steps.
+
+  Args:
+    kernel: HWIO (1, 1, c_in / groups, c_out), float32.
+    groups: g.
+    before: the norm of the c_in channels of x.
+    after: the norm of the c_out channels of the convolution's output.
+    statistics: of x; None in evaluation.
+  """
+  moments_before = moments_after = None
+  if before.train:
+    mean, covariance = statistics
+    # Rounding can leave the variance of a nearly constant channel below zero.
+    var = jnp.maximum(jnp.einsum("gii->gi", covariance).ravel(), 0)  # (g, c_in/g) -> (c_in,)
+    moments_before = Moments(mean.ravel(), var)  # (g, c_in/g) -> (c_in,)
+  a, b = before.affine(moments_before)
+
+  def by_input(v):
+    return v.reshape(groups, -1).T[:, :, None]  # (c_in,) -> (g, c_in/g) -> (c_in/g, g, 1)
+
+  k = kernel.reshape(-1, groups, kernel.shape[-1] // groups)  # (1, 1, c_in/g, c_out) -> (c_in/g, g, c_out/g)
+  shift = (k * by_input(b)).sum(0).ravel()  # the convolution of b: (g, c_out/g) -> (c_out,)
+  k = k * by_input(a)
+  if after.train:
+    mean = (k * by_input(moments_before.mean)).sum(0).ravel() + shift  # (c_in/g, g, c_out/g) -> (c_out,)
+    var = jnp.einsum("gij,jgo->igo", covariance, k, precision="highest")
+    var = jnp.maximum((var * k).sum(0).ravel(), 0)  # (c_in/g, g, c_out/g) -> (c_out,)
+    moments_after = Moments(mean, var)
+  a, b = after.affine(moments_after)
+  # (c_in/g, g, c_out/g) -> (1, 1, c_in/g, c_out)
+  return FoldedConv(k.reshape(kernel.shape) * per_channel(a), shift * a + b, moments_before, moments_after)
+
+
+def stem(
+  kernel: jax.Array, norm: Norm, images: jax.Array, *, conv_stride2: Callable, max_pool: Callable
+) -> tuple[jax.Array, Moments | None]:
+  """Conv1 and MaxPool of Table 1 with the pool before the norm and ReLU, which leaves them a quarter of the positions.
+
+  In channels with a positive scale, norm and ReLU are increasing functions, so they commute with the maximum. In
+  channels with a negative scale, the signs of both the kernel and the scale are flipped.
+
+  Args:
+    kernel, norm, images: see `reference.stem`.
+    conv_stride2: (images, kernel) -> 3x3 convolution of stride 2, padding 1.
+    max_pool: 3x3 max pool of stride 2, padding 1.
+  """
+  sign = jnp.where(norm.scale < 0, -1.0, 1.0)
+  x = conv_stride2(images, (kernel * per_channel(sign)).astype(images.dtype))
+  batch = moments(x) if norm.train else None
+  if batch is not None:
+    batch = Moments(batch.mean * sign, batch.var)
+  a, b = norm.affine(batch)
+  return relu(max_pool(x).astype(jnp.float32) * per_channel(a * sign) + per_channel(b)).astype(images.dtype), batch

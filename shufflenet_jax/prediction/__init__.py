@@ -1,0 +1,1 @@
+"""What a checkpoint answers about single pictures, for `predict`."""

@@ -1,0 +1,51 @@
+"""Answers what a checkpoint's task asks of pictures."""
+
+import operator
+
+import jax
+import numpy as np
+
+from shufflenet_jax import tasks
+from shufflenet_jax.checkpoints.checkpoint import Checkpoint
+from shufflenet_jax.data import pictures
+from shufflenet_jax.data.stream import augment
+from shufflenet_jax.models import build
+
+# Pictures are computed in batches of the smallest of these sizes that holds all of them, or else of the largest: so
+# each run compiles once. On a CPU larger batches are no faster, but take more memory, and the first answer comes later.
+CPU_BATCH_SIZES = (1, 8)
+ACCELERATOR_BATCH_SIZES = (1, 8, 64)
+
+
+class Predictor:
+  """Answers what a checkpoint's task asks of pictures; for classification, their most probable classes.
+
+  Attributes:
+    task: the `tasks.Task`.
+    batch_sizes: the ones that are worthwhile on this machine's devices, ascending.
+  """
+
+  def __init__(self, checkpoint: Checkpoint):
+    config = checkpoint.config
+    self.task = tasks.build(build.network(config.model), config)
+    self.batch_sizes = CPU_BATCH_SIZES if jax.default_backend() == "cpu" else ACCELERATOR_BATCH_SIZES
+    self._data, self._class_names = config.data, checkpoint.class_names
+    variables = checkpoint.restore_variables()
+    self._predict = jax.jit(lambda images: self.task.predict(variables, images))
+
+  def decode(self, encoded: bytes) -> np.ndarray:
+    """An image's encoded bytes -> uint8 (h, w, 3), as evaluation crops it. May be called by several threads."""
+    data = self._data
+    return augment.center_crop(pictures.decode(encoded), data.image_size, data.eval_resize, data.antialias).numpy()
+
+  def answers(self, images: list[np.ndarray], batch_size: int) -> list:
+    """The task's answer for each of at most `batch_size` decoded images; see `Task.answer`."""
+    batch = np.zeros((batch_size, *images[0].shape), np.uint8)
+    batch[: len(images)] = images
+    predictions = jax.device_get(self._predict(batch))
+    rows = (jax.tree.map(operator.itemgetter(i), predictions) for i in range(len(images)))
+    return [self.task.answer(row, self._class_names) for row in rows]
+
+  def __call__(self, encoded: bytes):
+    """The answer for one encoded image."""
+    return self.answers([self.decode(encoded)], batch_size=1)[0]

@@ -1,0 +1,67 @@
+"""Prints the answers for many pictures, and how long the rest will take."""
+
+import json
+import sys
+import time
+
+from shufflenet_jax.data import picture_files
+from shufflenet_jax.data.listing import printable
+from shufflenet_jax.prediction.predictor import Predictor
+from shufflenet_jax.progress import ProgressLine
+from shufflenet_jax.training.metrics import duration
+
+
+def report(predictor: Predictor, arguments: list[str], as_json: bool) -> int:
+  """Prints the answer for each picture, or to stderr why it cannot be read.
+
+  Args:
+    predictor: gives the answers.
+    arguments: files, folders and patterns.
+    as_json: prints one JSON object a line instead of a table.
+
+  Returns:
+    How many pictures could not be read.
+
+  Raises:
+    UserError: an argument that names no picture.
+    StorageError: a bucket that does not answer.
+  """
+  pictures = picture_files.find(arguments)
+  width = max(len(printable(picture.path)) for picture in pictures)
+  if not as_json:
+    print(f"{'image':{width}}  {predictor.task.table_heading}", flush=True)
+  batch_size = next((size for size in predictor.batch_sizes if size >= len(pictures)), predictor.batch_sizes[-1])
+  progress, began, failed, done = ProgressLine(sys.stderr, terminal_seconds=1), time.monotonic(), 0, 0
+  for group in picture_files.decoded(pictures, predictor.decode, batch_size):
+    images = [picture.image for picture in group if not picture.wrong]
+    answers = iter(predictor.answers(images, batch_size) if images else ())
+    progress.clear()
+    for path, wrong, _ in group:
+      if wrong:
+        print(f"error: {wrong}", file=sys.stderr)
+        failed += 1
+      else:
+        for line in _lines(predictor.task, path, next(answers), width, as_json):
+          print(line)
+    sys.stdout.flush()
+    done += len(group)
+    if done < len(pictures):
+      progress.show(_so_far(done, len(pictures), time.monotonic() - began))
+  if failed:
+    print(f"error: {failed} of {len(pictures)} images could not be read", file=sys.stderr)
+  return failed
+
+
+def _lines(task, path: str, answer, width: int, as_json: bool):
+  """The printed lines of one picture; its path is in the first of a table's rows."""
+  if as_json:
+    yield json.dumps({"image": path} | task.answer_as_json(answer))
+  else:
+    for number, row in enumerate(task.answer_as_rows(answer)):
+      yield f"{'' if number else printable(path):{width}}  {row}"
+
+
+def _so_far(done: int, total: int, seconds: float) -> str:
+  """`1,200 of 10,000 pictures, 85/s, 1 min 43 s left`."""
+  rate = done / max(seconds, 1e-9)
+  return f"{done:,} of {total:,} pictures, {rate:,.0f}/s, {duration((total - done) / rate)} left"

@@ -1,0 +1,116 @@
+"""Evaluation of a state on a whole split, every example exactly once."""
+
+from collections.abc import Callable
+
+import jax
+
+from shufflenet_jax import tasks
+from shufflenet_jax.checkpoints import checkpoint
+from shufflenet_jax.config import settings
+from shufflenet_jax.data import sources
+from shufflenet_jax.data.sources import folder as folder_source
+from shufflenet_jax.data.stream.evaluation import eval_batches
+from shufflenet_jax.distributed import hosts, mesh
+from shufflenet_jax.distributed.mesh import split_batch
+from shufflenet_jax.errors import UserError
+from shufflenet_jax.models import build
+from shufflenet_jax.tasks.task import Task
+from shufflenet_jax.training import prefetch
+from shufflenet_jax.training.step import TrainState, compile_eval_step
+
+COUNTS = ("examples", "bad_pictures")  # added to every task's own figures
+
+
+def batches(split, config):
+  """This process's part of the evaluation stream of a `data.split.Split`."""
+  return eval_batches(
+    split,
+    config.data,
+    batch_size=config.eval_batch_size,
+    num_classes=config.model.num_classes,
+    process=hosts.this_process(),
+  )
+
+
+def run(
+  eval_fn, task: Task, state, split, config, mesh, stop: Callable[[], bool] = lambda: False
+) -> dict[str, float] | None:
+  """The figures over a whole split.
+
+  Args:
+    eval_fn: a compiled `step.eval_step`.
+    task: the task that the state was trained for.
+    state: a `TrainState` on the devices.
+    split: a `data.split.Split`.
+    config: the whole config.
+    mesh: the devices.
+    stop: called before each batch, and several times a second while one is late; when it returns True, the evaluation
+      is given up.
+
+  Returns:
+    The task's figures, `examples`, and `bad_pictures`: how many could not be decoded and were left out. None if the
+    evaluation was given up.
+
+  Raises:
+    UserError: no picture can be decoded, or the data cannot be read.
+    RunFailed: the storage did not answer.
+  """
+  keys = ("image", *task.targets, "mask")
+  # The sums stay on the devices until the end, so that no step waits for the one before.
+  sums = []
+  with prefetch.Feed(batches(split, config), lambda batch: split_batch({k: batch[k] for k in keys}, mesh)) as feed:
+    while (batch := feed.get(sums[-1:], stop)) is not None:
+      sums.append(eval_fn(state, batch))
+  if stop():
+    return None
+  sums = jax.device_get(sums)
+  total = {k: sum(s[k].item() for s in sums) for k in sums[0]}
+  examples = total["examples"]
+  if not examples:
+    raise UserError(f"none of the {split.num_examples} pictures of {split.name} can be decoded")
+  return task.figures(total) | {"examples": examples, "bad_pictures": split.num_examples - examples}
+
+
+def describe(task: Task, figures: dict[str, float]) -> str:
+  """One line: `top-1 97.50 %, top-5 99.90 %, loss 0.1234 on 355 examples`."""
+  own = {k: v for k, v in figures.items() if k not in COUNTS}
+  bad = f", {figures['bad_pictures']:,} could not be decoded" if figures["bad_pictures"] else ""
+  return f"{task.describe(own)} on {figures['examples']:,} examples{bad}"
+
+
+def evaluate_checkpoint(
+  source: checkpoint.Checkpoint, config, folder: str | None = None, devices=None, say: Callable = print
+) -> dict[str, float]:
+  """Evaluates a checkpoint and describes the result in one line.
+
+  Args:
+    source: the checkpoint.
+    config: its own config, or one with other data.
+    folder: a folder of images by class to evaluate on, instead of the config's data.
+    devices: JAX devices, all by default.
+    say: prints notes on the data, and the result.
+
+  Returns:
+    The figures as `run` returns them, and the `step`.
+
+  Raises:
+    UserError: a field is out of range, the network is another one, or the data do not fit it or cannot be read.
+  """
+  settings.check(config, training=False)
+  model_before, model_now = (checkpoint.to_json(c.model) for c in (source.config, config))
+  settings.check_same_network(str(source.path), model_before, model_now, "its network cannot be overridden")
+  model, _ = build.network_for_images(config)
+  task = tasks.build(model, config)
+  data_mesh = mesh.data_mesh(devices)
+  mesh.check_batch_size("config.eval_batch_size", config.eval_batch_size, data_mesh.size)
+  if folder is None:
+    split = sources.open_split(config.data, config.data.eval_split, config.model.num_classes, source.class_names)
+  else:
+    split = folder_source.open_folder(folder, source.class_names)
+  if split.note:
+    say(split.note)
+  variables = mesh.replicate(source.restore_variables(), data_mesh)
+  state = TrainState(source.step, 0, variables["params"], variables["batch_stats"], opt_state=())
+  figures = run(compile_eval_step(data_mesh, task=task), task, state, split, config, data_mesh)
+  say(describe(task, figures))
+  return figures | {"step": source.step}

@@ -1,0 +1,54 @@
+"""Starting from another run's checkpoint: its network, its picture scaling and its weights."""
+
+from collections.abc import Sequence
+
+import jax
+
+from shufflenet_jax import tasks
+from shufflenet_jax.checkpoints.checkpoint import Checkpoint, to_json
+from shufflenet_jax.config import settings
+from shufflenet_jax.errors import UserError
+from shufflenet_jax.tasks.task import Task
+from shufflenet_jax.training.step import TrainState
+
+# Fields of `data` that the pretrained weights depend on.
+PICTURE_FIELDS = ("mean", "std", "antialias")
+
+
+def adopt(pretrained: Checkpoint, config) -> dict[str, str]:
+  """Sets the config's network and picture scaling to the checkpoint's.
+
+  The config's own values are replaced, whether a config file or a flag set them, because the weights fit no other
+  network. The config keeps the fields that belong to its task (such as `num_classes`) and those that only determine how
+  the network is computed.
+
+  Returns:
+    field -> `before -> now`, of the fields whose values were replaced.
+  """
+  before = to_json(config)
+  own_fields = (*tasks.class_of(config).own_model_fields, *settings.COMPUTE_FIELDS)
+  own = {k: config.model[k] for k in own_fields if k in config.model}
+  with config.unlocked():
+    config.model = pretrained.config.model.to_dict() | own
+  for field in PICTURE_FIELDS:
+    config.data[field] = pretrained.config.data[field]
+  return settings.differences(before, to_json(config))
+
+
+def start_from(pretrained: Checkpoint, state: TrainState, task: Task, class_names: Sequence[str]) -> TrainState:
+  """A fresh state with the checkpoint's parameters, which the task adapts to the data, and batch statistics.
+
+  Args:
+    pretrained: the checkpoint.
+    state: freshly initialised.
+    task: what will be learned.
+    class_names: of the data, in label order.
+
+  Raises:
+    UserError: the parameters differ in shape from those that the checkpoint's own config describes.
+  """
+  variables = pretrained.restore_variables()
+  params = task.adapt_params(variables["params"], state.params, pretrained.class_names, class_names)
+  if jax.tree.map(lambda x: x.shape, params) != jax.tree.map(lambda x: x.shape, state.params):
+    raise UserError(f"--config.init_from={pretrained.path}: its parameters do not have the shapes of its own config")
+  return state.replace(params=params, batch_stats=variables["batch_stats"])

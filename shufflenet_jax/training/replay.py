@@ -1,0 +1,51 @@
+"""Repeats a training step from the dump that `nonfinite` made of it."""
+
+import functools
+import io
+import json
+import zipfile
+from collections.abc import Iterator
+
+import jax
+import numpy as np
+
+from shufflenet_jax import storage, tasks
+from shufflenet_jax.checkpoints import checkpoint, integrity
+from shufflenet_jax.errors import UserError
+from shufflenet_jax.models import build
+from shufflenet_jax.training.step import dropout_key, gradients
+
+
+def replay(folder: str) -> Iterator[tuple[list, float, list[str]]]:
+  """Computes the gradients of the dumped step, one statistics group after the other.
+
+  Yields:
+    For each group (ids, loss, names of the parameters whose gradient is not finite).
+
+  Raises:
+    UserError: `folder` is not a complete dump.
+  """
+  folder = storage.normalize(folder, "--dump=")
+  state_before = checkpoint.find(folder, "--dump")
+  try:
+    step = json.loads(storage.read_bytes(storage.join(folder, "step.json")))
+    files = [storage.join(folder, f"examples.{i}.npz") for i in range(step["processes"])]
+    parts = [np.load(io.BytesIO(storage.read_bytes(file))) for file in files]
+    batch = {k: np.concatenate([part[k] for part in parts]) for k in parts[0]}
+  except (KeyError, OSError, ValueError, zipfile.BadZipFile) as error:
+    raise UserError(f"--dump={folder} is not complete ({error}); give WORKDIR/nonfinite/STEP") from None
+  variables = state_before.restore_variables()
+  config = state_before.config
+  model, _ = build.network_for_images(config)
+  task = tasks.build(model, config)
+  if "flip" in batch:
+    batch["image"] = np.where(batch["flip"][:, None, None, None], batch["image"][:, :, ::-1], batch["image"])
+  compute = jax.jit(functools.partial(gradients, task=task))
+  size = state_before.statistics_group
+  for group, first in enumerate(range(0, config.batch_size, size)):
+    rows = slice(first, first + size)
+    key = dropout_key(config.seed, state_before.step, group)
+    examples = {name: batch[name][rows] for name in ("image", *task.targets)}
+    grads, _, metrics = compute(variables["params"], variables["batch_stats"], examples, key)
+    wrong = [k for k, v in integrity.arrays_by_name(grads).items() if not np.isfinite(v).all()]
+    yield batch["id"][rows].tolist(), float(metrics["loss"]), wrong
