@@ -56,7 +56,7 @@ def small_file(tmp_path, change=lambda weights: weights):
       lambda torch: torch.nn.Linear(2, 2),
       "of type torch.nn.modules.linear.Linear, and its code is not run: save the model",
     ),
-    (lambda torch: {"model": torch.nn.Linear(2, 2)}, "of type torch.nn.modules.linear.Linear.* save its state_dict"),
+    (lambda torch: {"model": torch.nn.Linear(2, 2)}, "of type torch.nn.modules.linear.Linear.* model's state_dict"),
     (lambda torch: {"x": torch.zeros(1), "f": os.system}, "cannot be read by PyTorch: .*posix.system .*blocked"),
     (None, "does not exist"),
     (lambda torch: {"a": 1}, r"holds no state dict of tensors \(dense, of real numbers\): 'a' is of type int"),
