@@ -55,6 +55,8 @@ def _commit(flags: argparse.Namespace, runner: Runner) -> str:
   if flags.commit:
     return commit
   if flags.allow_dirty:
+    # Without this, `stash create` fails, silently, if files were touched but none has changed.
+    runner.run([*_GIT, "update-index", "-q", "--refresh"], show=False)
     # A commit of the working tree that belongs to no branch; git prints "" if nothing has changed.
     return runner.run([*_GIT, "stash", "create"], show=False).strip() or "HEAD"
   if changes := runner.run([*_GIT, "status", "--porcelain"], show=False, note="must print nothing"):

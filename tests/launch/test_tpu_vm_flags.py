@@ -177,32 +177,51 @@ def test_a_dry_run_prints_the_commands_of_a_run(tmp_path):
   assert [without_folder(c) for c in printed_commands if c[0] == "gcloud"] == [without_folder(c) for c in called.calls]
 
 
-@pytest.mark.parametrize("dirty", [False, True])
-def test_packing(tmp_path, dirty):
-  """In a clone with an uncommitted change, which is refused or, with --allow_dirty, packed."""
+@pytest.fixture
+def clone(tmp_path):
+  """A clone of this repository, with the launcher as it is in the working tree committed."""
   clone = tmp_path / "clone"
   subprocess.run(["git", "clone", "-q", "--no-hardlinks", str(ROOT), str(clone)], check=True)
   for path in ("launch", "shufflenet_jax/tpu"):
     shutil.copytree(ROOT / path, clone / path, dirs_exist_ok=True)
   stand_in.install(tmp_path / "cloud", Script())
-  environment = stand_in.environment(tmp_path / "cloud")
   subprocess.run(["git", "-C", str(clone), "add", "-A"], check=True)
+  environment = stand_in.environment(tmp_path / "cloud")
   subprocess.run(["git", "-C", str(clone), "commit", "-qm", "x", "--allow-empty"], check=True, env=environment)
-  if dirty:
-    (clone / "requirements.txt").write_text("changed\n")
+  return clone
+
+
+def up(clone, *flags):
+  """Runs `up` of the clone's launcher."""
   line = [str(clone / "launch/tpu_vm"), "up", "--name=sn-1", "--zone=us-central1-a", "--type=v5litepod-16"]
-  line.append("--poll_seconds=0")
-  done = subprocess.run([*line, "--", *TRAINING], env=environment, capture_output=True, text=True)
-  assert done.returncode == (outcomes.WRONG if dirty else 0), done.stderr
-  if dirty:
-    assert "1 uncommitted changes would not be run" in done.stderr
-    assert not stand_in.calls(tmp_path / "cloud")
-    done = subprocess.run([*line, "--allow_dirty", "--", *TRAINING], env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    packed = subprocess.run(
-      ["tar", "-xzOf", str(tmp_path / "cloud/uploaded.tar.gz"), "requirements.txt"], capture_output=True
-    )
-    assert packed.stdout == b"changed\n"
+  line += ["--poll_seconds=0", *flags, "--", *TRAINING]
+  environment = stand_in.environment(clone.parent / "cloud")
+  return subprocess.run(line, env=environment, capture_output=True, text=True)
+
+
+def packed_requirements(clone):
+  archive = str(clone.parent / "cloud/uploaded.tar.gz")
+  return subprocess.run(["tar", "-xzOf", archive, "requirements.txt"], capture_output=True).stdout
+
+
+def test_an_uncommitted_change_is_refused_or_packed_with_allow_dirty(clone):
+  (clone / "requirements.txt").write_text("changed\n")
+  done = up(clone)
+  assert done.returncode == outcomes.WRONG
+  assert "1 uncommitted changes would not be run" in done.stderr
+  assert not stand_in.calls(clone.parent / "cloud")
+  done = up(clone, "--allow_dirty")
+  assert done.returncode == 0, done.stderr
+  assert packed_requirements(clone) == b"changed\n"
+
+
+@pytest.mark.parametrize("flags", [[], ["--allow_dirty"]])
+def test_a_file_that_was_only_touched_has_not_changed(clone, flags):
+  file = clone / "requirements.txt"
+  os.utime(file, (1, 1))
+  done = up(clone, *flags)
+  assert done.returncode == 0, done.stderr
+  assert packed_requirements(clone) == file.read_bytes()
 
 
 def test_slices_have_libtpus_names():
