@@ -80,8 +80,9 @@ FIELDS = {
   "peer_timeout_seconds": Field(60, _at_least(10)),  # a host that is silent for longer counts as lost: the run ends
   "model.num_classes": Field(1000),
   "model.dtype": Field("bfloat16"),  # of computation; parameters and batch statistics are float32
-  "data.name": Field("imagenet2012"),  # any image-classification dataset of TFDS; "digits"; "folder"
-  "data.data_dir": Field(""),  # "": ~/tensorflow_datasets. For "folder": DIR of DIR/<split>/<class>/picture.jpg
+  "data.name": Field("imagenet2012"),  # any image-classification dataset of TFDS; "digits"; "folder"; "arrays"
+  "data.data_dir": Field(""),  # "": ~/tensorflow_datasets. DIR of DIR/<split>/<class>/x.jpg, or of DIR/<split>.npz
+  "data.in_memory": Field(False),  # decodes all pictures once, into the devices' memory; with "arrays" always
   "data.train_split": Field("train"),  # or "train[:90%]"; for "folder": the folder's name
   "data.eval_split": Field("validation"),
   "data.image_size": Field(224, _at_least(32, evaluation=True)),  # pixels

@@ -12,32 +12,32 @@ from shufflenet_jax.training.due import due_at
 from shufflenet_jax.training.step import compile_train_step
 
 
-def train(config, workdir: str, devices=None, stop_after_step: int | None = None, profile_steps: range = range(0)):
+def train(config, workdir: str, devices=None, stop_after_step=None, profile_steps: range = range(0), splits=None):
   """Trains to `config.num_train_steps`, from the newest whole checkpoint in `workdir` if there is one.
 
   Args:
     config: as `configs/imagenet.py` describes it.
     workdir: local or gs:// directory, which all hosts share.
     devices: JAX devices, all by default.
-    stop_after_step: ends the run early after this step, with a checkpoint.
+    stop_after_step: ends the run early after this step, an int, with a checkpoint.
     profile_steps: the steps to profile, see `profiler`.
+    splits: as `data.opening.open_splits` opens them from the config's data, for runs that share them.
 
   Returns:
     The final `TrainState`, and the last evaluation's figures (None if there was none).
 
   Raises:
-    UserError: wrong input. Either nothing has been written, or the data turned out to be damaged later: a single
-      process has then saved what it trained (several cannot, because the others do not know of the error).
+    UserError: wrong input. Nothing has been written, or if the data are damaged later, one process saves (not several).
     Preempted, Interrupted: stopped by SIGTERM or Ctrl-C, with a checkpoint.
     RunFailed: a failure that may not occur again after a restart.
   """
   with contextlib.ExitStack() as stack:
     stack.enter_context(hosts.lost_peers_end_the_run(config.peer_timeout_seconds))
     lock = stack.enter_context(preflight.Lock(workdir))
-    run = preflight.prepare(config, workdir, devices, stop_after_step)
+    run = preflight.prepare(config, workdir, devices, stop_after_step, splits)
     preflight.open_workdir(run, lock)
     stop = stack.enter_context(hosts.StopRequest())  # until the end, so that no save is cut off
-    feed = prefetch.Feed(run.batches, run.to_devices)
+    feed = prefetch.Feed(run.train_batches, run.to_devices)
     record = stack.enter_context(recorder.Recorder(run, feed, stop))
     stack.enter_context(feed)
     trace = stack.enter_context(profiler.Profiler(run, profile_steps))

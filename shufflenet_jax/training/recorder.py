@@ -39,6 +39,8 @@ class Recorder(contextlib.ExitStack):
     run = self._run
     with contextlib.ExitStack() as stack:  # ends the saver's thread if the logs cannot be opened
       stack.enter_context(self.saves)
+      if not metrics.has_tensorboard_writer():
+        run.say("note: no TensorBoard files, because clu or TensorFlow is not installed")
       if run.start_step < run.last_step:
         run.say("compiling the training step ...")
       self._logs = stack.enter_context(metrics.Logs(run.workdir, run.lines, run.process))
@@ -70,7 +72,7 @@ class Recorder(contextlib.ExitStack):
     """
     run = self._run
     try:
-      figures = evaluation.run(self._evaluate, run.task, state, run.eval_split, run.config, run.mesh, self._stop.asked)
+      figures = evaluation.run(self._evaluate, run.task, state, run.eval_split, run.eval_batches, self._stop.asked)
     except (UserError, RunFailed):
       self.save_at_error(step, state)
       raise

@@ -3,25 +3,27 @@
 A new source is a file with an `open_split` that takes the arguments of the one below, and a row in `SOURCES`.
 """
 
-from collections.abc import Callable, Sequence
+import importlib
+from collections.abc import Sequence
 
-from shufflenet_jax.data.sources import digits, folder, tfds
+from shufflenet_jax.data.arrays.arrays import Arrays
 from shufflenet_jax.data.split import Split
+from shufflenet_jax.errors import UserError
 
-# The config's data.name, without "/config" and ":version" -> how to open it. Any other name is a TFDS dataset's.
-SOURCES: dict[str, Callable[..., Split]] = {
-  "digits": digits.open_split,
-  "folder": folder.open_split,
-}
+# The config's data.name, without "/config" and ":version" -> the module here that opens it. Any other name is a TFDS
+# dataset's. Only the module that is needed is imported: all but `arrays` import TensorFlow.
+SOURCES = {"arrays": "arrays", "digits": "digits", "folder": "folder"}
 
 
-def open_split(data, split: str, num_classes: int, class_names: Sequence[str] = (), every_class: bool = False) -> Split:
+def open_split(
+  data, split: str, num_classes: int, class_names: Sequence[str] = (), every_class: bool = False
+) -> Split | Arrays:
   """Opens a split of the dataset that a config names; downloads nothing.
 
   Args:
-    data: the config's `data` section. `name` is "folder" for pictures in `data_dir/<split>/<class>/`, or the
-      `name` or `name/config:version` of a TFDS dataset in `data_dir` ("": TFDS's default folder). The bundled dataset
-      `digits` is prepared there on first use.
+    data: the config's `data` section. `name` is "folder" for pictures in `data_dir/<split>/<class>/`, "arrays" for
+      decoded ones in `data_dir/<split>.npz`, or the `name` or `name/config:version` of a TFDS dataset in `data_dir`
+      ("": TFDS's default folder). The bundled dataset `digits` is prepared there on first use.
     split: a TFDS split expression, or the name of a folder.
     num_classes: classes of the network.
     class_names: the network's, if known. The classes of a folder are matched to them by name; those of a TFDS dataset
@@ -32,5 +34,14 @@ def open_split(data, split: str, num_classes: int, class_names: Sequence[str] = 
     UserError: the dataset or split is absent, empty, in another file format or not image classification, or its classes
       are not the network's.
   """
-  open_source = SOURCES.get(data.name.split("/")[0].split(":")[0], tfds.open_split)
-  return open_source(data, split, num_classes, class_names, every_class)
+  module = SOURCES.get(data.name.split("/")[0].split(":")[0], "tfds")
+  try:
+    source = importlib.import_module(f"{__name__}.{module}")
+  except ModuleNotFoundError as error:
+    if not (error.name or "").startswith("tensorflow"):
+      raise
+    raise UserError(
+      f"config.data.name={data.name} is read by TensorFlow, which is not installed; install it, or use"
+      " --config.data.name=arrays (see data/sources/arrays.py)"
+    ) from None
+  return source.open_split(data, split, num_classes, class_names, every_class)

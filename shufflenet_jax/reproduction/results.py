@@ -1,0 +1,131 @@
+"""`results.jsonl`: one line for each finished run."""
+
+import dataclasses
+import json
+from collections.abc import Collection
+
+from flax import traverse_util
+
+from shufflenet_jax import storage
+from shufflenet_jax.config import fields
+from shufflenet_jax.config.settings import COMPUTE_FIELDS
+from shufflenet_jax.errors import UserError
+
+FILE = "results.jsonl"
+# Fields of a config that may differ between runs that are compared: they say where, how often and by which device
+# something is done, not what is learned.
+NOT_THE_RECIPE = {
+  "seed", "eval_batch_size", "log_every_steps", "eval_every_steps", "checkpoint_every_steps", "keep_checkpoints",
+  "max_skipped_steps", "peer_timeout_seconds", "data.data_dir", "data.shuffle_bytes",
+  *(f"model.{field}" for field in COMPUTE_FIELDS if field != "dtype"),
+}  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+  """A finished run.
+
+  Attributes:
+    cell: name of its network, see `cells.Cell`.
+    seed: of initialisation, order and augmentation.
+    top1, top5: accuracies on the evaluation split, fractions.
+    loss: mean cross-entropy there; None if it was not finite.
+    multiply_adds: of the network, for one picture of the config's size.
+    steps: of training.
+    images: seen in training, counting repetitions.
+    seconds: of training, without compiling and evaluating.
+    hardware: count and name of the devices.
+    versions: of the libraries: name -> version.
+    commit: of this project; "" if not known.
+    config: the whole config, as JSON values.
+  """
+
+  cell: str
+  seed: int
+  top1: float
+  top5: float
+  loss: float | None
+  multiply_adds: int
+  steps: int
+  images: int
+  seconds: float
+  hardware: str
+  versions: dict
+  commit: str
+  config: dict
+
+  @property
+  def error(self) -> float:
+    """Top-1 error, percent."""
+    return 100 * (1 - self.top1)
+
+
+def read(path: str) -> list[Result]:
+  """The results in a file; [] if there is none.
+
+  Raises:
+    UserError: a line is damaged, or repeats a run that another line has.
+  """
+  try:
+    lines = storage.read_bytes(path).decode(errors="replace").splitlines()
+  except FileNotFoundError:
+    return []
+  found, line_of = [], {}
+  for number, line in enumerate(lines, start=1):
+    if not line.strip():
+      continue
+    try:
+      result = Result(**json.loads(line))
+      _check_types(result)
+    except (TypeError, ValueError, RecursionError):
+      raise UserError(
+        f"line {number} of {path} is damaged: {line[:60]!r}; remove it: the next start writes it again, without"
+        " training if the run's folder still exists"
+      ) from None
+    before = line_of.setdefault((result.cell, result.seed), number)
+    if before != number:
+      raise UserError(f"lines {before} and {number} of {path} are both {result.cell}, seed {result.seed}; remove one")
+    found.append(result)
+  return found
+
+
+def _check_types(result: Result) -> None:
+  """Raises a TypeError if a value is not of its field's type."""
+  for field in dataclasses.fields(result):
+    value, kind = getattr(result, field.name), field.type
+    accepted = (int, float) if kind is float else (int, float, type(None)) if kind == float | None else kind
+    if not isinstance(value, accepted) or isinstance(value, bool):
+      raise TypeError(field.name)
+
+
+def write(path: str, results: list[Result]) -> None:
+  """Writes all results, the whole file or nothing."""
+  storage.write_text(path, "".join(json.dumps(dataclasses.asdict(result)) + "\n" for result in results))
+
+
+def check_same_recipe(path: str, results: Collection[Result], configs: dict[str, dict]) -> None:
+  """Compares the configs that the results were trained with to those of the run.
+
+  Args:
+    path: of the results, for the message.
+    results: those read from there.
+    configs: cell's name -> its config, as JSON values. Results of other cells are not compared.
+
+  Raises:
+    UserError: they differ in a field that matters.
+  """
+  for result in results:
+    if result.cell not in configs:
+      continue
+    before, now = (_recipe(config) for config in (fields.complete(result.config), configs[result.cell]))
+    names = [name for name in sorted(before | now) if before.get(name) != now.get(name)]
+    changed = [f"{name}: {before.get(name)} then, {now.get(name)} now" for name in names]
+    if changed:
+      raise UserError(
+        f"{path} has a result of {result.cell} with another config ({'; '.join(changed[:4])}); give the config as then,"
+        " or another --workdir"
+      )
+
+
+def _recipe(config: dict) -> dict:
+  return {k: v for k, v in traverse_util.flatten_dict(config, sep=".").items() if k not in NOT_THE_RECIPE}

@@ -1,0 +1,168 @@
+"""Trains the runs whose results are missing, one after the other."""
+
+import dataclasses
+from collections.abc import Callable, Collection, Sequence
+
+import jax
+
+from shufflenet_jax import storage
+from shufflenet_jax.checkpoints import checkpoint
+from shufflenet_jax.data import opening
+from shufflenet_jax.errors import RunFailed, UserError
+from shufflenet_jax.models import build
+from shufflenet_jax.reproduction import machine, results
+from shufflenet_jax.reproduction.cells import Cell
+from shufflenet_jax.reproduction.results import Result
+from shufflenet_jax.training import loop, metrics
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+  """A cell and a seed.
+
+  Attributes:
+    cell, seed: see `results.Result`.
+    config: the cell's config with this seed.
+    multiply_adds: of the cell's network, for one picture of the config's size.
+  """
+
+  cell: Cell
+  seed: int
+  config: object
+  multiply_adds: int
+
+  @property
+  def images(self) -> int:
+    """Images seen in training."""
+    return self.config.num_train_steps * self.config.batch_size
+
+  def folder(self, workdir: str) -> str:
+    """Its work directory, below that of all runs."""
+    return storage.join(workdir, self.cell.name, f"seed_{self.seed}")
+
+
+def list_runs(cells: Sequence[Cell], seeds: int, config_of: Callable[[Cell], object]) -> list[Run]:
+  """The runs of these cells, cheapest first: scale by scale, and within one, every cell of a seed before the next seed.
+
+  Args:
+    cells: as `cells.choose` orders them.
+    seeds: how many, from 0.
+    config_of: a cell's config.
+
+  Raises:
+    UserError: a config is impossible.
+  """
+  configs = {cell: config_of(cell) for cell in cells}
+  counted = {cell: build.network_for_images(config)[1].multiply_adds for cell, config in configs.items()}
+  order = sorted(
+    ((cell, seed) for cell in cells for seed in range(seeds)), key=lambda run: (run[0].scale, run[1], counted[run[0]])
+  )
+  runs = []
+  for cell, seed in order:
+    config = configs[cell].copy_and_resolve_references()
+    config.seed = seed
+    runs.append(Run(cell, seed, config, counted[cell]))
+  return runs
+
+
+def missing(runs: Sequence[Run], done: Collection[Result]) -> list[Run]:
+  """The runs without a result."""
+  have = {(result.cell, result.seed) for result in done}
+  return [run for run in runs if (run.cell.name, run.seed) not in have]
+
+
+def seconds_expected(run: Run, done: Collection[Result]) -> float | None:
+  """How long a run will take by the rates of finished ones; None if there are none.
+
+  The rate is that of the same network, or else that of the network with the most similar number of multiply-adds,
+  scaled by their ratio.
+  """
+  if not done:
+    return None
+  same = [r for r in done if r.cell == run.cell.name]
+  nearest = min(done, key=lambda r: abs(r.multiply_adds - run.multiply_adds)).multiply_adds
+  used = same or [r for r in done if r.multiply_adds == nearest]
+  per_image = sum(r.seconds / r.images for r in used) / len(used)
+  return per_image * run.images * (1 if same else run.multiply_adds / nearest)
+
+
+def train_missing(runs: Sequence[Run], workdir: str, results_file: str, say: Callable[[str], None]) -> list[Result]:
+  """Trains the runs without a result, resuming those that were begun, and adds a line to the results after each.
+
+  Args:
+    runs: all that are wanted, in the order in which they are trained.
+    workdir: each run has a work directory below it, `<cell>/seed_<seed>`.
+    results_file: what is done; read before and written after each run.
+    say: prints a line.
+
+  Returns:
+    All results.
+
+  Raises:
+    UserError: the data are absent or do not fit, or the results are damaged or of another config. Nothing has been
+      trained then.
+    Preempted, Interrupted, RunFailed: as from `loop.train`; the next call resumes.
+  """
+  done = results.read(results_file)
+  results.check_same_recipe(results_file, done, {run.cell.name: checkpoint.to_json(run.config) for run in runs})
+  left = missing(runs, done)
+  if not left:
+    say(f"all {len(runs)} runs are done: {results_file}")
+    return done
+  splits = opening.open_splits(left[0].config)  # the same for all, as only crops differ between their configs
+  for run in left:
+    number = len(runs) - len(missing(runs, done)) + 1
+    say(f"run {number} of {len(runs)}: {run.cell.label}, seed {run.seed}{_time_left(runs, done)}")
+    try:
+      loop.train(run.config, run.folder(workdir), splits=splits)
+    except UserError as error:
+      raise UserError(f"{run.cell.name}, seed {run.seed}: {error}") from None
+    jax.clear_caches()  # no other run has the same programs
+    done = [*results.read(results_file), _result(run, run.folder(workdir))]
+    results.write(results_file, done)
+    say(f"{run.cell.label}, seed {run.seed}: top-1 error {done[-1].error:.2f} %, written to {results_file}")
+  return done
+
+
+def _time_left(runs: Sequence[Run], done: Collection[Result]) -> str:
+  left = [seconds_expected(run, done) for run in missing(runs, done)]
+  return f"; about {metrics.duration(sum(left))} left for all" if None not in left else ""
+
+
+def _result(run: Run, folder: str) -> Result:
+  """The result of a finished run, from its logs.
+
+  Raises:
+    RunFailed: they lack the last evaluation.
+  """
+  lines = metrics.read(folder)
+  last = [line for line in lines if line["step"] == run.config.num_train_steps and "eval_top1" in line]
+  if not last:
+    raise RunFailed(f"{storage.join(folder, metrics.FILE)} has no evaluation of the last step; remove {folder}")
+  return Result(
+    cell=run.cell.name,
+    seed=run.seed,
+    top1=last[-1]["eval_top1"],
+    top5=last[-1]["eval_top5"],
+    loss=last[-1].get("eval_loss"),
+    multiply_adds=run.multiply_adds,
+    steps=run.config.num_train_steps,
+    images=run.images,
+    seconds=round(_training_seconds(lines, run.config.batch_size), 1),
+    hardware=machine.hardware(),
+    versions=machine.versions(),
+    commit=machine.commit(),
+    config=checkpoint.to_json(run.config),
+  )
+
+
+def _training_seconds(lines: list[dict], batch_size: int) -> float:
+  """The time that the steps between log lines took, by the speed that each line gives; kills do not shorten it."""
+  total = previous = 0
+  speed = None
+  for line in lines:
+    if "train_loss" in line or "images_per_second" in line:
+      speed = line.get("images_per_second", speed)
+      total += (line["step"] - previous) * batch_size / speed if speed else 0
+      previous = line["step"]
+  return total
