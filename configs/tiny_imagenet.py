@@ -27,6 +27,6 @@ def get_config(arguments: str = "scale=0.25,groups=3"):
   config.data.eval_resize = 64
   config.data.min_crop_area = 0.49
 
-  config.optimizer.learning_rate = 0.01 if config.model.network in WITHOUT_BATCH_NORM else 0.125
+  config.optimizer.learning_rate = 0.01 if config.model.network in WITHOUT_BATCH_NORM else 0.5
   config.optimizer.warmup_steps = 100
   return config

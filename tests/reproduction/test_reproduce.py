@@ -143,5 +143,5 @@ def test_what_does_not_change_the_result_may_differ():
   config.seed, config.data.data_dir, config.log_every_steps = 5, "/elsewhere", 7
   results.check_same_recipe("results.jsonl", [done], {"resnet_13M": checkpoint.to_json(config)})
   config.optimizer.learning_rate = 0.3
-  with pytest.raises(UserError, match=r"another config \(optimizer.learning_rate: 0.125 then, 0.3 now\)"):
+  with pytest.raises(UserError, match=r"another config \(optimizer.learning_rate: 0.5 then, 0.3 now\)"):
     results.check_same_recipe("results.jsonl", [done], {"resnet_13M": checkpoint.to_json(config)})

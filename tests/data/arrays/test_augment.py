@@ -44,7 +44,7 @@ def crops(image, config, count):
   return np.asarray(augment.training_batch(images, labels, *rows, config=config, seed=SEED)["image"])
 
 
-def windows(config, height, width, count=4000):
+def windows(config, height, width, count=500):
   """Top, left, height and width of random crops, (count, 4): read from crops of pictures of rising brightness."""
   size = config.image_size
   rising = np.linspace(0, 250, max(height, width))
@@ -63,28 +63,30 @@ def windows(config, height, width, count=4000):
 
 
 def test_crops_are_distributed_like_tensorflows():
-  """The mean and the spread of place, height and width, for a picture of 200 x 250 pixels."""
+  """The mean and the spread of place, height and width, for a picture of 100 x 125 pixels."""
   config = data(image_size=64)
-  ours = windows(config, 200, 250)
-  theirs = []
-  for i in range(4000):
+  ours = windows(config, 100, 125)
+
+  @tf.function
+  def their_window(seed):
     begin, extent, _ = tf.image.stateless_sample_distorted_bounding_box(
-      (200, 250, 3), tf.zeros((1, 0, 4)), seed=(i, 1), area_range=(0.3, 1.0), aspect_ratio_range=(3 / 4, 4 / 3),
+      (100, 125, 3), tf.zeros((1, 0, 4)), seed=seed, area_range=(0.3, 1.0), aspect_ratio_range=(3 / 4, 4 / 3),
       min_object_covered=0.0, max_attempts=10, use_image_if_no_bounding_boxes=True,
     )  # fmt: skip
-    theirs.append([*begin.numpy()[:2], *extent.numpy()[:2]])
-  theirs = np.array(theirs, float)
-  np.testing.assert_allclose(ours.mean(0), theirs.mean(0), atol=4)
-  np.testing.assert_allclose(ours.std(0), theirs.std(0), atol=4)
-  assert (ours[:, 2] * ours[:, 3] > 0.28 * 200 * 250).all()
+    return tf.concat([begin[:2], extent[:2]], 0)
+
+  theirs = np.array([their_window(tf.constant([i, 1])) for i in range(len(ours))], float)
+  np.testing.assert_allclose(ours.mean(0), theirs.mean(0), atol=3)
+  np.testing.assert_allclose(ours.std(0), theirs.std(0), atol=3)
+  assert (ours[:, 2] * ours[:, 3] > 0.28 * 100 * 125).all()
 
 
 def test_half_of_the_crops_are_mirrored():
   image = np.zeros((32, 32, 3), np.uint8)
   image[:, 16:] = 200
-  flipped = crops(image, data(flip=True, min_crop_area=1.0, max_crop_aspect=1.0), 400)
+  flipped = crops(image, data(flip=True, min_crop_area=1.0, max_crop_aspect=1.0), 64)
   left = flipped[:, :, :8].mean((1, 2, 3)) > 100
-  assert 0.4 < left.mean() < 0.6
+  assert 0.3 < left.mean() < 0.7
 
 
 def test_a_crop_depends_on_seed_epoch_and_example_alone():
@@ -102,5 +104,5 @@ def test_a_crop_depends_on_seed_epoch_and_example_alone():
 
 def test_color_jitter_changes_brightness_by_at_most_its_strength():
   image = np.full((32, 32, 3), 100, np.uint8)
-  gray = crops(image, data(color_jitter=0.4), 200)[:, 0, 0, 0].astype(float)
+  gray = crops(image, data(color_jitter=0.4), 32)[:, 0, 0, 0].astype(float)
   assert gray.min() >= 59 and gray.max() <= 141 and gray.std() > 10
