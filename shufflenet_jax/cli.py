@@ -24,6 +24,7 @@ from shufflenet_jax.config import config_file
 from shufflenet_jax.distributed import hosts
 from shufflenet_jax.errors import FAILED, INTERRUPTED, CommandEnded, Preempted, UserError
 
+_WITHOUT_TENSORFLOW = "without it, training and evaluation read arrays: --config.data.name=arrays, see README.md"
 _BROKEN_PIPE = 141  # 128 + SIGPIPE, as shells report it
 
 
@@ -114,7 +115,9 @@ class Command:
     except BrokenPipeError:  # the reader of the output has closed it, as `head` does
       os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
       _exit(_BROKEN_PIPE)
-    except Exception:
+    except Exception as error:
+      if isinstance(error, ModuleNotFoundError) and (error.name or "").startswith("tensorflow"):
+        _end(UserError(f"this needs TensorFlow, which is not installed ({error}); {_WITHOUT_TENSORFLOW}"))
       try:
         startup.check_devices()
       except CommandEnded as ended:

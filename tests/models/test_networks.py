@@ -100,7 +100,7 @@ def test_convolutions_and_products_run_in_bfloat16(arguments):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("arguments", VARIANTS + HEAVY)
-def test_forward_at_224_in_bfloat16(arguments):
+def test_forward_at_224_in_bfloat16(arguments, compiled_sooner):
   model = build.network(imagenet.get_config(arguments).model)
   image = jax.ShapeDtypeStruct((1, 224, 224, 3), jnp.float32)
   variables = jax.eval_shape(model.init, jax.eval_shape(lambda: jax.random.key(0)), image)

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 
 from shufflenet_jax.data.arrays.arrays import Arrays
 from shufflenet_jax.data.split import Split
-from shufflenet_jax.errors import UserError
 
 # The config's data.name, without "/config" and ":version" -> the module here that opens it. Any other name is a TFDS
 # dataset's. Only the module that is needed is imported: all but `arrays` import TensorFlow.
@@ -35,13 +34,5 @@ def open_split(
       are not the network's.
   """
   module = SOURCES.get(data.name.split("/")[0].split(":")[0], "tfds")
-  try:
-    source = importlib.import_module(f"{__name__}.{module}")
-  except ModuleNotFoundError as error:
-    if not (error.name or "").startswith("tensorflow"):
-      raise
-    raise UserError(
-      f"config.data.name={data.name} is read by TensorFlow, which is not installed; install it, or use"
-      " --config.data.name=arrays (see data/sources/arrays.py)"
-    ) from None
+  source = importlib.import_module(f"{__name__}.{module}")
   return source.open_split(data, split, num_classes, class_names, every_class)
