@@ -127,7 +127,7 @@ class Command:
       traceback.print_exc()
       hosts.leave(FAILED)
     else:
-      sys.exit(status)
+      hosts.end_process(status)
 
   def parse(self, argv: list[str]) -> tuple[flags.FlagValues, list[str]]:
     """Parses a command line, which begins with the program's name; --help prints the help and exits.
@@ -183,4 +183,4 @@ def _end(ended: CommandEnded) -> None:
 
 def _exit(status: int, together: bool = False) -> None:
   hosts.leave(status, together)
-  sys.exit(status)
+  hosts.end_process(status)

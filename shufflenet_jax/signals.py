@@ -15,8 +15,8 @@ from collections.abc import Callable
 
 from shufflenet_jax.errors import INTERRUPTED
 
-# How many more times the thread does not end the process at Ctrl-C, because the handler that `held` installs acts on
-# it. The thread has to know, because it receives a signal before that handler runs.
+# How many of the next Ctrl-Cs the thread leaves to the handler that `held` installs, instead of ending the process. The
+# thread has to know, because it receives a signal before that handler runs.
 _held_interrupts = 0
 _listening = False  # whether the thread is running
 

@@ -69,7 +69,10 @@ def check_devices() -> None:
   except Exception as error:  # RuntimeError, and for cuda without its plugin an AssertionError without a text
     platforms = os.environ.get("JAX_PLATFORMS", "")
     reason = f" ({error})" if str(error) else ""
-    kind = RunFailed if _accelerators() else UserError
-    raise kind(
+    if _accelerators():
+      raise RunFailed(
+        f"JAX cannot use the accelerators of this machine{reason}; end the process that holds them, and start again"
+      ) from error
+    raise UserError(
       f"JAX finds no devices for JAX_PLATFORMS={platforms}{reason}; unset it to use the devices of this machine"
     ) from error

@@ -76,7 +76,7 @@ FIELDS = {
   "eval_every_steps": Field(5_000, _at_least(1)),
   "checkpoint_every_steps": Field(1_000, _at_least(1)),
   "keep_checkpoints": Field(3, _at_least(1)),  # the newest; the best evaluated one is kept as well
-  "max_skipped_steps": Field(0, _at_least(0)),  # steps whose loss or gradients are not finite; one more ends the run
+  "max_skipped_steps": Field(0, _at_least(0)),  # how often a loss or gradient may be not finite; one more ends the run
   "peer_timeout_seconds": Field(60, _at_least(10)),  # a host that is silent for longer counts as lost: the run ends
   "model.num_classes": Field(1000),
   "model.dtype": Field("bfloat16"),  # of computation; parameters and batch statistics are float32

@@ -14,10 +14,10 @@ def open_split(config, name: str, class_names: Sequence[str] = (), every_class: 
   Args:
     config: the whole config.
     name: of the split.
-    class_names, every_class: as there.
+    class_names, every_class: see `sources.open_split`.
 
   Raises:
-    UserError: as there; or the pictures do not fit in memory, or cannot be decoded.
+    UserError: see `sources.open_split`; or the pictures do not fit in memory, or cannot be decoded.
   """
   data, classes = config.data, config.model.num_classes
   split = sources.open_split(data, name, classes, class_names, every_class)

@@ -26,7 +26,7 @@ class Split:
     class_names: in label order, at least one for each class of the network.
     dataset_classes: how many of the names are the dataset's own; numbers fill up the rest.
     chunk_sizes: int64 (chunks,), the number of examples in each chunk.
-    record_bytes: mean size of an undecoded record in memory.
+    record_bytes: about how large an undecoded record is in memory.
     read: (chunks, skips, takes, parallel=False) -> `tf.data.Dataset` of (id, record). For each number in `chunks`, it
       skips `skips` examples of that chunk and yields the next `takes`; all three are int64 (n,). Chunks follow one
       another, or are interleaved in a fixed order if `parallel`.

@@ -155,6 +155,6 @@ def _variable_shapes(model, image_size: int) -> dict:
 
 
 def describe(fields: typing.Mapping[str, typing.Any]) -> str:
-  """The title of a plot: `shufflenet_v1 scale=0.5 groups=3`."""
+  """A network in a few words: `shufflenet_v1 scale=0.5 groups=3`."""
   shown = [f"{k}={fields[k]}" for k in ("scale", "groups", "mflops") if k in fields]
   return " ".join([fields["network"], *shown])

@@ -143,7 +143,7 @@ class ShuffleNetV1(nn.Module):
   """ShuffleNet V1 (Table 1): images (n, h, w, 3) -> logits float32 (n, num_classes).
 
   `init` gives the collections `params` and `batch_stats`, all float32. Any
-  image size works; below 32x32 Stage 4 sees a single position.
+  image size works; up to 32x32, the output of Stage 4 has a single position.
 
       model = ShuffleNetV1(groups=3, num_classes=10)
       variables = model.init(key, images)

@@ -1,4 +1,4 @@
-"""Answers what a checkpoint's task asks of pictures."""
+"""Applies a checkpoint's network to pictures."""
 
 import operator
 
@@ -19,7 +19,7 @@ ACCELERATOR_BATCH_SIZES = (1, 8, 64)
 
 
 class Predictor:
-  """Answers what a checkpoint's task asks of pictures; for classification, their most probable classes.
+  """Applies a checkpoint's network to pictures; for classification, this gives their most probable classes.
 
   Attributes:
     task: the `tasks.Task`.

@@ -99,7 +99,7 @@ def rows(tables: Collection[int]) -> list[Row]:
 
 
 def claims(tables: Collection[int]) -> list[Claim]:
-  """What these tables claim: shuffled groups are better, more groups are, and ShuffleNet's unit is."""
+  """What these tables claim: that shuffle, more than one group, and ShuffleNet's unit each make a network better."""
   found = []
   if 2 in tables:
     for scale, errors in paper.TABLE_2.items():

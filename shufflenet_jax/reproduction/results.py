@@ -122,8 +122,8 @@ def check_same_recipe(path: str, results: Collection[Result], configs: dict[str,
     changed = [f"{name}: {before.get(name)} then, {now.get(name)} now" for name in names]
     if changed:
       raise UserError(
-        f"{path} has a result of {result.cell} with another config ({'; '.join(changed[:4])}); give the config as then,"
-        " or another --workdir"
+        f"{path} has a result of {result.cell} with another config ({'; '.join(changed[:4])}); use that config,"
+        " or choose another --workdir"
       )
 
 

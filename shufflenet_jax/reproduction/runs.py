@@ -21,7 +21,8 @@ class Run:
   """A cell and a seed.
 
   Attributes:
-    cell, seed: see `results.Result`.
+    cell: the network.
+    seed: of initialisation, order and augmentation.
     config: the cell's config with this seed.
     multiply_adds: of the cell's network, for one picture of the config's size.
   """
@@ -42,7 +43,7 @@ class Run:
 
 
 def list_runs(cells: Sequence[Cell], seeds: int, config_of: Callable[[Cell], object]) -> list[Run]:
-  """The runs of these cells, cheapest first: scale by scale, and within one, every cell of a seed before the next seed.
+  """The runs of these cells, ordered by scale, then by seed, then by multiply-adds.
 
   Args:
     cells: as `cells.choose` orders them.
@@ -99,8 +100,8 @@ def train_missing(runs: Sequence[Run], workdir: str, results_file: str, say: Cal
     All results.
 
   Raises:
-    UserError: the data are absent or do not fit, or the results are damaged or of another config. Nothing has been
-      trained then.
+    UserError: the data are absent or do not fit, or the results are damaged or of another config. Finished runs keep
+      their results.
     Preempted, Interrupted, RunFailed: as from `loop.train`; the next call resumes.
   """
   done = results.read(results_file)
@@ -157,7 +158,7 @@ def _result(run: Run, folder: str) -> Result:
 
 
 def _training_seconds(lines: list[dict], batch_size: int) -> float:
-  """The time that the steps between log lines took, by the speed that each line gives; kills do not shorten it."""
+  """Training time in seconds, from the steps between log lines and their speeds; also of a run that was interrupted."""
   total = previous = 0
   speed = None
   for line in lines:

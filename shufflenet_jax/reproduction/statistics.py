@@ -33,7 +33,7 @@ def difference(larger: Sequence[float], smaller: Sequence[float]) -> Difference:
   """The difference of two means, with Welch's interval, which allows the groups to have different variances.
 
   Args:
-    larger, smaller: at least one value each. The names say what is expected, not what is so.
+    larger, smaller: at least one value each. `larger` is the group whose mean is expected to be larger.
   """
   mean = statistics.fmean(larger) - statistics.fmean(smaller)
   counts = (len(larger), len(smaller))

@@ -228,7 +228,7 @@ def seeks_cheaply(path: str) -> bool:
 
 
 def _configure_tensorflow() -> None:
-  """Configures TensorFlow's own client for buckets, which reads datasets; takes effect before TensorFlow is imported.
+  """Configures TensorFlow's own client for buckets, which reads datasets. To be called before TensorFlow is imported.
 
   It fetches 8 MB at a time, where its default is 64 MB for each file that it opens, and retries for about
   `client.PATIENCE_SECONDS`.

@@ -112,10 +112,10 @@ def before_compiling(
   unit = s.chips * (config.batch_norm_group or config.accumulate_steps)
   per_step = config.batch_norm_group or plan.batch_per_chip / config.accumulate_steps
   if plan.batch < unit:
-    plan.warnings.append(f"more chips than the batch of {plan.batch} can use: {plan.batch} at most, or batch={unit}")
+    plan.warnings.append(f"batch_size={plan.batch} is too small for {plan.chips} chips: fewer chips, or batch={unit}")
   elif plan.batch % unit:
     below = plan.batch // unit * unit
-    plan.warnings.append(f"batch_size={plan.batch} does not divide over {unit}: {below} or {below + unit} would")
+    plan.warnings.append(f"batch_size={plan.batch} is not a multiple of {unit}: {below} or {below + unit} is")
   elif per_step % LANES:
     wanted = -(-plan.batch // (unit * LANES)) * unit * LANES
     plan.warnings.append(

@@ -85,7 +85,7 @@ class _Cutter:
       split: the pictures.
       cut: (images, labels, *rows) -> batch, on one device.
       rows: which of a host batch's arrays `cut` takes.
-      task: of whose targets the batch holds those that the split has.
+      task: the batch holds those of its targets that the split has.
       over: the devices.
     """
     whole, part = PartitionSpec(), PartitionSpec(AXIS)

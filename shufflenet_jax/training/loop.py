@@ -19,7 +19,7 @@ def train(config, workdir: str, devices=None, stop_after_step=None, profile_step
     config: as `configs/imagenet.py` describes it.
     workdir: local or gs:// directory, which all hosts share.
     devices: JAX devices, all by default.
-    stop_after_step: ends the run early after this step, an int, with a checkpoint.
+    stop_after_step: int; the run ends early after this step, with a checkpoint.
     profile_steps: the steps to profile, see `profiler`.
     splits: as `data.opening.open_splits` opens them from the config's data, for runs that share them.
 
@@ -27,7 +27,7 @@ def train(config, workdir: str, devices=None, stop_after_step=None, profile_step
     The final `TrainState`, and the last evaluation's figures (None if there was none).
 
   Raises:
-    UserError: wrong input. Nothing has been written, or if the data are damaged later, one process saves (not several).
+    UserError: wrong input, before anything is written; or damaged data, after a run of one process has saved its state.
     Preempted, Interrupted: stopped by SIGTERM or Ctrl-C, with a checkpoint.
     RunFailed: a failure that may not occur again after a restart.
   """
@@ -61,7 +61,7 @@ def _train(run, feed, record, stop, trace):
     return state, None, run.start_step
   for step in range(first_step, run.last_step + 1):
     try:
-      # Only later batches are given up for a stop request: the first comes soon, and without it nothing is new to save.
+      # A stop request ends the wait for a batch, except for the first: before it there is nothing new to save.
       item = feed.get(record.pending, stop.asked) if step > first_step else feed.get(record.pending)
     except (UserError, RunFailed):
       guard.check(state)

@@ -48,7 +48,7 @@ class Logs(contextlib.AbstractContextManager):
         self._events = metric_writers.SummaryWriter(self._folder.folder)
 
   def write(self, step: int, figures: dict[str, float]) -> None:
-    """Adds a line, and TensorBoard's scalars. Values that are not finite are left out of the line, as JSON has none."""
+    """Adds a line, without values that are not finite, which JSON cannot have, and TensorBoard's scalars."""
     if not self._writes:
       return
     values = {k: float(v) for k, v in figures.items()}
@@ -87,7 +87,7 @@ def has_tensorboard_writer() -> bool:
 
 
 def read(workdir: str) -> list[dict[str, float]]:
-  """The lines of `metrics.jsonl`, oldest first, except those that are no JSON, as a kill or a full disk may leave them.
+  """The lines of `metrics.jsonl`, oldest first, without lines that are not JSON, as a kill or a full disk may leave.
 
   [] if there is no file.
 

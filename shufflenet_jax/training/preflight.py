@@ -186,8 +186,8 @@ def _check_same_classes(resumed: Checkpoint | None, train_split: Split | Arrays)
   if resumed and resumed.class_names != train_split.class_names:
     before, now = next((a, b) for a, b in zip(resumed.class_names, train_split.class_names) if a != b)
     raise UserError(
-      f"{resumed.path} was trained on other classes ({before!r} is {now!r} in {train_split.name}); choose another"
-      " --workdir"
+      f"{resumed.path} was trained on other classes ({train_split.name} has {now!r} in place of {before!r}); choose"
+      " another --workdir"
     )
 
 

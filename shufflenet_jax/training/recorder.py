@@ -68,7 +68,7 @@ class Recorder(contextlib.ExitStack):
       The figures; None if the evaluation was given up because a stop was requested.
 
     Raises:
-      UserError, RunFailed: the data cannot be read. A single process has saved the state.
+      UserError, RunFailed: the data cannot be read. If this is the only process, it saves the state.
     """
     run = self._run
     try:

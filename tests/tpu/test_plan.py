@@ -62,8 +62,8 @@ def test_the_hosts_limit_input_bound_slices():
   [
     ("v5e:16x16", 1024, 1, "4 images per chip are not a multiple of 128, so lanes stay empty: batch=32768"),
     ("v5e:4x4", 2048, 2, "64 images per chip are not a multiple of 128, so lanes stay empty: batch=4096"),
-    ("v5e:16x16", 128, 1, "more chips than the batch of 128 can use: 128 at most"),
-    ("v5e:4x4", 1000, 1, "batch_size=1000 does not divide over 16: 992 or 1008 would"),
+    ("v5e:16x16", 128, 1, "batch_size=128 is too small for 256 chips: fewer chips, or batch=256"),
+    ("v5e:4x4", 1000, 1, "batch_size=1000 is not a multiple of 16: 992 or 1008 is"),
     ("v5e:16x16", 32768, 1, "above 8192"),
     ("v5e:1x2", 256, 1, "no accelerator type of this shape; the nearest is v5e:1x1"),
   ],
@@ -80,7 +80,7 @@ def test_a_batch_that_no_slice_can_train_is_an_error():
   command = [sys.executable, "-m", "shufflenet_jax.tpu.plan", "--config=configs/imagenet.py:batch=1020"]
   done = subprocess.run([*command, "--topology=v5e:2x4"], capture_output=True, text=True, cwd=ROOT)
   assert done.returncode == 2
-  assert "batch_size=1020 does not divide over 8: 1016 or 1024 would" in done.stdout
+  assert "batch_size=1020 is not a multiple of 8: 1016 or 1024 is" in done.stdout
   assert "compiled" not in done.stderr
 
 
@@ -178,7 +178,7 @@ def test_a_real_step_as_a_command():
   assert found["cycles"] > 1e5 and 0 < found["hbm_bytes"] < found["hbm_limit"] == 15.75 * 2**30
   # Gradients in float32 and running statistics: a little more than the 0.2 million parameters.
   assert 2 * 3 / 4 * 4 * 100_000 < found["interconnect_bytes"] < 2 * 3 / 4 * 4 * 400_000
-  assert impossible["cycles"] is None and "more chips than" in impossible["warnings"][0]
+  assert impossible["cycles"] is None and "too small for" in impossible["warnings"][0]
 
 
 @pytest.mark.parametrize(

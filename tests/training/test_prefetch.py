@@ -1,6 +1,8 @@
 """Batches ahead of the devices: order, errors, and what counts as waiting."""
 
 import itertools
+import subprocess
+import sys
 import threading
 import time
 
@@ -8,6 +10,7 @@ import jax
 import pytest
 
 from shufflenet_jax.training import prefetch
+from tests.commands import ROOT
 
 
 def test_batches_come_in_order_prepared_and_then_the_end():
@@ -83,3 +86,29 @@ def test_only_time_in_which_the_devices_are_idle_counts_as_waiting(monkeypatch):
     monkeypatch.setattr(batches._queue, "get", lambda timeout: may_go.set() or get())
     assert batches.get("the step before") == "second"
     assert batches.waited_seconds == 2
+
+
+LATE_AT_THE_END = """
+import atexit, time
+import tensorflow as tf
+from shufflenet_jax import cli
+from shufflenet_jax.training import prefetch
+from tests.commands import ROOT
+
+atexit.register(print, "cleaned up")
+late = tf.data.Dataset.range(9).map(lambda i: tf.py_function(lambda i: time.sleep(1e3) or i, [i], tf.int64))
+
+def main(flags):
+  prefetch.CLOSE_SECONDS = 0.1
+  with prefetch.Feed(late.as_numpy_iterator(), lambda batch: batch):
+    pass
+  print("trained", end="")  # not flushed
+  return 5
+
+cli.Command(main, lambda flags: None)()
+"""
+
+
+def test_a_command_ends_with_its_status_while_data_are_late():
+  done = subprocess.run([sys.executable, "-c", LATE_AT_THE_END], cwd=ROOT, capture_output=True, text=True, timeout=100)
+  assert (done.returncode, done.stdout) == (5, "trainedcleaned up\n"), done.stderr

@@ -1,8 +1,7 @@
 """Crops of pictures that are on the devices, computed in JAX. Every random choice is a function of a key.
 
-They follow the same rules as those of the streams (`data/stream/augment.py`), with other random numbers. A crop may
-begin between two pixels here. At its border, interpolation uses the pixels of the picture beyond it, where the streams
-have cut them off.
+They follow the same rules as those of the streams (`data/stream/augment.py`), with other random numbers. Here a crop
+may begin between two pixels, and interpolation at its border also uses the picture's pixels outside of it.
 """
 
 import jax

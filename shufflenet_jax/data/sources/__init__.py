@@ -4,14 +4,19 @@ A new source is a file with an `open_split` that takes the arguments of the one 
 """
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from shufflenet_jax.data.arrays.arrays import Arrays
 from shufflenet_jax.data.split import Split
 
-# The config's data.name, without "/config" and ":version" -> the module here that opens it. Any other name is a TFDS
-# dataset's. Only the module that is needed is imported: all but `arrays` import TensorFlow.
-SOURCES = {"arrays": "arrays", "digits": "digits", "folder": "folder"}
+
+def _of_module(name: str) -> Callable[..., Split | Arrays]:
+  """The `open_split` of a module here, imported when it is called: all but `arrays` import TensorFlow."""
+  return lambda *arguments: importlib.import_module(f"{__name__}.{name}").open_split(*arguments)
+
+
+# The config's data.name, without "/config" and ":version" -> how to open it. Any other name is a TFDS dataset's.
+SOURCES = {"arrays": _of_module("arrays"), "digits": _of_module("digits"), "folder": _of_module("folder")}
 
 
 def open_split(
@@ -23,16 +28,15 @@ def open_split(
     data: the config's `data` section. `name` is "folder" for pictures in `data_dir/<split>/<class>/`, "arrays" for
       decoded ones in `data_dir/<split>.npz`, or the `name` or `name/config:version` of a TFDS dataset in `data_dir`
       ("": TFDS's default folder). The bundled dataset `digits` is prepared there on first use.
-    split: a TFDS split expression, or the name of a folder.
+    split: a TFDS split expression, the name of a folder, or that of an `.npz` file without its suffix.
     num_classes: classes of the network.
     class_names: the network's, if known. The classes of a folder are matched to them by name; those of a TFDS dataset
-      must be the same.
-    every_class: whether a folder must hold pictures of every class.
+      or of arrays must be the same.
+    every_class: whether a folder or an `.npz` file must hold pictures of every class.
 
   Raises:
     UserError: the dataset or split is absent, empty, in another file format or not image classification, or its classes
       are not the network's.
   """
-  module = SOURCES.get(data.name.split("/")[0].split(":")[0], "tfds")
-  source = importlib.import_module(f"{__name__}.{module}")
-  return source.open_split(data, split, num_classes, class_names, every_class)
+  open_source = SOURCES.get(data.name.split("/")[0].split(":")[0], _of_module("tfds"))
+  return open_source(data, split, num_classes, class_names, every_class)
