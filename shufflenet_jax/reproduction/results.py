@@ -34,9 +34,9 @@ class Result:
     steps: of training.
     images: seen in training, counting repetitions.
     seconds: of training, without compiling and evaluating.
-    hardware: count and name of the devices.
-    versions: of the libraries: name -> version.
-    commit: of this project; "" if not known.
+    hardware: count and name of the devices; of each start of the run, if it was moved.
+    versions: of the libraries, at its last start: name -> version.
+    commit: of this project, of each start if they differ; "" if not known.
     config: the whole config, as JSON values.
   """
 
@@ -117,14 +117,18 @@ def check_same_recipe(path: str, results: Collection[Result], configs: dict[str,
   for result in results:
     if result.cell not in configs:
       continue
-    before, now = (_recipe(config) for config in (fields.complete(result.config), configs[result.cell]))
-    names = [name for name in sorted(before | now) if before.get(name) != now.get(name)]
-    changed = [f"{name}: {before.get(name)} then, {now.get(name)} now" for name in names]
-    if changed:
+    if changed := changed_fields(result.config, configs[result.cell]):
       raise UserError(
-        f"{path} has a result of {result.cell} with another config ({'; '.join(changed[:4])}); use that config,"
-        " or choose another --workdir"
+        f"{path} has a result of {result.cell} with another config ({changed}); use that config, or choose another"
+        " --workdir"
       )
+
+
+def changed_fields(before: dict, now: dict) -> str:
+  """The fields that matter and differ between two configs, as JSON values: `a: 1 then, 2 now; ...`; "" if none."""
+  before, now = (_recipe(config) for config in (fields.complete(before), now))
+  names = [name for name in sorted(before | now) if before.get(name) != now.get(name)]
+  return "; ".join(f"{name}: {before.get(name)} then, {now.get(name)} now" for name in names[:4])
 
 
 def _recipe(config: dict) -> dict:

@@ -1,19 +1,21 @@
 """Trains the runs whose results are missing, one after the other."""
 
 import dataclasses
+import json
 from collections.abc import Callable, Collection, Sequence
 
 import jax
 
 from shufflenet_jax import storage
 from shufflenet_jax.checkpoints import checkpoint
+from shufflenet_jax.checkpoints.integrity import Damaged
 from shufflenet_jax.data import opening
 from shufflenet_jax.errors import RunFailed, UserError
 from shufflenet_jax.models import build
-from shufflenet_jax.reproduction import machine, results
+from shufflenet_jax.reproduction import results
 from shufflenet_jax.reproduction.cells import Cell
 from shufflenet_jax.reproduction.results import Result
-from shufflenet_jax.training import loop, metrics
+from shufflenet_jax.training import loop, machine, metrics
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,15 +112,20 @@ def train_missing(runs: Sequence[Run], workdir: str, results_file: str, say: Cal
   if not left:
     say(f"all {len(runs)} runs are done: {results_file}")
     return done
-  splits = opening.open_splits(left[0].config)  # the same for all, as only crops differ between their configs
   for run in left:
-    number = len(runs) - len(missing(runs, done)) + 1
-    say(f"run {number} of {len(runs)}: {run.cell.label}, seed {run.seed}{_time_left(runs, done)}")
-    try:
-      loop.train(run.config, run.folder(workdir), splits=splits)
-    except UserError as error:
-      raise UserError(f"{run.cell.name}, seed {run.seed}: {error}") from None
-    jax.clear_caches()  # no other run has the same programs
+    _check_same_config(run, run.folder(workdir))
+  splits = None
+  for run in left:
+    if not _is_finished(run, run.folder(workdir)):
+      # They are the same for all runs, because only crops differ between their configs.
+      splits = splits or opening.open_splits(run.config)
+      number = len(runs) - len(missing(runs, done)) + 1
+      say(f"run {number} of {len(runs)}: {run.cell.label}, seed {run.seed}{_time_left(runs, done)}")
+      try:
+        loop.train(run.config, run.folder(workdir), splits=splits)
+      except UserError as error:
+        raise UserError(f"{run.cell.name}, seed {run.seed}: {error}") from None
+      jax.clear_caches()  # no other run has the same programs
     done = [*results.read(results_file), _result(run, run.folder(workdir))]
     results.write(results_file, done)
     say(f"{run.cell.label}, seed {run.seed}: top-1 error {done[-1].error:.2f} %, written to {results_file}")
@@ -130,29 +137,58 @@ def _time_left(runs: Sequence[Run], done: Collection[Result]) -> str:
   return f"; about {metrics.duration(sum(left))} left for all" if None not in left else ""
 
 
+def _check_same_config(run: Run, folder: str) -> None:
+  """Raises a UserError if the run was begun with a config that gives other results, or its config cannot be read."""
+  path = storage.join(folder, checkpoint.CONFIG)
+  try:
+    before = json.loads(storage.read_bytes(path))
+    changed = results.changed_fields(before, checkpoint.to_json(run.config))
+  except FileNotFoundError:
+    return
+  except ValueError:
+    raise UserError(f"{path} is damaged; remove {folder}") from None
+  if changed:
+    raise UserError(f"{folder} was begun with another config ({changed}); use that config, or choose another --workdir")
+
+
+def _is_finished(run: Run, folder: str) -> bool:
+  """Whether the run needs no more training, on whichever machine it was trained, and is evaluated."""
+  last = dict(checkpoint.steps_in(folder)).get(run.config.num_train_steps)
+  try:
+    return last is not None and checkpoint.read(last) is not None and _last_evaluation(run, folder) is not None
+  except Damaged:  # training moves the checkpoint out of the way
+    return False
+
+
+def _last_evaluation(run: Run, folder: str) -> dict | None:
+  """The figures of the evaluation at the last step, or None."""
+  lines = [line for line in metrics.read(folder) if line["step"] == run.config.num_train_steps and "eval_top1" in line]
+  return lines[-1] if lines else None
+
+
 def _result(run: Run, folder: str) -> Result:
   """The result of a finished run, from its logs.
 
   Raises:
     RunFailed: they lack the last evaluation.
   """
-  lines = metrics.read(folder)
-  last = [line for line in lines if line["step"] == run.config.num_train_steps and "eval_top1" in line]
-  if not last:
+  last = _last_evaluation(run, folder)
+  if last is None:
     raise RunFailed(f"{storage.join(folder, metrics.FILE)} has no evaluation of the last step; remove {folder}")
+  starts = machine.read(folder)
   return Result(
     cell=run.cell.name,
     seed=run.seed,
-    top1=last[-1]["eval_top1"],
-    top5=last[-1]["eval_top5"],
-    loss=last[-1].get("eval_loss"),
+    top1=last["eval_top1"],
+    top5=last["eval_top5"],
+    loss=last.get("eval_loss"),
     multiply_adds=run.multiply_adds,
     steps=run.config.num_train_steps,
     images=run.images,
-    seconds=round(_training_seconds(lines, run.config.batch_size), 1),
-    hardware=machine.hardware(),
-    versions=machine.versions(),
-    commit=machine.commit(),
+    seconds=round(_training_seconds(metrics.read(folder), run.config.batch_size), 1),
+    hardware=" and ".join(dict.fromkeys(start["hardware"] for start in starts)),
+    versions=starts[-1]["versions"] if starts else {},
+    commit=" and ".join(dict.fromkeys(start["commit"] for start in starts)),
     config=checkpoint.to_json(run.config),
   )
 

@@ -24,7 +24,7 @@ from shufflenet_jax.distributed import hosts, mesh
 from shufflenet_jax.errors import RunFailed, UserError
 from shufflenet_jax.models import build
 from shufflenet_jax.tasks.task import Task
-from shufflenet_jax.training import batches, fine_tune, metrics
+from shufflenet_jax.training import batches, fine_tune, machine, metrics
 from shufflenet_jax.training.due import evaluation_owed
 from shufflenet_jax.training.optimizer import sgd
 from shufflenet_jax.training.step import TrainState, init_state
@@ -275,6 +275,7 @@ def open_workdir(run: Run, lock: Lock) -> None:
       raise type(error)(f"--workdir={run.workdir} cannot take a checkpoint of {size / 1e6:.1f} MB: {error}") from None
     if run.start_step < run.last_step:
       checkpoint.write_config(run.workdir, run.config)
+      machine.add_start(run.workdir, run.start_step)
   if run.process.count > 1:
     multihost_utils.sync_global_devices("open_workdir")
     if not storage.is_folder(run.workdir):

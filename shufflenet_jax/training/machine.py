@@ -1,6 +1,7 @@
-"""What a result was computed with: devices, versions, commit."""
+"""What a run is trained with: devices, versions, commit. Each start adds a line to `WORKDIR/machine.jsonl`."""
 
 import importlib.metadata
+import json
 import os
 import pathlib
 import platform
@@ -9,6 +10,9 @@ import subprocess
 
 import jax
 
+from shufflenet_jax import storage
+
+FILE = "machine.jsonl"
 _LIBRARIES = ("jax", "jaxlib", "flax", "optax")
 
 
@@ -47,3 +51,17 @@ def commit() -> str:
     return git("rev-parse", "--short=12", "HEAD") + ("+changes" if changed else "")
   except (OSError, subprocess.CalledProcessError):
     return ""
+
+
+def add_start(workdir: str, step: int) -> None:
+  """Adds a line about this machine to a work directory, in which training starts or continues after `step`."""
+  line = {"step": step, "hardware": hardware(), "versions": versions(), "commit": commit()}
+  storage.write_text(storage.join(workdir, FILE), "".join(json.dumps(start) + "\n" for start in [*read(workdir), line]))
+
+
+def read(workdir: str) -> list[dict]:
+  """The starts of a run, oldest first; [] if there is no file, or it is damaged."""
+  try:
+    return [json.loads(line) for line in storage.read_text(storage.join(workdir, FILE)).splitlines()]
+  except (FileNotFoundError, ValueError):
+    return []
