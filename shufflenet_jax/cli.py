@@ -88,7 +88,8 @@ class Command:
     """
     Args:
       main: is called with the flags, and with the positional arguments if the command takes any; returns the exit
-        status, or None for 0. `flags.config` is the config, with the fields that the command line sets.
+        status, or None for 0. `flags.config` is the config, with the fields that the command line sets. A command
+        that defines a flag `overrides` finds these fields there: dotted name -> value.
       define_flags: defines the command's flags on the `FlagValues` that it is given.
       required: flags that must be given.
       takes_arguments: whether there may be positional arguments.
@@ -149,7 +150,7 @@ class Command:
         sys.exit(0)
       missing = [name for name in self._required if values[name].value is None]
       config = None if missing else self._config_of(values)
-      _, *arguments = config_file.override(config, rest, list(values), missing)
+      (_, *arguments), overrides = config_file.override(config, rest, list(values), missing)
     except flags.CantOpenFlagFileError as error:
       cause = error.__context__  # the OSError
       raise UserError(f"--flagfile={cause.filename} cannot be read: {cause.strerror}") from None
@@ -163,6 +164,8 @@ class Command:
       if "config" not in values:
         flags.DEFINE_string("config", None, "", values)
       values["config"].value = config
+      if "overrides" in values:
+        values["overrides"].value = overrides
     return values, arguments
 
 

@@ -4,7 +4,7 @@ import functools
 from collections.abc import Sequence
 
 from shufflenet_jax.data import sources
-from shufflenet_jax.data.arrays.arrays import Arrays
+from shufflenet_jax.data.arrays.arrays import Arrays, check_every_class
 from shufflenet_jax.data.split import Split
 
 
@@ -26,7 +26,7 @@ def open_split(config, name: str, class_names: Sequence[str] = (), every_class: 
   from shufflenet_jax.data.arrays import decode  # which imports TensorFlow
 
   field = "max_bad_eval" if name == data.eval_split else "max_bad_train"
-  return decode.decode(
+  arrays = decode.decode(
     split,
     data.eval_resize,
     num_classes=classes,
@@ -34,6 +34,9 @@ def open_split(config, name: str, class_names: Sequence[str] = (), every_class: 
     max_bad=data[field],
     warn=functools.partial(print, flush=True),
   )
+  if every_class and arrays.bad_pictures:
+    check_every_class(arrays)
+  return arrays
 
 
 def open_splits(config) -> tuple[Split | Arrays, Split | Arrays]:

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 
 import ml_collections
 import tabulate
-from flax import traverse_util
 
 from shufflenet_jax import storage
 from shufflenet_jax.checkpoints import checkpoint
@@ -44,15 +43,14 @@ class Wanted:
   @classmethod
   def from_flags(cls, values) -> "Wanted":
     """Raises a UserError if a flag is wrong, or a network's config impossible."""
-    tables = tuple(_numbers(values.tables, int, "tables"))
-    chosen = cells.choose(tables, _numbers(values.scales, float, "scales"), values.only)
-    overrides = _overrides(values.config_file, values.config)
+    tables = tuple(sorted(set(_numbers(values.tables, int, "tables"))))
+    if not tables:
+      raise UserError("--tables= is empty; give some of the paper's tables, for instance --tables=3")
+    chosen = cells.choose(tables, _numbers(values.scales, float, "scales"), _words(values.only))
+    overrides = values.overrides
 
     def config_of(cell: cells.Cell) -> ml_collections.ConfigDict:
-      config = config_file.load(f"{values.config_file}:{cell.arguments}")
-      config.update_from_flattened_dict(overrides)
-      settings.check(config, training=True)
-      return config
+      return _config_of(cell, values.config_file, overrides)
 
     return cls(
       tables=tables,
@@ -76,22 +74,38 @@ class Wanted:
     return done
 
 
+def _words(words: Sequence[str]) -> list[str]:
+  return [word.strip() for word in words if word.strip()]
+
+
 def _numbers(words: Sequence[str], kind: type, flag: str) -> list:
   try:
-    return [kind(word) for word in words if word.strip()]
+    return [kind(word) for word in _words(words)]
   except ValueError:
     raise UserError(f"--{flag}={','.join(words)} must be numbers separated by commas") from None
 
 
-def _overrides(file: str, config) -> dict:
-  """The fields that the command line has set, as dotted names -> values."""
-  before, now = (
-    traverse_util.flatten_dict(c.to_dict(), sep=".", keep_empty_nodes=True) for c in (config_file.load(file), config)
-  )
-  changed = {name: value for name, value in now.items() if value != before[name]}
-  if fixed := [name for name in changed if name in _SET_BY_CELLS]:
-    raise UserError(f"--config.{fixed[0]} cannot be set: the tables' networks and --seeds determine it")
-  return changed
+def _config_of(cell: cells.Cell, file: str, overrides: dict) -> ml_collections.ConfigDict:
+  """A cell's config, with the fields that the command line sets.
+
+  Raises:
+    UserError: the file takes no arguments, the cell determines one of the fields, or its network does not have it.
+  """
+  try:
+    config = config_file.load(f"{file}:{cell.arguments}")
+  except UserError as error:
+    raise UserError(f"--config={file} must take the arguments of configs/imagenet.py: {error}") from None
+  for name, value in overrides.items():
+    if name in _SET_BY_CELLS:
+      raise UserError(f"--config.{name} cannot be set: the tables' networks and --seeds determine it")
+    section, _, field = name.rpartition(".")
+    holder = config[section] if section else config
+    if field in holder:
+      holder[field] = value
+    elif field not in settings.COMPUTE_FIELDS:
+      raise UserError(f"--config.{name}: the network of {cell.name} has no such field; --only leaves networks out")
+  settings.check(config, training=True)
+  return config
 
 
 def train(wanted: Wanted) -> None:
@@ -102,7 +116,16 @@ def train(wanted: Wanted) -> None:
       done = runs.train_missing(wanted.runs, wanted.workdir, wanted.results, say)
   except storage.Locked:
     raise UserError(f"another process is training in --workdir={wanted.workdir}; choose another, or end it") from None
-  say(f"{len(done)} results in {wanted.results}; --report compares them with the paper's")
+  say(
+    f"all {len(wanted.runs)} runs are done; {wanted.results} has {len(done)}, which --report compares with the paper's"
+  )
+
+
+def collect(wanted: Wanted) -> None:
+  """Adds the results of runs that are finished, wherever they were trained."""
+  before = wanted.read_results()
+  done = runs.collect_finished(wanted.runs, wanted.workdir, wanted.results, say)
+  say(f"{len(done) - len(before)} results added to {wanted.results}, which has {len(done)}")
 
 
 def say(*lines: str) -> None:

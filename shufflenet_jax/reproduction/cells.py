@@ -45,8 +45,7 @@ class Claim:
     table: its number.
     what: the difference in words, for instance `without shuffle`.
     worse, better: the two networks.
-    paper_points: difference of their top-1 errors in the paper, percentage points; below 0 where the paper's own table
-      has an exception.
+    paper_points: difference of their top-1 errors in the paper, percentage points.
   """
 
   table: int

@@ -1,14 +1,15 @@
 """The report: Markdown tables of our errors beside the paper's, what becomes of its claims, and two plots."""
 
 import collections
-import io
-import statistics
+import functools
+import operator
 from collections.abc import Collection, Sequence
 
 import tabulate
 
 from shufflenet_jax import storage
-from shufflenet_jax.reproduction import cells
+from shufflenet_jax.paper.complexity_tables import TOLERANCE_PERCENT
+from shufflenet_jax.reproduction import cells, plot
 from shufflenet_jax.reproduction.cells import Cell, Claim
 from shufflenet_jax.reproduction.results import Result
 from shufflenet_jax.reproduction.statistics import CONFIDENCE, Difference, difference, mean_and_deviation
@@ -16,13 +17,13 @@ from shufflenet_jax.reproduction.statistics import CONFIDENCE, Difference, diffe
 _TITLES = {
   2: "number of groups",
   3: "channel shuffle",
-  4: "other units at equal complexity",
+  4: "other units at about the same complexity",
   5: "MobileNet",
 }
 
 
 def write(tables: Collection[int], wanted: Sequence[Cell], done: Sequence[Result], results_file: str) -> list[str]:
-  """Writes `NAME.md`, `NAME_errors.png` and `NAME_shuffle.png` beside `NAME.jsonl`.
+  """Writes `NAME.md` beside `NAME.jsonl`, and if there is anything to draw, `NAME_errors.png` and `NAME_shuffle.png`.
 
   Args:
     tables: of the paper.
@@ -38,12 +39,18 @@ def write(tables: Collection[int], wanted: Sequence[Cell], done: Sequence[Result
   for result in sorted(done, key=lambda result: result.seed):
     errors[result.cell].append(result.error)
   own = [result for result in done if result.cell in {cell.name for cell in wanted}]
-  name = storage.name(stem)
-  text = markdown(tables, wanted, errors, own, [f"{name}_errors.png", f"{name}_shuffle.png"])
+  pairs = [(c.worse, c.better) for c in cells.claims([3]) if errors.get(c.worse.name) and errors.get(c.better.name)]
+  pairs = [pair for pair in pairs if set(pair) <= set(wanted)]
+  plots = {}
+  if own:
+    plots[f"{stem}_errors.png"] = plot.errors(own)
+  if pairs:
+    plots[f"{stem}_shuffle.png"] = plot.shuffle(pairs, errors)
+  text = markdown(tables, wanted, errors, own, [storage.name(path) for path in plots])
   storage.write_text(f"{stem}.md", text)
-  storage.write_bytes(f"{stem}_errors.png", error_plot(own))
-  storage.write_bytes(f"{stem}_shuffle.png", shuffle_plot(wanted, errors))
-  return [f"{stem}.md", f"{stem}_errors.png", f"{stem}_shuffle.png"]
+  for path, png in plots.items():
+    storage.write_bytes(path, png)
+  return [f"{stem}.md", *plots]
 
 
 def markdown(
@@ -64,7 +71,7 @@ def markdown(
     headers = ["network", "paper, ImageNet", "ours", "seeds", "M multiply-adds"]
     blocks += [f"## Table {table}: {_TITLES[table]}", "Top-1 error, percent.", _table(body, headers)]
     if claims:
-      blocks.append("\n".join(f"- {_sentence(claim, errors)}" for claim in claims))
+      blocks.append("\n".join(f"- {_sentence(claim, errors, own)}" for claim in claims))
   return "\n\n".join(blocks) + "\n"
 
 
@@ -76,21 +83,26 @@ def _heading(own: Sequence[Result]) -> str:
   lines = ["# The paper's tables, trained here", ""]
   if not own:
     return "\n".join([*lines, "There are no results yet."])
-  config = own[0].config
-  data, images = config["data"], sorted({f"{r.images:,}" for r in own})
   lines += [
-    f"{len(own)} runs on {data['name']} at {data['image_size']}x{data['image_size']} pixels,"
-    f" {' or '.join(images)} images each, batch {config['batch_size']}, learning rate"
-    f" {config['optimizer']['learning_rate']} falling linearly to 0.",
+    f"{len(own)} runs on {_values(own, 'data', 'name')} at {_values(own, 'data', 'image_size')} pixels a side:"
+    f" {_values(own, 'num_train_steps')} steps of {_values(own, 'batch_size')} images, learning rate"
+    f" {_values(own, 'optimizer', 'learning_rate')} falling linearly to 0.",
     "The paper's errors are on ImageNet, so only the differences between networks can be compared, not the errors.",
-    f"± after an error is the standard deviation over seeds; ± after a difference is the {100 * CONFIDENCE:.0f} %"
-    " confidence interval (Welch). A claim is open where the interval includes 0, or where a network has one seed.",
+    f"± after an error is the standard deviation over seeds; ± after a difference is half its {100 * CONFIDENCE:.0f} %"
+    " confidence interval (Welch). A claim is open where the interval includes 0, or where a network has one seed."
+    f" About one in {1 / (1 - CONFIDENCE):.0f} of such intervals misses the true difference by chance.",
     "",
     "Computed on:",
   ]
-  for (hardware, commit), runs in sorted(collections.Counter((r.hardware, r.commit) for r in own).items()):
-    lines.append(f"- {hardware}, commit {commit or 'unknown'}: {runs} runs")
+  for (hardware, commit), count in sorted(collections.Counter((r.hardware, r.commit) for r in own).items()):
+    lines.append(f"- {hardware or 'unknown'}, commit {commit or 'unknown'}: {count} run{'s' * (count > 1)}")
   return "\n".join(lines)
+
+
+def _values(own: Sequence[Result], *path: str) -> str:
+  """The different values of a field of the runs' configs: `0.2`, or `0.01 or 0.2`."""
+  values = {functools.reduce(operator.getitem, path, result.config) for result in own}
+  return " or ".join(f"{value:,}" if isinstance(value, int) else str(value) for value in sorted(values))
 
 
 def _ours(values: Sequence[float]) -> tuple[str, str]:
@@ -102,83 +114,29 @@ def _where(cell: Cell, own: Sequence[Result]) -> list[str]:
   return [f"{counts.pop() / 1e6:.2f}" if counts else ""]
 
 
-def _sentence(claim: Claim, errors: dict[str, list[float]]) -> str:
+def _sentence(claim: Claim, errors: dict[str, list[float]], own: Sequence[Result]) -> str:
   """`0.25x g=3: without shuffle is worse by 3.10 ± 0.60 points (3 and 3 seeds); the paper has 1.3. The claim holds.`"""
   worse, better = (errors.get(cell.name, []) for cell in (claim.worse, claim.better))
   paper = f"the paper has {claim.paper_points:.1f}"
   if not (worse and better):
     return f"{claim.what}: missing; {paper}."
   found: Difference = difference(worse, better)
-  direction = "worse" if found.mean >= 0 else "better"
+  direction = "equal" if not found.mean else "worse" if found.mean > 0 else "better"
   margin = "" if found.margin is None else f" ± {found.margin:.2f}"
   seeds = f"{found.counts[0]} and {found.counts[1]} seeds"
   verdict = {
     "holds": "The claim holds.", "does not hold": "The claim does not hold here.", "open": "The claim is open.",
   }[found.verdict]  # fmt: skip
-  return f"{claim.what} is {direction} by {abs(found.mean):.2f}{margin} points ({seeds}); {paper}. {verdict}"
+  by = f" by {abs(found.mean):.2f}{margin} points" if found.mean else ""
+  return f"{claim.what} is {direction}{by} ({seeds}{_budget(claim, own)}); {paper}. {verdict}"
 
 
-def _mean_and_error_bar(values: Sequence[float]) -> tuple[float, float]:
-  return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0
-
-
-def _family(cell_name: str) -> str:
-  """The line of the plot that a cell belongs to."""
-  if cell_name.startswith("shufflenet"):
-    _, _, groups, *rest = cell_name.split("_")
-    return f"ShuffleNet g={groups[1:]}" + (", no shuffle" if rest else "")
-  return cell_name.rpartition("_")[0].replace("mobilenet", "MobileNet")
-
-
-def error_plot(own: Sequence[Result]) -> bytes:
-  """Error against multiply-adds, a line for each kind of network, as PNG."""
-  families = collections.defaultdict(lambda: collections.defaultdict(list))
-  for result in own:
-    families[_family(result.cell)][result.multiply_adds / 1e6].append(result.error)
-
-  def draw(axes):
-    for family in sorted(families):
-      points = sorted(families[family].items())
-      means, bars = zip(*(_mean_and_error_bar(values) for _, values in points))
-      axes.errorbar([x for x, _ in points], means, bars, marker="o", capsize=3, label=family)
-    axes.set_xscale("log")
-    axes.set_xlabel("million multiply-adds for one picture")
-    axes.set_ylabel("top-1 error, %: mean and standard deviation")
-    if families:
-      axes.legend(fontsize="small")
-
-  return _png(draw)
-
-
-def shuffle_plot(wanted: Sequence[Cell], errors: dict[str, list[float]]) -> bytes:
-  """Bars of the error with shuffle beside that without, for each network that has both, as PNG."""
-  pairs = [
-    (claim.worse, claim.better) for claim in cells.claims([3]) if errors.get(claim.worse.name) and claim.worse in wanted
-  ]
-  pairs = [pair for pair in pairs if errors.get(pair[1].name)]
-
-  def draw(axes):
-    for offset, label in enumerate(("without shuffle", "with shuffle")):
-      bars = [_mean_and_error_bar(errors[pair[offset].name]) for pair in pairs]
-      places = [i + 0.4 * offset for i in range(len(pairs))]
-      axes.bar(places, [mean for mean, _ in bars], 0.38, yerr=[bar for _, bar in bars], capsize=3, label=label)
-    axes.set_xticks([i + 0.2 for i in range(len(pairs))], [pair[1].label for pair in pairs])
-    axes.set_ylabel("top-1 error, %: mean and standard deviation")
-    if pairs:
-      means = [statistics.fmean(errors[cell.name]) for pair in pairs for cell in pair]
-      axes.set_ylim(min(means) - 3, max(means) + 2)
-      axes.legend()
-
-  return _png(draw)
-
-
-def _png(draw) -> bytes:
-  from matplotlib.figure import Figure  # no pyplot: no global state, no display
-
-  figure = Figure(figsize=(7, 4.5), layout="constrained")
-  axes = figure.subplots()
-  axes.grid(alpha=0.3)
-  draw(axes)
-  png = io.BytesIO()
-  figure.savefig(png, format="png", dpi=110)
-  return png.getvalue()
+def _budget(claim: Claim, own: Sequence[Result]) -> str:
+  """A remark, if the better network has many more or fewer multiply-adds than the other, else ""."""
+  worse, better = (
+    next(result.multiply_adds for result in own if result.cell == cell.name) for cell in (claim.worse, claim.better)
+  )
+  percent = 100 * (better / worse - 1)
+  if abs(percent) <= TOLERANCE_PERCENT:
+    return ""
+  return f"; {claim.better.label} has {abs(percent):.0f} % {'more' if percent > 0 else 'fewer'} multiply-adds"

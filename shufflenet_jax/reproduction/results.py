@@ -9,11 +9,10 @@ from flax import traverse_util
 from shufflenet_jax import storage
 from shufflenet_jax.config import fields
 from shufflenet_jax.config.settings import COMPUTE_FIELDS
-from shufflenet_jax.errors import UserError
+from shufflenet_jax.errors import CommandEnded, UserError
 
 FILE = "results.jsonl"
-# Fields of a config that may differ between runs that are compared: they say where, how often and by which device
-# something is done, not what is learned.
+# Fields of a config that may differ between runs that are compared: they do not determine what is learned.
 NOT_THE_RECIPE = {
   "seed", "eval_batch_size", "log_every_steps", "eval_every_steps", "checkpoint_every_steps", "keep_checkpoints",
   "max_skipped_steps", "peer_timeout_seconds", "data.data_dir", "data.shuffle_bytes",
@@ -67,7 +66,7 @@ def read(path: str) -> list[Result]:
     UserError: a line is damaged, or repeats a run that another line has.
   """
   try:
-    lines = storage.read_bytes(path).decode(errors="replace").splitlines()
+    lines = storage.read_bytes(path).decode("utf-8-sig", errors="replace").splitlines()
   except FileNotFoundError:
     return []
   found, line_of = [], {}
@@ -75,12 +74,12 @@ def read(path: str) -> list[Result]:
     if not line.strip():
       continue
     try:
-      result = Result(**json.loads(line))
-      _check_types(result)
-    except (TypeError, ValueError, RecursionError):
+      result = _parse(line)
+      _check(result)
+    except (CommandEnded, AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
       raise UserError(
-        f"line {number} of {path} is damaged: {line[:60]!r}; remove it: the next start writes it again, without"
-        " training if the run's folder still exists"
+        f"line {number} of {path} is damaged ({error}): {line[:60]!r}; correct or remove it. A removed line comes back"
+        " at the next start, without training if the run's folder still exists"
       ) from None
     before = line_of.setdefault((result.cell, result.seed), number)
     if before != number:
@@ -89,13 +88,30 @@ def read(path: str) -> list[Result]:
   return found
 
 
-def _check_types(result: Result) -> None:
-  """Raises a TypeError if a value is not of its field's type."""
+def _parse(line: str) -> Result:
+  values = json.loads(line)
+  if not isinstance(values, dict):
+    raise ValueError("it is not a JSON object")
+  names = {field.name for field in dataclasses.fields(Result)}
+  if wrong := sorted(names ^ values.keys()):
+    raise ValueError(f"{wrong[0]} is {'missing' if wrong[0] in names else 'not a field of a result'}")
+  return Result(**values)
+
+
+def _check(result: Result) -> None:
+  """Raises a TypeError, ValueError or other error if a value is not of its field's type or out of range."""
   for field in dataclasses.fields(result):
     value, kind = getattr(result, field.name), field.type
     accepted = (int, float) if kind is float else (int, float, type(None)) if kind == float | None else kind
     if not isinstance(value, accepted) or isinstance(value, bool):
-      raise TypeError(field.name)
+      raise TypeError(f"{field.name}={value!r} is of another type")
+  if not 0 <= result.top1 <= result.top5 <= 1:
+    raise ValueError(f"top1={result.top1} and top5={result.top5} must be fractions, the second the larger")
+  if min(result.seed, result.seconds, result.multiply_adds - 1, result.steps - 1) < 0:
+    raise ValueError("a number is negative or 0")
+  config = fields.complete(result.config)
+  if result.images != result.steps * config["batch_size"] or result.steps != config["num_train_steps"]:
+    raise ValueError(f"steps={result.steps} and images={result.images} are not those of the config")
 
 
 def write(path: str, results: list[Result]) -> None:
@@ -127,6 +143,10 @@ def check_same_recipe(path: str, results: Collection[Result], configs: dict[str,
 def changed_fields(before: dict, now: dict) -> str:
   """The fields that matter and differ between two configs, as JSON values: `a: 1 then, 2 now; ...`; "" if none."""
   before, now = (_recipe(config) for config in (fields.complete(before), now))
+  if "arrays" in (before["data.name"], now["data.name"]):  # which may hold the pictures of any other source
+    for recipe in (before, now):
+      for field in ("data.name", "data.train_split", "data.eval_split", "data.in_memory"):
+        del recipe[field]
   names = [name for name in sorted(before | now) if before.get(name) != now.get(name)]
   return "; ".join(f"{name}: {before.get(name)} then, {now.get(name)} now" for name in names[:4])
 

@@ -75,11 +75,13 @@ def missing(runs: Sequence[Run], done: Collection[Result]) -> list[Run]:
 
 
 def seconds_expected(run: Run, done: Collection[Result]) -> float | None:
-  """How long a run will take by the rates of finished ones; None if there are none.
+  """How long a run will take by the rates of finished ones, if possible on this hardware; None if there are none.
 
   The rate is that of the same network, or else that of the network with the most similar number of multiply-adds,
   scaled by their ratio.
   """
+  here = [r for r in done if r.hardware == machine.hardware()]
+  done = here or done
   if not done:
     return None
   same = [r for r in done if r.cell == run.cell.name]
@@ -92,41 +94,65 @@ def seconds_expected(run: Run, done: Collection[Result]) -> float | None:
 def train_missing(runs: Sequence[Run], workdir: str, results_file: str, say: Callable[[str], None]) -> list[Result]:
   """Trains the runs without a result, resuming those that were begun, and adds a line to the results after each.
 
+  Runs that fail, as when the loss is not finite, do not keep the others from being trained.
+
   Args:
     runs: all that are wanted, in the order in which they are trained.
     workdir: each run has a work directory below it, `<cell>/seed_<seed>`.
-    results_file: what is done; read before and written after each run.
+    results_file: what is done; read before and written after each run, so that several machines may share it.
     say: prints a line.
 
   Returns:
     All results.
 
   Raises:
-    UserError: the data are absent or do not fit, or the results are damaged or of another config. Finished runs keep
-      their results.
-    Preempted, Interrupted, RunFailed: as from `loop.train`; the next call resumes.
+    UserError: the data are absent or do not fit, or the results or a run's folder are damaged or of another config.
+      Finished runs keep their results.
+    Preempted, Interrupted: as from `loop.train`; the next call resumes.
+    RunFailed: some runs failed; the message names them.
   """
+  done = collect_finished(runs, workdir, results_file, say)
+  results.write(results_file, done)  # shows before anything is trained whether the file can be written
+  splits, failed = None, []
+  for run in missing(runs, done):
+    done = results.read(results_file)
+    if not missing([run], done):
+      continue  # another machine has trained it meanwhile
+    # The data are the same for all runs, because only crops differ between their configs.
+    splits = splits or opening.open_splits(run.config)
+    number = len(runs) - len(missing(runs, done)) + 1
+    say(f"run {number} of {len(runs)}: {run.cell.label}, seed {run.seed}{_time_left(runs, done)}")
+    try:
+      loop.train(run.config, run.folder(workdir), splits=splits)
+      _add(run, workdir, results_file, say)
+    except UserError as error:
+      raise UserError(f"{run.cell.name}, seed {run.seed}: {error}") from None
+    except RunFailed as error:
+      failed.append(f"{run.cell.name}, seed {run.seed}: {error}")
+      say(failed[-1])
+    jax.clear_caches()  # no other run has the same programs
+  if failed:
+    raise RunFailed(f"{len(failed)} runs failed: {'; '.join(failed)}")
+  return results.read(results_file)
+
+
+def collect_finished(runs: Sequence[Run], workdir: str, results_file: str, say: Callable[[str], None]) -> list[Result]:
+  """Adds the results of the runs that are finished in their folders; arguments, result and errors as above."""
   done = results.read(results_file)
   results.check_same_recipe(results_file, done, {run.cell.name: checkpoint.to_json(run.config) for run in runs})
-  left = missing(runs, done)
-  if not left:
-    say(f"all {len(runs)} runs are done: {results_file}")
-    return done
-  for run in left:
+  for run in missing(runs, done):
     _check_same_config(run, run.folder(workdir))
-  splits = None
-  for run in left:
-    if not _is_finished(run, run.folder(workdir)):
-      # They are the same for all runs, because only crops differ between their configs.
-      splits = splits or opening.open_splits(run.config)
-      number = len(runs) - len(missing(runs, done)) + 1
-      say(f"run {number} of {len(runs)}: {run.cell.label}, seed {run.seed}{_time_left(runs, done)}")
-      try:
-        loop.train(run.config, run.folder(workdir), splits=splits)
-      except UserError as error:
-        raise UserError(f"{run.cell.name}, seed {run.seed}: {error}") from None
-      jax.clear_caches()  # no other run has the same programs
-    done = [*results.read(results_file), _result(run, run.folder(workdir))]
+  for run in missing(runs, done):
+    if _is_finished(run, run.folder(workdir)):
+      done = _add(run, workdir, results_file, say)
+  return done
+
+
+def _add(run: Run, workdir: str, results_file: str, say: Callable[[str], None]) -> list[Result]:
+  """Adds a finished run's result, unless another machine has done so meanwhile; returns all results."""
+  done = results.read(results_file)
+  if missing([run], done):
+    done.append(_result(run, run.folder(workdir)))
     results.write(results_file, done)
     say(f"{run.cell.label}, seed {run.seed}: top-1 error {done[-1].error:.2f} %, written to {results_file}")
   return done

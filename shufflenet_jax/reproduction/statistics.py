@@ -2,6 +2,7 @@
 
 import dataclasses
 import statistics
+import warnings
 from collections.abc import Sequence
 
 CONFIDENCE = 0.95
@@ -13,7 +14,8 @@ class Difference:
 
   Attributes:
     mean: the difference.
-    margin: half the width of its 95 % confidence interval; None if a group has a single value.
+    margin: half the width of its 95 % confidence interval; None if it cannot be estimated, because a group has a single
+      value, or neither group varies.
     counts: of values in the two groups.
   """
 
@@ -37,11 +39,13 @@ def difference(larger: Sequence[float], smaller: Sequence[float]) -> Difference:
   """
   mean = statistics.fmean(larger) - statistics.fmean(smaller)
   counts = (len(larger), len(smaller))
-  if min(counts) < 2:
+  if min(counts) < 2 or len(set(larger)) == len(set(smaller)) == 1:
     return Difference(mean, None, counts)
   from scipy import stats  # takes a second
 
-  interval = stats.ttest_ind(larger, smaller, equal_var=False).confidence_interval(CONFIDENCE)
+  with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # that a group's values are all the same, which Welch's interval allows
+    interval = stats.ttest_ind(larger, smaller, equal_var=False).confidence_interval(CONFIDENCE)
   return Difference(mean, float(interval.high - interval.low) / 2, counts)
 
 

@@ -35,7 +35,7 @@ def lines(missing: Sequence[Run], wanted) -> Iterator[str]:
     yield f"# {cell.label}: {planned.hours:.1f} h, {planned.chip_hours:.0f} chip-hours for each seed (estimate)"
     for run in own:
       yield _command(run, planned.accelerator_type, wanted)
-  yield f"# {len(missing)} runs, {total:,.0f} chip-hours (estimate)"
+  yield f"# {len(missing)} runs, {total:,.0f} chip-hours (estimate); afterwards, --collect adds their results"
 
 
 def _command(run: Run, accelerator_type: str, wanted) -> str:

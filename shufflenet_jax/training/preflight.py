@@ -118,9 +118,7 @@ def prepare(config, workdir: str, devices=None, stop_after_step: int | None = No
   notes += _fine_tuning_notes(pretrained, replaced, task, train_split, resumed)
   notes += _resume_notes(resumed, changes, statistics_group)
   say(*notes, sep="\n")
-  # A run that ended after its newest checkpoint may have logged steps that are now repeated.
-  lines = [line for line in metrics.read(workdir) if line["step"] <= start_step]
-  evaluated_steps = {line["step"] for line in lines if any(name.startswith("eval_") for name in line)}
+  lines = _lines_until(workdir, start_step)
   return Run(
     config=config,
     workdir=workdir,
@@ -140,9 +138,18 @@ def prepare(config, workdir: str, devices=None, stop_after_step: int | None = No
     state=mesh.replicate(state, data_mesh),
     start_step=start_step,
     last_step=last_step,
-    evaluation_owed=bool(resumed) and evaluation_owed(start_step, config, evaluated_steps),
+    evaluation_owed=bool(resumed) and evaluation_owed(start_step, config, _evaluated_steps(lines)),
     lines=lines,
   )
+
+
+def _lines_until(workdir: str, step: int) -> list[dict[str, float]]:
+  """The lines of `metrics.jsonl` up to a step: a run that ended after its newest checkpoint may have logged more."""
+  return [line for line in metrics.read(workdir) if line["step"] <= step]
+
+
+def _evaluated_steps(lines: list[dict[str, float]]) -> set[int]:
+  return {line["step"] for line in lines if any(name.startswith("eval_") for name in line)}
 
 
 def _newest_whole(workdir: str, process: hosts.Process, say):

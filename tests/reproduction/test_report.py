@@ -37,6 +37,8 @@ def test_welchs_interval_covers_the_true_difference_in_95_percent():
     ([1.0, 1.1, 1.2], [5.0, 5.1, 5.2], "does not hold"),
     ([1.0, 2.0, 3.0], [1.1, 1.9, 2.5], "open"),
     ([5.0], [1.0, 1.1], "open"),
+    ([5.0, 5.0], [1.0, 1.0], "open"),
+    ([5.0, 5.0], [1.0, 1.1], "holds"),
   ],
 )
 def test_verdicts(larger, smaller, verdict):
@@ -61,9 +63,17 @@ def test_the_report_says_what_holds_and_what_is_missing():
     "- 0.25x g=3: without shuffle is worse by 4.00 ± 2.27 points (3 and 3 seeds); the paper has 1.3. The claim holds."
     in text
   )
+  more = [result(G3.name, seed, 0.45, multiply_adds=1_200_000) for seed in range(2)]
+  assert "(3 and 2 seeds; ShuffleNet 0.25x g=3 has 20 % more multiply-adds)" in markdown(results[:3] + more)
   worse = [result(G3.name, seed, top1) for seed, top1 in enumerate((0.30, 0.31))]
   assert "without shuffle is better by 10.50 ±" in markdown(results[:3] + worse)
   assert "The claim does not hold here." in markdown(results[:3] + worse)
+
+
+def test_without_results_there_are_no_plots(tmp_path):
+  written = report.write([3], cells.choose([3], [0.25], []), [], str(tmp_path / "tiny.jsonl"))
+  assert written == [str(tmp_path / "tiny.md")]
+  assert "There are no results yet." in (tmp_path / "tiny.md").read_text()
 
 
 def test_files_are_written_beside_the_results(tmp_path):

@@ -1,5 +1,6 @@
 """The command: whole, killed and started again, and with wrong input."""
 
+import dataclasses
 import json
 import os
 import re
@@ -11,9 +12,11 @@ import time
 
 import pytest
 
+from shufflenet_jax import reproduce as reproduce_command
 from shufflenet_jax.checkpoints import checkpoint
-from shufflenet_jax.errors import UserError
-from shufflenet_jax.reproduction import results
+from shufflenet_jax.errors import RunFailed, UserError
+from shufflenet_jax.reproduction import actions, results
+from shufflenet_jax.training import loop
 from tests.commands import ROOT, command
 from tests.reproduction.made import result
 
@@ -86,6 +89,47 @@ def whole_order(workdir):
   return [f"{line['cell']}/seed_{line['seed']}" for line in trained_alike(workdir)]
 
 
+def test_finished_runs_are_collected_from_their_folders(whole, data_dir, tmp_path):
+  """The hardware and the commit are those that trained them; --only takes no notice of an empty word."""
+  shutil.copytree(whole, tmp_path / "w")
+  os.remove(tmp_path / "w/results.jsonl")
+  machine = tmp_path / "w/shufflenet_0.25x_g3/seed_0/machine.jsonl"
+  machine.write_text(machine.read_text().replace("cores, ", "TPUs, "))
+  collected = reproduce(tmp_path / "w", data_dir, "--collect", "--only=g3,")
+  assert collected.returncode == 0, collected.stderr
+  assert "4 results added" in collected.stdout
+  assert sorted(map(str, trained_alike(tmp_path / "w"))) == sorted(map(str, trained_alike(whole)))
+  found = {(r.cell, r.seed): r.hardware for r in results.read(str(tmp_path / "w/results.jsonl"))}
+  assert "TPUs" in found["shufflenet_0.25x_g3", 0] and "cores" in found["shufflenet_0.25x_g3", 1]
+
+
+def test_a_flag_that_repeats_a_default_still_overrides_a_cell(data_dir, tmp_path):
+  """configs/imagenet.py crops small networks less; its default is 0.08."""
+  arguments = ["--config=configs/imagenet.py", "--tables=3", "--scales=0.25", f"--workdir={tmp_path}", "--list"]
+  values, _ = reproduce_command.command.parse(["reproduce", *arguments, "--config.data.min_crop_area=0.08"])
+  assert {run.config.data.min_crop_area for run in actions.Wanted.from_flags(values).runs} == {0.08}
+  values, _ = reproduce_command.command.parse(["reproduce", *arguments])
+  assert {run.config.data.min_crop_area for run in actions.Wanted.from_flags(values).runs} == {0.49}
+
+
+def test_a_run_that_fails_does_not_stop_the_others(data_dir, tmp_path, monkeypatch):
+  arguments = [*SHORT, f"--workdir={tmp_path}", f"--config.data.data_dir={data_dir}", "--seeds=1"]
+  values, _ = reproduce_command.command.parse(["reproduce", *arguments])
+  train, begun = loop.train, []
+
+  def fail_once(config, *args, **options):
+    begun.append(config.model.shuffle)
+    if len(begun) == 1:
+      raise RunFailed("the loss is not finite")
+    return train(config, *args, **options)
+
+  monkeypatch.setattr(loop, "train", fail_once)
+  with pytest.raises(RunFailed, match="1 runs failed: shufflenet_0.25x_g3_noshuffle, seed 0: the loss is not finite"):
+    actions.train(actions.Wanted.from_flags(values))
+  assert begun == ["none", "paper"]
+  assert [r.cell for r in results.read(str(tmp_path / "results.jsonl"))] == ["shufflenet_0.25x_g3"]
+
+
 def test_list_and_report_train_nothing(whole, data_dir):
   before = sorted(path.name for path in whole.iterdir())
   listed = reproduce(whole, data_dir, "--list", "--seeds=3")
@@ -102,7 +146,11 @@ def test_list_and_report_train_nothing(whole, data_dir):
   [
     (["--tables=1"], "--tables=1 is not a table of errors on ImageNet"),
     (["--tables=three"], "--tables=three must be numbers"),
+    (["--tables="], "--tables= is empty; give some of the paper's tables"),
     (["--config.model.groups=2"], "--config.model.groups cannot be set: the tables' networks and --seeds determine it"),
+    (["--tables=4", "--only=resnet"], "config.model.repeats: the network of resnet_13M has no such field"),
+    (["--config=configs/quickstart.py:scale=0.5"], "give the file without :ARGUMENTS"),
+    (["--results=/proc/none/r.jsonl"], "/proc/none/r.jsonl cannot be written"),
     (["--list", "--report"], "--list and --report exclude each other"),
     (["--config.data.name=tiny_imagenet"], "dataset 'tiny_imagenet' is not in "),
     (["--config.num_train_steps=24"], "has a result of .* with another config .num_train_steps: 12 then, 24 now"),
@@ -125,12 +173,33 @@ def test_wrong_input_is_one_line_and_trains_nothing(whole, data_dir, tmp_path, m
 LINE = json.dumps({"cell": "x", "seed": 0})
 
 
-@pytest.mark.parametrize("damage", [LINE, "{", "[]", '{"cell": "a', "null"])
+@pytest.mark.parametrize("damage", [LINE, "{", "[]", '{"cell": "a', "null", "<<<<<<< HEAD"])
 def test_a_damaged_line_is_named(tmp_path, damage):
   path = tmp_path / "results.jsonl"
   results.write(str(path), [result("resnet_13M", 0, 0.4)])
   path.write_text(path.read_text() + damage + "\n")
-  with pytest.raises(UserError, match=r"line 2 of .*results.jsonl is damaged: .*; remove it"):
+  with pytest.raises(UserError, match=r"line 2 of .*results.jsonl is damaged \\(.*\\): .*; correct or remove it"):
+    results.read(str(path))
+
+
+@pytest.mark.parametrize(
+  ("change", "reason"),
+  [
+    ({"top1": 41.0}, "top1=41.0 and top5=0.6 must be fractions"),
+    ({"top1": float("nan")}, "must be fractions"),
+    ({"top1": 0.7}, "the second the larger"),
+    ({"seed": -1}, "a number is negative or 0"),
+    ({"images": 0}, "images=0 are not those of the config"),
+    ({"steps": 8000}, "steps=8000 and images=1024000 are not those of the config"),
+    ({"config": {}}, "config.model has no field network"),
+    ({"config": {"model": [1]}}, ""),
+    ({"more": 1}, "more is not a field of a result"),
+  ],
+)
+def test_values_that_cannot_be_are_damage(tmp_path, change, reason):
+  path = tmp_path / "results.jsonl"
+  path.write_text(json.dumps(dataclasses.asdict(result("resnet_13M", 0, 0.4)) | change) + "\n")
+  with pytest.raises(UserError, match=f"line 1 of .*results.jsonl is damaged .*{reason}"):
     results.read(str(path))
 
 
@@ -149,6 +218,8 @@ def test_what_does_not_change_the_result_may_differ():
   config = checkpoint.from_json(done.config)
   config.seed, config.data.data_dir, config.log_every_steps = 5, "/elsewhere", 7
   results.check_same_recipe("results.jsonl", [done], {"resnet_13M": checkpoint.to_json(config)})
+  config.data.name, config.data.train_split = "arrays", "other"
+  results.check_same_recipe("results.jsonl", [done], {"resnet_13M": checkpoint.to_json(config)})
   config.optimizer.learning_rate = 0.3
-  with pytest.raises(UserError, match=r"another config \(optimizer.learning_rate: 0.5 then, 0.3 now\)"):
+  with pytest.raises(UserError, match=r"another config \(optimizer.learning_rate: 0.2 then, 0.3 now\)"):
     results.check_same_recipe("results.jsonl", [done], {"resnet_13M": checkpoint.to_json(config)})

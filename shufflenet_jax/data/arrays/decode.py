@@ -1,21 +1,18 @@
 """Decodes all pictures of a split into memory, once."""
 
-import os
 import sys
 from collections.abc import Callable
 
-import jax
 import numpy as np
 import tensorflow as tf
 
 from shufflenet_jax import progress
 from shufflenet_jax.data import pictures
-from shufflenet_jax.data.arrays.arrays import Arrays, check_labels
+from shufflenet_jax.data.arrays.arrays import Arrays, check_fits, check_labels
 from shufflenet_jax.data.split import Split
 from shufflenet_jax.data.stream import augment, ranges, undecodable
 from shufflenet_jax.errors import UserError
 
-MEMORY_SHARE = 0.5  # of a device's memory, or of the machine's, that the pictures of one split may take
 _BATCH = 512
 
 
@@ -50,17 +47,17 @@ def decode(
 def _common_shape(split: Split) -> tuple[int, ...] | None:
   """The shape of the first pictures, if they all have the same; None otherwise."""
   shapes = set()
-  for _, record in split.read_all().take(16):
-    try:
+  try:
+    for _, record in split.read_all().take(16):
       shapes.add(tuple(pictures.decode(split.parse(record)[0]).shape))
-    except tf.errors.OpError:  # counted when all are decoded
-      continue
+  except tf.errors.OpError:  # reported when all are decoded
+    pass
   return shapes.pop() if len(shapes) == 1 else None
 
 
 def _decode_as(split: Split, shape, side: int | None, num_classes: int, field: str, max_bad: int, warn):
   """The split with pictures of this shape; None if `side` is None and a picture has another one."""
-  _check_fits(split, shape)
+  check_fits(split.name, (split.num_examples, *shape))
 
   def example(i, record):
     encoded, label = split.parse(record)
@@ -97,16 +94,3 @@ def _decode_as(split: Split, shape, side: int | None, num_classes: int, field: s
     images, labels = images[good], labels[good]
   check_labels(split.name, labels, num_classes)
   return Arrays(split.name, images, labels, split.class_names, split.dataset_classes, len(bad.ids), note=split.note)
-
-
-def _check_fits(split: Split, shape: tuple[int, ...]) -> None:
-  """Raises a UserError if the decoded pictures would take more than `MEMORY_SHARE` of the memory."""
-  size = split.num_examples * np.prod(shape)
-  statistics = jax.local_devices()[0].memory_stats() or {}
-  memory = statistics.get("bytes_limit") or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-  if size > MEMORY_SHARE * memory:
-    height, width, _ = shape
-    raise UserError(
-      f"{split.name} does not fit in memory: {split.num_examples:,} pictures of {height}x{width} pixels take"
-      f" {size / 1e9:.1f} GB, more than half of {memory / 1e9:.1f} GB; set --config.data.in_memory=false"
-    )

@@ -5,13 +5,14 @@
 
 import io
 import zipfile
+import zlib
 from collections.abc import Sequence
 
 import numpy as np
 
 from shufflenet_jax import storage
 from shufflenet_jax.data import class_names as naming
-from shufflenet_jax.data.arrays.arrays import Arrays, check_labels
+from shufflenet_jax.data.arrays.arrays import Arrays, check_every_class, check_fits, check_labels
 from shufflenet_jax.data.split import check_number_of_classes, pad_class_names
 from shufflenet_jax.errors import UserError
 
@@ -31,13 +32,12 @@ def open_split(
     ) from None
   images, labels, names = _contents(path, encoded)
   check_number_of_classes(path, len(names), num_classes)
-  check_labels(path, labels, len(names))
   if class_names and (label := naming.first_difference(names, class_names)) is not None:
     raise UserError(f"{path} has other classes than the network: its class {label} is {names[label]!r}")
-  missing = sorted(set(range(len(names))) - set(np.unique(labels).tolist()))
-  if every_class and missing:
-    raise UserError(f"{path} has no picture of class {names[missing[0]]!r}")
-  return Arrays(path, images, labels, pad_class_names(names, num_classes), len(names))
+  arrays = Arrays(path, images, labels, pad_class_names(names, num_classes), len(names))
+  if every_class:
+    check_every_class(arrays)
+  return arrays
 
 
 def save(path: str, images: np.ndarray, labels: np.ndarray, class_names: Sequence[str]) -> None:
@@ -49,9 +49,9 @@ def save(path: str, images: np.ndarray, labels: np.ndarray, class_names: Sequenc
 
 def _contents(path: str, encoded: bytes) -> tuple[np.ndarray, np.ndarray, list[str]]:
   try:
-    with np.load(io.BytesIO(encoded), allow_pickle=False) as arrays:
-      images, labels, names = arrays["images"], arrays["labels"], arrays["class_names"]
-  except (KeyError, ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+    with zipfile.ZipFile(io.BytesIO(encoded)) as members:  # np.load would accept other files, and unpickle
+      images, labels, names = (_member(members, name) for name in ("images", "labels", "class_names"))
+  except (KeyError, ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
     raise UserError(f"{path} cannot be read ({error}); it has to hold {_WANTED}") from None
   whole = images.dtype == np.uint8 and images.ndim == 4 and images.shape[-1] == 3 and images.size > 0
   whole = whole and labels.shape == images.shape[:1] and np.issubdtype(labels.dtype, np.integer)
@@ -59,4 +59,11 @@ def _contents(path: str, encoded: bytes) -> tuple[np.ndarray, np.ndarray, list[s
     given = {"images": images, "labels": labels, "class_names": names}
     shapes = ", ".join(f"{name} {array.dtype} {array.shape}" for name, array in given.items())
     raise UserError(f"{path} holds {shapes}; it has to hold {_WANTED}")
+  check_labels(path, labels, len(names))
+  check_fits(path, images.shape)
   return images, labels.astype(np.int32), names.tolist()
+
+
+def _member(members: zipfile.ZipFile, name: str) -> np.ndarray:
+  with members.open(f"{name}.npy") as file:
+    return np.lib.format.read_array(file, allow_pickle=False)

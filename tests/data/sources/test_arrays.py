@@ -1,10 +1,14 @@
 """Pictures in `.npz` files, and other sources decoded into memory."""
 
+import io
+import zipfile
+
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from shufflenet_jax.data import opening, pictures
+from shufflenet_jax.data.arrays import arrays as arrays_in_memory
 from shufflenet_jax.data.sources import arrays
 from shufflenet_jax.errors import UserError
 from tests.pictures import picture, put
@@ -35,6 +39,7 @@ def test_arrays_come_back_as_they_were_saved(saved):
     ({"images": IMAGES.astype(np.float32)}, "holds images float32"),
     ({"labels": LABELS[:5]}, r"labels int64 \(5,\)"),
     ({"labels": LABELS.astype(float)}, "labels float64"),
+    ({"labels": LABELS.astype(np.uint64) * 2**32}, "label 4294967296 of example 1 in"),
     ({"labels": LABELS + 1}, "label 2 of example 1 in .*train.npz is out of range for num_classes=2"),
     ({"class_names": np.array([b"ant", b"bee"])}, r"class_names \|S3"),
     ({"class_names": np.array(["a", "b", "c", "d"])}, "has 4 classes, the network num_classes=3"),
@@ -52,6 +57,20 @@ def test_a_damaged_or_absent_file_is_named(saved, tmp_path):
   (tmp_path / "train.npz").write_bytes((tmp_path / "train.npz").read_bytes()[:1000])
   with pytest.raises(UserError, match=r"train.npz cannot be read \(.*\); it has to hold images"):
     opening.open_split(saved, "train")
+  np.save(tmp_path / "x.npy", IMAGES)
+  with zipfile.ZipFile(tmp_path / "other.zip", "w") as other:
+    other.writestr("images", b"text")
+  np.savez_compressed(tmp_path / "packed.npz", images=IMAGES, labels=LABELS, class_names=np.array(["ant", "bee"]))
+  packed = bytearray((tmp_path / "packed.npz").read_bytes())
+  packed[200:260] = bytes(60)
+  pickled = io.BytesIO()
+  np.savez(pickled, images=np.array([None, {}], dtype=object), labels=LABELS, class_names=np.array(["ant", "bee"]))
+  for content in (
+    (tmp_path / "x.npy").read_bytes(), (tmp_path / "other.zip").read_bytes(), bytes(packed), pickled.getvalue(), b"",
+  ):  # fmt: skip
+    (tmp_path / "train.npz").write_bytes(content)
+    with pytest.raises(UserError, match=r"train.npz cannot be read \(.*\); it has to hold images"):
+      opening.open_split(saved, "train")
   with pytest.raises(UserError, match=r"val.npz does not exist; set --config.data.data_dir to a folder with val.npz"):
     opening.open_split(saved, "val")
 
@@ -100,9 +119,23 @@ def test_a_picture_that_cannot_be_decoded_is_left_out_and_counted(folder, tmp_pa
     opening.open_split(folder, "train")
 
 
-def test_a_split_that_does_not_fit_is_refused_before_it_is_decoded(folder, monkeypatch):
-  from shufflenet_jax.data.arrays import decode
+def test_a_class_whose_pictures_are_all_bad_is_refused(folder, tmp_path):
+  put(tmp_path / "train/wasp/1.jpg", picture(36, 48)[:100])
+  folder.model.num_classes = 3
+  with pytest.raises(UserError, match="has no picture of class 'wasp'"):
+    opening.open_split(folder, "train", every_class=True)
 
-  monkeypatch.setattr(decode, "MEMORY_SHARE", 1e-9)
+
+def test_a_damaged_dataset_is_named(config, tmp_path):
+  config.data.data_dir, config.data.in_memory = str(tmp_path), True
+  opening.open_split(config, "train")
+  (path,) = tmp_path.rglob("digits-train*")
+  path.write_bytes(path.read_bytes()[:20] + bytes(40) + path.read_bytes()[60:])
+  with pytest.raises(UserError, match="digits train cannot be read: .*prepare it again"):
+    opening.open_split(config, "train")
+
+
+def test_a_split_that_does_not_fit_is_refused_before_it_is_decoded(folder, monkeypatch):
+  monkeypatch.setattr(arrays_in_memory, "MEMORY_SHARE", 1e-9)
   with pytest.raises(UserError, match="6 pictures of 36x48 pixels take 0.0 GB.*set --config.data.in_memory=false"):
     opening.open_split(folder, "train")
