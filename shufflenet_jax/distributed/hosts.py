@@ -206,7 +206,7 @@ def leave(status: int, together: bool = False) -> None:
 def end_process(status: int | None) -> None:
   """Exits, without waiting for data that are late.
 
-  If Python shuts down while a thread is in TensorFlow's code, that code aborts the process with another status.
+  If Python shuts down while a thread is in JAX's or TensorFlow's code, the process is aborted with another status.
   """
   if any(thread.name == DATA_THREAD for thread in threading.enumerate()):
     sys.stdout.flush()

@@ -178,7 +178,7 @@ def test_a_damaged_line_is_named(tmp_path, damage):
   path = tmp_path / "results.jsonl"
   results.write(str(path), [result("resnet_13M", 0, 0.4)])
   path.write_text(path.read_text() + damage + "\n")
-  with pytest.raises(UserError, match=r"line 2 of .*results.jsonl is damaged \\(.*\\): .*; correct or remove it"):
+  with pytest.raises(UserError, match=r"line 2 of .*results.jsonl is damaged \(.*\): .*; correct or remove it"):
     results.read(str(path))
 
 
