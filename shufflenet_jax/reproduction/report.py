@@ -84,7 +84,8 @@ def _heading(own: Sequence[Result]) -> str:
   if not own:
     return "\n".join([*lines, "There are no results yet."])
   lines += [
-    f"{len(own)} runs on {_values(own, 'data', 'name')} at {_values(own, 'data', 'image_size')} pixels a side:"
+    f"{len(own)} run{'s' * (len(own) > 1)} on {_values(own, 'data', 'name')} at {_values(own, 'data', 'image_size')}"
+    " pixels a side:"
     f" {_values(own, 'num_train_steps')} steps of {_values(own, 'batch_size')} images, learning rate"
     f" {_values(own, 'optimizer', 'learning_rate')} falling linearly to 0.",
     "The paper's errors are on ImageNet, so only the differences between networks can be compared, not the errors.",

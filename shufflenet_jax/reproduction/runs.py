@@ -202,6 +202,8 @@ def _result(run: Run, folder: str) -> Result:
   if last is None:
     raise RunFailed(f"{storage.join(folder, metrics.FILE)} has no evaluation of the last step; remove {folder}")
   starts = machine.read(folder)
+  config = checkpoint.to_json(run.config)
+  config["data"]["data_dir"] = ""  # a path of this machine
   return Result(
     cell=run.cell.name,
     seed=run.seed,
@@ -215,7 +217,7 @@ def _result(run: Run, folder: str) -> Result:
     hardware=" and ".join(dict.fromkeys(start["hardware"] for start in starts)),
     versions=starts[-1]["versions"] if starts else {},
     commit=" and ".join(dict.fromkeys(start["commit"] for start in starts)),
-    config=checkpoint.to_json(run.config),
+    config=config,
   )
 
 

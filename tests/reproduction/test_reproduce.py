@@ -56,6 +56,7 @@ def test_each_run_has_a_line(whole):
   assert json.loads(figures.stdout.splitlines()[-1])["top1"] == first.top1
   assert first.images == 12 * 64 and first.seconds > 0
   assert "cores, " in first.hardware and first.versions["jax"]
+  assert first.config["data"]["data_dir"] == ""
 
 
 @pytest.mark.chaos
