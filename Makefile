@@ -1,7 +1,7 @@
 # make quickstart   train, evaluate and predict on the bundled digits (minutes, CPU)
 # make test         the tests
 # make test-slow    training and full-size passes of every comparison network
-# make test-chaos   runs that are killed, stopped, moved to other devices, or run out of disk space
+# make test-chaos   runs that are killed (20; CHAOS_RUNS=N), stopped, moved to other devices, or run out of disk space
 # make test-bucket  storage clients, and commands, against an emulated bucket
 # make test-torch   the tests against PyTorch, which is installed for them
 # make lint         ruff, import-linter (which folder may import which), shellcheck

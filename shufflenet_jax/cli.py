@@ -24,6 +24,7 @@ from shufflenet_jax.config import config_file
 from shufflenet_jax.distributed import hosts
 from shufflenet_jax.errors import FAILED, INTERRUPTED, CommandEnded, Preempted, UserError
 
+_WITHOUT_TENSORFLOW = "without it, training and evaluation read arrays: --config.data.name=arrays, see README.md"
 _BROKEN_PIPE = 141  # 128 + SIGPIPE, as shells report it
 
 
@@ -56,7 +57,16 @@ def define_config(
 
 def _config_of_file(values: flags.FlagValues):
   path = values.config if "config" in values else None
-  return None if path is None else config_file.load(path)
+  if path is None:
+    return None
+  from shufflenet_jax.config import fields  # not at the top: it imports JAX and Flax, and --help should answer at once
+
+  config = config_file.load(path)
+  try:
+    fields.check_names(config)
+  except UserError as error:
+    raise UserError(f"--config={path}: {error}") from None
+  return config
 
 
 class Command:
@@ -78,11 +88,12 @@ class Command:
     """
     Args:
       main: is called with the flags, and with the positional arguments if the command takes any; returns the exit
-        status, or None for 0. `flags.config` is the config, with the fields that the command line sets.
+        status, or None for 0. `flags.config` is the config, with the fields that the command line sets. A command
+        that defines a flag `overrides` finds these fields there: dotted name -> value.
       define_flags: defines the command's flags on the `FlagValues` that it is given.
       required: flags that must be given.
       takes_arguments: whether there may be positional arguments.
-      config_of: called once all flags are parsed except those of the config's fields; returns the config, or None.
+      config_of: takes the parsed flags, which are all but those of the config's fields; returns the config, or None.
     """
     self._main, self._define_flags, self._required = main, define_flags, required
     self._takes_arguments, self._config_of = takes_arguments, config_of
@@ -105,7 +116,9 @@ class Command:
     except BrokenPipeError:  # the reader of the output has closed it, as `head` does
       os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
       _exit(_BROKEN_PIPE)
-    except Exception:
+    except Exception as error:
+      if isinstance(error, ModuleNotFoundError) and (error.name or "").startswith("tensorflow"):
+        _end(UserError(f"this needs TensorFlow, which is not installed ({error}); {_WITHOUT_TENSORFLOW}"))
       try:
         startup.check_devices()
       except CommandEnded as ended:
@@ -115,7 +128,7 @@ class Command:
       traceback.print_exc()
       hosts.leave(FAILED)
     else:
-      sys.exit(status)
+      hosts.end_process(status)
 
   def parse(self, argv: list[str]) -> tuple[flags.FlagValues, list[str]]:
     """Parses a command line, which begins with the program's name; --help prints the help and exits.
@@ -130,19 +143,17 @@ class Command:
     flags.DEFINE_bool("help", False, "Show this help.", values, short_name="h")
     self._define_flags(values)
     try:
-      rest = values(argv, known_only=True)
+      rest = _parse_known(values, argv)
       if values.help:
         print(sys.modules[self._main.__module__].__doc__)
         print(values.get_help())
         sys.exit(0)
       missing = [name for name in self._required if values[name].value is None]
       config = None if missing else self._config_of(values)
-      _, *arguments = config_file.override(config, rest, list(values), missing)
+      (_, *arguments), overrides = config_file.override(config, rest, list(values), missing)
     except flags.CantOpenFlagFileError as error:
       cause = error.__context__  # the OSError
       raise UserError(f"--flagfile={cause.filename} cannot be read: {cause.strerror}") from None
-    except UnicodeDecodeError:
-      raise UserError("--flagfile is not a text file; it should hold one flag per line") from None
     except flags.Error as error:
       raise UserError(str(error)) from None
     if missing:
@@ -153,7 +164,19 @@ class Command:
       if "config" not in values:
         flags.DEFINE_string("config", None, "", values)
       values["config"].value = config
+      if "overrides" in values:
+        values["overrides"].value = overrides
     return values, arguments
+
+
+def _parse_known(values: flags.FlagValues, argv: list[str]) -> list[str]:
+  """Parses the flags that are defined; returns the rest of the command line."""
+  try:
+    return values(argv, known_only=True)
+  except UnicodeDecodeError:
+    raise UserError("--flagfile is not a text file; it should hold one flag per line") from None
+  except ValueError as error:  # of a boolean flag, --noNAME=VALUE
+    raise UserError(str(error)) from None
 
 
 def _end(ended: CommandEnded) -> None:
@@ -163,4 +186,4 @@ def _end(ended: CommandEnded) -> None:
 
 def _exit(status: int, together: bool = False) -> None:
   hosts.leave(status, together)
-  sys.exit(status)
+  hosts.end_process(status)

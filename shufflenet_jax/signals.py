@@ -15,8 +15,8 @@ from collections.abc import Callable
 
 from shufflenet_jax.errors import INTERRUPTED
 
-# How many more times Ctrl-C is left to the handler that `held` installs. The thread has to know, because it receives a
-# signal before that handler runs.
+# How many of the next Ctrl-Cs the thread leaves to the handler that `held` installs, instead of ending the process. The
+# thread has to know, because it receives a signal before that handler runs.
 _held_interrupts = 0
 _listening = False  # whether the thread is running
 
@@ -75,7 +75,8 @@ def held(note: Callable[[], None]):
   try:
     yield
   finally:
-    # The thread may not have received the Ctrl-C yet that was handled here; afterwards it would count as a second one.
+    # The thread may not yet have received the Ctrl-C that the handler has noted. It is given time to, because with a
+    # count of 0 it would end the process.
     until = time.monotonic() + 1
     while noted and _listening and _held_interrupts and time.monotonic() < until:
       time.sleep(0.001)

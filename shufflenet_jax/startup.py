@@ -38,8 +38,9 @@ def use_huge_pages() -> None:
 
   XLA:CPU allocates a step's temporaries anew in every step, hundreds of megabytes, which the kernel clears page by page
   on first use: with small pages that is a quarter of the processor time of training (benchmarks/RESULTS.md). glibc
-  reads the tunable when a process starts, so this takes an `exec`, which keeps the process id and costs a
-  twentieth of a second. Does nothing on other systems, or if the variable is set already, which ends the recursion.
+  reads its setting, the variable GLIBC_TUNABLES, only when a process starts, so this takes an `exec`, which keeps the
+  process id and costs a twentieth of a second. Does nothing on other systems, or if the variable is set already, as it
+  is after the `exec`.
   """
   if "GLIBC_TUNABLES" in os.environ:
     return
@@ -68,7 +69,10 @@ def check_devices() -> None:
   except Exception as error:  # RuntimeError, and for cuda without its plugin an AssertionError without a text
     platforms = os.environ.get("JAX_PLATFORMS", "")
     reason = f" ({error})" if str(error) else ""
-    kind = RunFailed if _accelerators() else UserError
-    raise kind(
+    if _accelerators():
+      raise RunFailed(
+        f"JAX cannot use the accelerators of this machine{reason}; end the process that holds them, and start again"
+      ) from error
+    raise UserError(
       f"JAX finds no devices for JAX_PLATFORMS={platforms}{reason}; unset it to use the devices of this machine"
     ) from error

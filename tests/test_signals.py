@@ -12,7 +12,7 @@ import pytest
 from shufflenet_jax import signals
 from shufflenet_jax.distributed import hosts
 from shufflenet_jax.errors import INTERRUPTED, Interrupted, Preempted
-from shufflenet_jax.training import evaluation
+from shufflenet_jax.training import batches
 from shufflenet_jax.training.loop import train
 from tests.chaos import runs
 from tests.checkpoints import assert_stopped_at_6_and_resumes
@@ -88,23 +88,28 @@ def test_without_a_command_a_second_ctrl_c_does_what_it_did_before():
 def test_ctrl_c_saves_and_the_next_start_goes_on(config, tmp_path, monkeypatch, moment):
   """At step 6 of 12, which is one of evaluation and of a checkpoint."""
   expected, figures = train(config, str(tmp_path / "whole"), ONE)
-  reached, batches = hosts.StopRequest.reached, evaluation.batches
+  reached, for_evaluation = hosts.StopRequest.reached, batches.for_evaluation
 
   def reached_after_a_signal(request, step):
     if step == 6 and moment == "after step 6":
       os.kill(os.getpid(), signal.SIGINT)
     return reached(request, step)
 
-  def batches_and_a_signal(*args):
-    for i, batch in enumerate(batches(*args)):
-      if i == 1 and moment == "in the evaluation":
-        os.kill(os.getpid(), signal.SIGINT)
-      assert i < 2 or moment == "after step 6"
-      yield batch
+  def for_evaluation_with_a_signal(*args):
+    made = for_evaluation(*args)
+
+    def host(start_step):
+      for i, batch in enumerate(made.host(start_step)):
+        if i == 1 and moment == "in the evaluation":
+          os.kill(os.getpid(), signal.SIGINT)
+        assert i < 2 or moment == "after step 6"
+        yield batch
+
+    return made._replace(host=host)
 
   with monkeypatch.context() as patch:
     patch.setattr(hosts.StopRequest, "reached", reached_after_a_signal)
-    patch.setattr(evaluation, "batches", batches_and_a_signal)
+    patch.setattr(batches, "for_evaluation", for_evaluation_with_a_signal)
     said = "interrupted at step 6 of 12, which is saved; the same command resumes from there"
     with pytest.raises(Interrupted, match=said) as raised:
       train(config, str(tmp_path / "w"), ONE)
@@ -114,17 +119,22 @@ def test_ctrl_c_saves_and_the_next_start_goes_on(config, tmp_path, monkeypatch, 
 
 def test_sigterm_in_an_evaluation_that_is_owed_leaves_it_owed(config, tmp_path, monkeypatch):
   """Of the last step, so that no step follows at which to stop."""
-  workdir, batches = tmp_path / "w", evaluation.batches
+  workdir, for_evaluation = tmp_path / "w", batches.for_evaluation
   _, figures = train(config, str(workdir), ONE)
   lines = [line for line in (workdir / "metrics.jsonl").read_text().splitlines(True) if "eval_top1" not in line]
   (workdir / "metrics.jsonl").write_text("".join(lines))
 
-  def a_signal_and_batches(*args):
-    os.kill(os.getpid(), signal.SIGTERM)
-    yield from batches(*args)
+  def for_evaluation_after_a_signal(*args):
+    made = for_evaluation(*args)
+
+    def host(start_step):
+      os.kill(os.getpid(), signal.SIGTERM)
+      yield from made.host(start_step)
+
+    return made._replace(host=host)
 
   with monkeypatch.context() as patch:
-    patch.setattr(evaluation, "batches", a_signal_and_batches)
+    patch.setattr(batches, "for_evaluation", for_evaluation_after_a_signal)
     with pytest.raises(Preempted, match="stopped at step 12 of 12, which is saved"):
       train(config, str(workdir), ONE)
   assert train(config, str(workdir), ONE)[1] == figures

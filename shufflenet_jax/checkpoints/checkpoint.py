@@ -17,7 +17,7 @@ from shufflenet_jax.checkpoints.integrity import Damaged
 from shufflenet_jax.config import fields
 from shufflenet_jax.errors import CommandEnded, RunFailed, UserError
 
-FOLDER = "checkpoints"  # in the work directory
+FOLDER, CONFIG = "checkpoints", "config.json"  # in the work directory
 DESCRIPTION = "description/metadata"  # in a checkpoint; written last, so that one without it is half-written
 
 
@@ -66,7 +66,7 @@ class Checkpoint:
       raise
     except FileNotFoundError as error:
       raise Damaged(f"{error.filename} is missing") from error
-    except Exception as error:  # of any kind, and of no help for files that Orbax may not read
+    except Exception as error:  # Orbax's can be of any kind, and do not tell a forbidden file from a damaged one
       if isinstance(error, MemoryError):
         raise storage.translate_error(error, state) from error
       try:
@@ -176,7 +176,7 @@ def read(path: str) -> Checkpoint | None:
 
 def write_config(workdir: str, config) -> None:
   """Writes `WORKDIR/config.json`, whole or not at all."""
-  storage.write_text(storage.join(workdir, "config.json"), json.dumps(to_json(config), indent=2) + "\n")
+  storage.write_text(storage.join(workdir, CONFIG), json.dumps(to_json(config), indent=2) + "\n")
 
 
 def to_json(config) -> dict:

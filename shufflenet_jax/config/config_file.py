@@ -88,8 +88,9 @@ def _errors_of(argument: str, path: str) -> Iterator[None]:
     yield
   except CommandEnded as ended:
     raise type(ended)(f"--config={argument}: {ended}") from None
-  except Exception as error:
+  except (Exception, SystemExit) as error:
     described = traceback.TracebackException.from_exception(error)
+    described.__notes__ = None  # they would follow the message
     own = [
       f for f in described.stack if pathlib.Path(f.filename).parent.resolve() == pathlib.Path(path).parent.resolve()
     ]
@@ -145,7 +146,7 @@ def _fields(config: ml_collections.ConfigDict, prefix: str = "") -> Iterator[tup
 
 def override(
   config: ml_collections.ConfigDict | None, argv: list[str], known: list[str], missing: list[str]
-) -> list[str]:
+) -> tuple[list[str], dict]:
   """Sets the fields of a config that a command line names, as --config.optimizer.learning_rate=0.1.
 
   Args:
@@ -155,7 +156,7 @@ def override(
     missing: required flags that are not given, which may be why there is no config.
 
   Returns:
-    The program and the positional arguments.
+    The program and the positional arguments; and the fields that were set: dotted name -> value.
 
   Raises:
     flags.Error: a value of the wrong type.
@@ -182,17 +183,20 @@ def override(
     )
   try:
     positional = values(argv)
+  except ValueError as error:  # of a boolean flag, --noNAME=VALUE
+    raise UserError(str(error)) from None
   except flags.UnrecognizedFlagError as error:
     if config is None and missing and error.flagname.startswith("config."):
       raise UserError(f"--{missing[0]} is missing; --help explains it") from None
     raise UserError(_unknown(error.flagname, config, holders, known)) from None
+  given = {}
   for name, holder in holders.items():
     flag = values[f"config.{name}"]
     if flag.present:
       # A tuple may be given as a whole or by repeating the flag.
-      value = sum(flag.value, ()) if isinstance(flag.parser, _Tuple) else flag.value
-      holder[name.rpartition(".")[2]] = value
-  return positional
+      given[name] = sum(flag.value, ()) if isinstance(flag.parser, _Tuple) else flag.value
+      holder[name.rpartition(".")[2]] = given[name]
+  return positional, given
 
 
 def _unknown(name: str, config, holders: dict, known: list[str]) -> str:

@@ -7,6 +7,7 @@ To add a field, add a line here, or an attribute to the module. A checkpoint tha
 default: see `complete`.
 """
 
+import difflib
 import math
 import typing
 from collections.abc import Callable
@@ -22,7 +23,7 @@ class Rule(typing.NamedTuple):
   """The values that a field may have.
 
   Attributes:
-    holds: from the field's value and the whole config to whether the value is allowed.
+    holds: (the field's value, the whole config) -> whether the value is allowed.
     words: completes the sentence "config.FIELD=VALUE must be ...".
     evaluation: whether evaluation, too, depends on the field. Training checks all fields.
   """
@@ -51,6 +52,7 @@ def _is_triple(value) -> bool:
   return len(value) == 3 and all(math.isfinite(v) for v in value)
 
 
+_INT64 = Rule(lambda value, config: -(2**63) <= value < 2**63, "from -2^63 to 2^63 - 1")
 _ABOVE_0 = Rule(lambda value, config: value > 0, "above 0")
 _AREA = Rule(lambda value, config: 0 < value <= 1, "above 0 and at most 1")
 _GROUP = Rule(lambda value, config: value >= 0, "0 (a device's images) or more")
@@ -63,7 +65,7 @@ _STD = Rule(
 
 FIELDS = {
   "task": Field("classification"),  # what the network learns; one of `tasks.TASKS`
-  "seed": Field(0),
+  "seed": Field(0, _INT64),
   "init_from": Field(""),  # a checkpoint to fine-tune; it sets the network and the scaling of pictures
   "num_train_steps": Field(300_000, _at_least(1)),
   "batch_size": Field(1024),  # over all devices
@@ -74,12 +76,13 @@ FIELDS = {
   "eval_every_steps": Field(5_000, _at_least(1)),
   "checkpoint_every_steps": Field(1_000, _at_least(1)),
   "keep_checkpoints": Field(3, _at_least(1)),  # the newest; the best evaluated one is kept as well
-  "max_skipped_steps": Field(0, _at_least(0)),  # steps whose loss or gradients are not finite; one more ends the run
+  "max_skipped_steps": Field(0, _at_least(0)),  # how often a loss or gradient may be not finite; one more ends the run
   "peer_timeout_seconds": Field(60, _at_least(10)),  # a host that is silent for longer counts as lost: the run ends
   "model.num_classes": Field(1000),
   "model.dtype": Field("bfloat16"),  # of computation; parameters and batch statistics are float32
-  "data.name": Field("imagenet2012"),  # any image-classification dataset of TFDS; "digits"; "folder"
-  "data.data_dir": Field(""),  # "": ~/tensorflow_datasets. For "folder": DIR of DIR/<split>/<class>/picture.jpg
+  "data.name": Field("imagenet2012"),  # any image-classification dataset of TFDS; "digits"; "folder"; "arrays"
+  "data.data_dir": Field(""),  # "": ~/tensorflow_datasets. DIR of DIR/<split>/<class>/x.jpg, or of DIR/<split>.npz
+  "data.in_memory": Field(False),  # decodes all pictures once, into the devices' memory; with "arrays" always
   "data.train_split": Field("train"),  # or "train[:90%]"; for "folder": the folder's name
   "data.eval_split": Field("validation"),
   "data.image_size": Field(224, _at_least(32, evaluation=True)),  # pixels
@@ -110,20 +113,54 @@ def complete(values: dict[str, Any]) -> dict[str, Any]:
     values: the config of a checkpoint, as nested dicts. Not changed.
 
   Raises:
-    UserError: the checkpoint is so old that its parameters are in another order.
+    UserError: the checkpoint is so old that its parameters are in another order, or it names no network.
   """
   model = values.get("model", {})
   network = model.get("network")
+  if network is None:
+    raise UserError("config.model has no field network: it does not say which network the checkpoint is of")
   if network == "shufflenet_v1" and "lowering" not in model:
     raise UserError("config.model has no field lowering: the checkpoint is of a version with another order of channels")
-  defaults = {name: field.default for name, field in FIELDS.items()}
-  if network in networks.NETWORKS:
-    defaults |= {f"model.{name}": default for name, default in networks.own_fields(network).items()}
+  defaults = _defaults(network)
   completed = {name: dict(value) if isinstance(value, dict) else value for name, value in values.items()}
   for name, default in defaults.items():
     section, _, field = name.rpartition(".")
     (completed.setdefault(section, {}) if section else completed).setdefault(field, default)
   return completed
+
+
+def _defaults(network: str) -> dict[str, Any]:
+  """Dotted name -> default, of all fields of a config for a network."""
+  own = networks.own_fields(network) if network in networks.NETWORKS else {}
+  return {name: field.default for name, field in FIELDS.items()} | {f"model.{name}": own[name] for name in own}
+
+
+def check_names(config: ml_collections.ConfigDict) -> None:
+  """Checks that a config file's config has every field and no other.
+
+  Raises:
+    UserError: a field is missing or unknown, or the network is. The message names the first such field.
+  """
+  section = config.get("model")
+  network = section.get("network") if isinstance(section, ml_collections.ConfigDict) else None
+  if network not in networks.NETWORKS:
+    raise UserError(f"config.model.network={network!r} is not one of {', '.join(networks.NETWORKS)}")
+  expected, present = {"model.network", *_defaults(network)}, set(_names(config))
+  for name in sorted(present - expected):
+    near = difflib.get_close_matches(name, expected - present or expected, n=1)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    raise UserError(f"config.{name} is not a field of a config for {network}{hint}")
+  for name in sorted(expected - present):
+    raise UserError(f"config.{name} is missing; begin with fields.default_config(), as configs/imagenet.py does")
+
+
+def _names(config: ml_collections.ConfigDict, prefix: str = ""):
+  """The dotted names of a config's fields, without its sections."""
+  for name in config:
+    if isinstance(config[name], ml_collections.ConfigDict):
+      yield from _names(config[name], f"{prefix}{name}.")
+    else:
+      yield prefix + name
 
 
 def default_config(network: str = "shufflenet_v1", **own: Any) -> ml_collections.ConfigDict:

@@ -1,5 +1,6 @@
 """Checks of a config, comparisons between configs, and what the training step takes from one."""
 
+import math
 from typing import Any
 
 from flax import traverse_util
@@ -31,6 +32,8 @@ def _check(config, name: str) -> None:
   rule, value = FIELDS[name].rule, config
   for part in name.split("."):
     value = value[part]
+  if isinstance(value, float) and not math.isfinite(value):
+    raise UserError(f"config.{name}={value} must be a finite number")
   if not rule.holds(value, config):
     raise UserError(f"config.{name}={value} must be {rule.words}")
 

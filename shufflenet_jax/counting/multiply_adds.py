@@ -28,7 +28,7 @@ def _multiply_adds(eqn) -> int:
 
 def _multiply_adds_of_convolution(eqn) -> int:
   image, kernel, out = (v.aval.shape for v in (*eqn.invars, *eqn.outvars))
-  # Each gives the positions of (batch or output channels, channels or input channels, *sides).
+  # Each lists the axes of its array: (batch, channels, *sides), the kernel's (output channels, input channels, *sides).
   image_dims, kernel_dims, out_dims = eqn.params["dimension_numbers"]
   count = out[out_dims[0]] * out[out_dims[1]] * kernel[kernel_dims[1]]
   for i in range(len(image_dims) - 2):

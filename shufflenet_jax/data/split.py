@@ -1,12 +1,15 @@
 """`Split`: what every source of examples provides to the streams."""
 
 import dataclasses
+import typing
 from collections.abc import Callable, Sequence
 
 import numpy as np
-import tensorflow as tf
 
 from shufflenet_jax.errors import UserError
+
+if typing.TYPE_CHECKING:  # the source of pictures in arrays must work where TensorFlow is not installed
+  import tensorflow as tf
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,7 +26,7 @@ class Split:
     class_names: in label order, at least one for each class of the network.
     dataset_classes: how many of the names are the dataset's own; numbers fill up the rest.
     chunk_sizes: int64 (chunks,), the number of examples in each chunk.
-    record_bytes: mean size of an undecoded record in memory.
+    record_bytes: about how large an undecoded record is in memory.
     read: (chunks, skips, takes, parallel=False) -> `tf.data.Dataset` of (id, record). For each number in `chunks`, it
       skips `skips` examples of that chunk and yields the next `takes`; all three are int64 (n,). Chunks follow one
       another, or are interleaved in a fixed order if `parallel`.
@@ -39,15 +42,15 @@ class Split:
   dataset_classes: int
   chunk_sizes: np.ndarray
   record_bytes: int
-  read: Callable[..., tf.data.Dataset]
-  parse: Callable[..., tuple[tf.Tensor, tf.Tensor]]
+  read: Callable[..., "tf.data.Dataset"]
+  parse: Callable[..., tuple["tf.Tensor", "tf.Tensor"]]
   explain: Callable[[int], str]
   note: str = ""
 
-  def read_all(self, parallel: bool = False) -> tf.data.Dataset:
+  def read_all(self, parallel: bool = False) -> "tf.data.Dataset":
     """(id, record) of every example, in the order of ids unless `parallel`."""
-    chunks = tf.range(len(self.chunk_sizes), dtype=tf.int64)
-    return self.read(chunks, tf.zeros_like(chunks), tf.constant(self.chunk_sizes), parallel=parallel)
+    chunks = np.arange(len(self.chunk_sizes), dtype=np.int64)
+    return self.read(chunks, np.zeros_like(chunks), self.chunk_sizes, parallel=parallel)
 
 
 def check_number_of_classes(description: str, dataset_classes: int, num_classes: int) -> None:

@@ -1,5 +1,6 @@
 """Several processes as one run, on JAX's own runtime: joining, stopping together, and losing one."""
 
+import atexit
 import contextlib
 import faulthandler
 import os
@@ -13,6 +14,7 @@ from absl import flags
 from shufflenet_jax import signals
 from shufflenet_jax.errors import PREEMPTED, Interrupted, Preempted, RunFailed, UserError
 
+DATA_THREAD = "data"  # name of the threads that wait for data
 SLOWEST_SECONDS = 300  # how long hosts wait for the slowest one, at the start and at the end
 
 
@@ -199,6 +201,19 @@ def leave(status: int, together: bool = False) -> None:
       with contextlib.suppress(Exception):
         sys.modules["jax"].distributed.shutdown()
     os._exit(status)
+
+
+def end_process(status: int | None) -> None:
+  """Exits, without waiting for data that are late.
+
+  If Python shuts down while a thread is in JAX's or TensorFlow's code, the process is aborted with another status.
+  """
+  if any(thread.name == DATA_THREAD for thread in threading.enumerate()):
+    sys.stdout.flush()
+    sys.stderr.flush()
+    atexit._run_exitfuncs()
+    os._exit(status or 0)
+  sys.exit(status)
 
 
 def joined() -> bool:

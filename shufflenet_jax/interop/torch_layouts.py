@@ -1,7 +1,7 @@
 """PyTorch state dicts of ShuffleNet V1, recognised by their keys, as variables of `ShuffleNetV1`.
 
-Two layouts are known. Our network shuffles directly after the first 1x1 convolution of a unit, before its batch norm,
-so that norm's channels are reordered for both layouts.
+Two layouts are known. Our network shuffles directly after the first 1x1 convolution of a unit, before the batch norm of
+that convolution. The channels of that norm are therefore reordered for both layouts.
 
 - The authors' release shuffles after the depthwise convolution, in the inverse order, and takes BGR images. The
   depthwise kernels and their batch norm are reordered as well, and the stem's input channels are reversed.

@@ -80,7 +80,7 @@ def network(fields: typing.Mapping[str, typing.Any]):
   """The Flax module that a config's `model` section describes: images (n, h, w, 3) -> logits (n, num_classes).
 
   Raises:
-    UserError: a value that the network does not have.
+    UserError: a value that the network does not accept.
   """
   fields = dict(fields)
   name = fields.pop("network")
@@ -90,6 +90,12 @@ def network(fields: typing.Mapping[str, typing.Any]):
     raise UserError(f"config.model.dtype={fields['dtype']!r} is not one of {', '.join(DTYPES)}")
   if fields["num_classes"] < 1:
     raise UserError(f"config.model.num_classes={fields['num_classes']} must be 1 or more")
+  if unknown := fields.keys() - own_fields(name).keys() - {"num_classes", "dtype"}:
+    has = ", ".join(own_fields(name)) or "none of its own"
+    raise UserError(
+      f"config.model.{min(unknown)} is not a field of network {name}, which has {has};"
+      f" a config for it is, for instance, --config=configs/imagenet.py:network={name}"
+    )
   if name in _CHECKS:
     _CHECKS[name](fields)
   fields = {key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()}
@@ -100,7 +106,7 @@ def variable_shapes(fields: typing.Mapping[str, typing.Any], image_size: int) ->
   """The variables of a config's `model` section as `jax.ShapeDtypeStruct`s, for square RGB images.
 
   Raises:
-    UserError: a value that the network does not have, or values that do not fit together.
+    UserError: a value that the network does not accept, or values that do not fit together.
   """
   with _value_errors_as_user_errors():
     return _variable_shapes(network(fields), image_size)
@@ -110,7 +116,7 @@ def network_for_images(config) -> tuple[typing.Any, NetworkCount]:
   """The network of a whole config, checked to accept its images, and its multiply-adds for one of them.
 
   Raises:
-    UserError: a value that the network does not have, values that do not fit together, or images that are too small.
+    UserError: a value that the network does not accept, values that do not fit together, or images that are too small.
   """
   size, largest = config.data.image_size, 224
   model = network(config.model)
@@ -131,6 +137,8 @@ def _value_errors_as_user_errors():
     yield
   except ValueError as error:
     raise UserError(f"config.model: {error}") from None
+  except ZeroDivisionError:  # initialising an empty kernel divides by zero
+    raise UserError("config.model: a layer has no channels; choose a larger scale") from None
 
 
 def _fits(model, image_size: int) -> bool:
@@ -147,6 +155,6 @@ def _variable_shapes(model, image_size: int) -> dict:
 
 
 def describe(fields: typing.Mapping[str, typing.Any]) -> str:
-  """The title of a plot: `shufflenet_v1 scale=0.5 groups=3`."""
+  """A network in a few words: `shufflenet_v1 scale=0.5 groups=3`."""
   shown = [f"{k}={fields[k]}" for k in ("scale", "groups", "mflops") if k in fields]
   return " ".join([fields["network"], *shown])

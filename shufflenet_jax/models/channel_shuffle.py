@@ -8,7 +8,7 @@ SHUFFLE_SCOPE = "channel_shuffle"
 
 
 def channel_shuffle(x: jax.Array, groups: int) -> jax.Array:
-  """Mixes the channel groups (section 3.1, Fig. 1c): channel `i*n + j` moves to `j*groups + i`.
+  """Mixes the channel groups (section 3.1, Fig. 1c): channel `i * (c // groups) + j` moves to `j * groups + i`.
 
   A second shuffle with `channels // groups` groups is the inverse.
 

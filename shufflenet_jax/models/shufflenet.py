@@ -72,8 +72,8 @@ class ShuffleUnit(nn.Module):
     norm: a `BatchNorm` constructor, called with the channels and a name.
     compress_groups: groups of the first 1x1 convolution, if not `groups`
       (1 in the first unit of Stage 2, whose input has too few channels to be grouped).
-    shuffle: one of `SHUFFLES`. "release" is the paper's shuffle with
-      channels / groups groups, its inverse.
+    shuffle: one of `SHUFFLES`. "release" is the inverse of "paper": the
+      same function, called with `channels / groups` as its number of groups.
     shortcut_first: with stride 2, whether the pooled input precedes the branch in the output.
     se: whether the output passes through squeeze-and-excitation (Table 5).
     lowering: the formulation, one of `formulations.choose.LOWERINGS`.
@@ -143,7 +143,7 @@ class ShuffleNetV1(nn.Module):
   """ShuffleNet V1 (Table 1): images (n, h, w, 3) -> logits float32 (n, num_classes).
 
   `init` gives the collections `params` and `batch_stats`, all float32. Any
-  image size works; below 32x32 Stage 4 sees a single position.
+  image size works; up to 32x32, the output of Stage 4 has a single position.
 
       model = ShuffleNetV1(groups=3, num_classes=10)
       variables = model.init(key, images)

@@ -72,7 +72,7 @@ def _rows() -> list[Row]:
       1500,
       COMMON | {"network": "googlenet"},
       True,
-      "GoogLeNet's own round figure (its section 1, '1.5 billion'); the layers of its Table 1 count to this",
+      "GoogLeNet's own round figure (its section 1, '1.5 billion'); the layers of its Table 1 add up to ours",
     ),
     Row(6, "ShuffleNet 1x g=8", 140, shufflenet(8, 1.0), True),
     Row(6, "AlexNet", 720, COMMON | {"network": "alexnet"}, True),

@@ -1,1 +1,1 @@
-"""What a checkpoint answers about single pictures, for `predict`."""
+"""Applies a checkpoint's network to pictures, for `predict`."""

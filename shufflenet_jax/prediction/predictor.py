@@ -1,4 +1,4 @@
-"""Answers what a checkpoint's task asks of pictures."""
+"""Applies a checkpoint's network to pictures."""
 
 import operator
 
@@ -7,6 +7,7 @@ import numpy as np
 
 from shufflenet_jax import tasks
 from shufflenet_jax.checkpoints.checkpoint import Checkpoint
+from shufflenet_jax.config import settings
 from shufflenet_jax.data import pictures
 from shufflenet_jax.data.stream import augment
 from shufflenet_jax.models import build
@@ -18,7 +19,7 @@ ACCELERATOR_BATCH_SIZES = (1, 8, 64)
 
 
 class Predictor:
-  """Answers what a checkpoint's task asks of pictures; for classification, their most probable classes.
+  """Applies a checkpoint's network to pictures; for classification, this gives their most probable classes.
 
   Attributes:
     task: the `tasks.Task`.
@@ -26,7 +27,9 @@ class Predictor:
   """
 
   def __init__(self, checkpoint: Checkpoint):
+    """Raises a UserError if a field of the checkpoint's config is out of range."""
     config = checkpoint.config
+    settings.check(config, training=False)
     self.task = tasks.build(build.network(config.model), config)
     self.batch_sizes = CPU_BATCH_SIZES if jax.default_backend() == "cpu" else ACCELERATOR_BATCH_SIZES
     self._data, self._class_names = config.data, checkpoint.class_names

@@ -20,10 +20,9 @@ def report(predictor: Predictor, arguments: list[str], as_json: bool) -> int:
     as_json: prints one JSON object a line instead of a table.
 
   Returns:
-    How many pictures could not be read.
+    How many pictures could not be read, including arguments that name none.
 
   Raises:
-    UserError: an argument that names no picture.
     StorageError: a bucket that does not answer.
   """
   pictures = picture_files.find(arguments)

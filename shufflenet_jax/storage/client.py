@@ -112,8 +112,8 @@ def missing_bucket_reported(path: str) -> Iterator[None]:
 def download(attempt: Callable):
   """Calls `attempt`, and up to twice more after failures that the client does not retry correctly.
 
-  These are corrupted bytes, after which the client's own retry would only read on instead of starting again, and an
-  answer such as a 404 whose body breaks off.
+  There are two such failures: corrupted bytes, because the client's own retry would continue to read instead of
+  starting again, and an error answer, such as a 404, whose body is incomplete.
   """
   import requests
   from google.cloud.storage.exceptions import DataCorruption
@@ -141,11 +141,13 @@ def retry(path: str, patience: float | None = None):
   began = time.monotonic()
   patience = PATIENCE_SECONDS if patience is None else patience
 
+  def limit(error):
+    return min(patience, EXPIRED_PATIENCE_SECONDS) if errors.is_about_credentials(error) else patience
+
   def should_retry(error):
     if isinstance(error, DataCorruption):
       return False  # `download` starts again
-    limit = min(patience, EXPIRED_PATIENCE_SECONDS) if errors.is_about_credentials(error) else patience
-    return errors.is_transient(error) and time.monotonic() - began < limit
+    return errors.is_transient(error) and time.monotonic() - began < limit(error)
 
   def inform_user(error):
     global _last_notice
@@ -155,6 +157,6 @@ def retry(path: str, patience: float | None = None):
         return
       _last_notice = now
     why = errors.reason(error)
-    print(f"waiting for {path} ({why}), for up to {patience:.0f} s in total", file=sys.stderr, flush=True)
+    print(f"waiting for {path} ({why}), for up to {limit(error):.0f} s in total", file=sys.stderr, flush=True)
 
   return Retry(should_retry, initial=0.5, maximum=10, multiplier=2, timeout=patience, on_error=inform_user)

@@ -17,6 +17,22 @@ def name_of(config) -> str:
   return config.get("task", DEFAULT)
 
 
+def check_same_task(where: str, before, now, remedy: str) -> None:
+  """Compares the tasks of two configs.
+
+  Args:
+    where: the checkpoint that has the first config, for the message.
+    before: its config.
+    now: the config that is to be used with it.
+    remedy: the end of the message.
+
+  Raises:
+    UserError: they are different.
+  """
+  if name_of(before) != name_of(now):
+    raise UserError(f"{where} is of another task ({name_of(before)} -> {name_of(now)}); {remedy}")
+
+
 def class_of(config) -> type[Task]:
   """The class of a config's task.
 

@@ -21,7 +21,7 @@ class Forward:
   std: tuple[float, ...]
 
   def __call__(self, variables: dict[str, Any], images: jax.Array) -> Any:
-    """The outputs in inference: batch norm uses its running statistics and is folded into the convolutions.
+    """The outputs in inference: batch norm uses its running statistics. Formulations may fold it into convolutions.
 
     Args:
       variables: `params` and `batch_stats`.

@@ -18,11 +18,14 @@ class Task(abc.ABC):
 
   Attributes:
     forward: the network, which takes uint8 images.
-    targets: what the task needs of an example besides its image: key of the batch -> shape and dtype of one example's.
-    train_metrics: names of the scalars that `loss` reports, `loss` among them; `train_<name>` in `metrics.jsonl`.
+    targets: what a batch holds besides the images: its key -> shape (without the batch axis) and dtype.
+    train_metrics: names of the scalars that the method `loss` reports, one of which is the loss itself, named "loss".
+      In `metrics.jsonl` they are `train_<name>`.
     best: name of the figure by which evaluated checkpoints are compared; the best one is kept.
     larger_is_better: whether a larger value of that figure is the better one.
     panels: of `curves.png`: label of the axis -> label of the line -> name in `metrics.jsonl`.
+    head: names of the network's submodules whose parameters belong to the task. Fine-tuning a checkpoint of another
+      task starts them anew.
     own_model_fields: fields of the config's `model` section that belong to the task. Fine-tuning keeps them, and
       takes the other fields from the checkpoint that it starts from.
     table_heading: of what `predict` prints, to the right of the file's name.
@@ -35,6 +38,7 @@ class Task(abc.ABC):
   best: ClassVar[str] = "loss"
   larger_is_better: ClassVar[bool] = False
   panels: ClassVar[dict[str, dict[str, str]]] = {"loss": {"training": "train_loss", "evaluation": "eval_loss"}}
+  head: ClassVar[tuple[str, ...]] = ("classifier",)
   own_model_fields: ClassVar[tuple[str, ...]] = ()
   table_heading: ClassVar[str] = "output"
 
@@ -94,7 +98,7 @@ class Task(abc.ABC):
     return [str(answer)]
 
   def adapt_params(self, params, fresh, names_before: Sequence[str], names_now: Sequence[str]):
-    """Parameters to fine-tune: those of a checkpoint, with freshly initialised parts where necessary.
+    """Parameters to fine-tune: those of a checkpoint of this task, with freshly initialised parts where necessary.
 
     Args:
       params: the checkpoint's.
@@ -111,6 +115,7 @@ class Task(abc.ABC):
     Args:
       where: the checkpoint's path.
       names_before, names_now: see `adapt_params`.
-      dataset_classes: how many of `names_now` the data have; the others are numbers.
+      dataset_classes: how many of `names_now`, from the first, are classes of the data. The rest are numbers, which
+        stand for outputs of the network that no class uses.
     """
     return f"all parameters are those of {where}"

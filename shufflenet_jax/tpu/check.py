@@ -73,7 +73,10 @@ class Report:
     extra = ", ".join(f"{n} {what}" for what, n in self.work_extra.items()) or "0 passes, products or gathers"
     return [
       (self.copies_extra == 0, f"{self.copies_extra} copies, transposes or reshapes of activations for the shuffle"),
-      (not self.shuffled_activations, f"{len(self.shuffled_activations)} activation-sized instructions in its scope"),
+      (
+        not self.shuffled_activations,
+        f"{len(self.shuffled_activations)} activation-sized instructions in the shuffle's name scope",
+      ),
       # A shuffle without moves could still be computed, for example by a matrix product.
       (not self.work_extra, f"{extra} of activations more than without shuffle"),
       self._communication(),

@@ -36,7 +36,7 @@ class Program:
   Attributes:
     text: its optimised HLO.
     instructions: the same, parsed.
-    batch: images per device.
+    batch: images per device and micro-batch.
     hbm_bytes: arguments, results and temporaries on a device.
   """
 
@@ -57,7 +57,7 @@ class Lowered:
 
   Attributes:
     stage: JAX's lowered step.
-    batch: images per device.
+    batch: images per device and micro-batch.
     options: the compiler's options.
   """
 

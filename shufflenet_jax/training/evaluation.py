@@ -7,33 +7,20 @@ import jax
 from shufflenet_jax import tasks
 from shufflenet_jax.checkpoints import checkpoint
 from shufflenet_jax.config import settings
-from shufflenet_jax.data import sources
-from shufflenet_jax.data.sources import folder as folder_source
-from shufflenet_jax.data.stream.evaluation import eval_batches
-from shufflenet_jax.distributed import hosts, mesh
-from shufflenet_jax.distributed.mesh import split_batch
+from shufflenet_jax.data import opening
+from shufflenet_jax.distributed import mesh
 from shufflenet_jax.errors import UserError
 from shufflenet_jax.models import build
 from shufflenet_jax.tasks.task import Task
 from shufflenet_jax.training import prefetch
+from shufflenet_jax.training.batches import Batches, for_evaluation
 from shufflenet_jax.training.step import TrainState, compile_eval_step
 
 COUNTS = ("examples", "bad_pictures")  # added to every task's own figures
 
 
-def batches(split, config):
-  """This process's part of the evaluation stream of a `data.split.Split`."""
-  return eval_batches(
-    split,
-    config.data,
-    batch_size=config.eval_batch_size,
-    num_classes=config.model.num_classes,
-    process=hosts.this_process(),
-  )
-
-
 def run(
-  eval_fn, task: Task, state, split, config, mesh, stop: Callable[[], bool] = lambda: False
+  eval_fn, task: Task, state, split, batches: Batches, stop: Callable[[], bool] = lambda: False
 ) -> dict[str, float] | None:
   """The figures over a whole split.
 
@@ -41,9 +28,8 @@ def run(
     eval_fn: a compiled `step.eval_step`.
     task: the task that the state was trained for.
     state: a `TrainState` on the devices.
-    split: a `data.split.Split`.
-    config: the whole config.
-    mesh: the devices.
+    split: a `data.split.Split` or `data.arrays.arrays.Arrays`.
+    batches: of that split, as `batches.for_evaluation` makes them.
     stop: called before each batch, and several times a second while one is late; when it returns True, the evaluation
       is given up.
 
@@ -55,10 +41,9 @@ def run(
     UserError: no picture can be decoded, or the data cannot be read.
     RunFailed: the storage did not answer.
   """
-  keys = ("image", *task.targets, "mask")
   # The sums stay on the devices until the end, so that no step waits for the one before.
   sums = []
-  with prefetch.Feed(batches(split, config), lambda batch: split_batch({k: batch[k] for k in keys}, mesh)) as feed:
+  with prefetch.Feed(batches.host(0), batches.to_devices) as feed:
     while (batch := feed.get(sums[-1:], stop)) is not None:
       sums.append(eval_fn(state, batch))
   if stop():
@@ -94,9 +79,11 @@ def evaluate_checkpoint(
     The figures as `run` returns them, and the `step`.
 
   Raises:
-    UserError: a field is out of range, the network is another one, or the data do not fit it or cannot be read.
+    UserError: a field is out of range, the task or the network is another one, or the data do not fit it or cannot be
+      read.
   """
   settings.check(config, training=False)
+  tasks.check_same_task(source.path, source.config, config, "its task cannot be overridden")
   model_before, model_now = (checkpoint.to_json(c.model) for c in (source.config, config))
   settings.check_same_network(str(source.path), model_before, model_now, "its network cannot be overridden")
   model, _ = build.network_for_images(config)
@@ -104,13 +91,16 @@ def evaluate_checkpoint(
   data_mesh = mesh.data_mesh(devices)
   mesh.check_batch_size("config.eval_batch_size", config.eval_batch_size, data_mesh.size)
   if folder is None:
-    split = sources.open_split(config.data, config.data.eval_split, config.model.num_classes, source.class_names)
+    split = opening.open_split(config, config.data.eval_split, source.class_names)
   else:
+    from shufflenet_jax.data.sources import folder as folder_source  # which imports TensorFlow
+
     split = folder_source.open_folder(folder, source.class_names)
   if split.note:
     say(split.note)
   variables = mesh.replicate(source.restore_variables(), data_mesh)
   state = TrainState(source.step, 0, variables["params"], variables["batch_stats"], opt_state=())
-  figures = run(compile_eval_step(data_mesh, task=task), task, state, split, config, data_mesh)
+  batches = for_evaluation(split, config, task, data_mesh)
+  figures = run(compile_eval_step(data_mesh, task=task), task, state, split, batches)
   say(describe(task, figures))
   return figures | {"step": source.step}

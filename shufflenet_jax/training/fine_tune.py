@@ -36,7 +36,9 @@ def adopt(pretrained: Checkpoint, config) -> dict[str, str]:
 
 
 def start_from(pretrained: Checkpoint, state: TrainState, task: Task, class_names: Sequence[str]) -> TrainState:
-  """A fresh state with the checkpoint's parameters, which the task adapts to the data, and batch statistics.
+  """A fresh state with the checkpoint's parameters and batch statistics.
+
+  The task adapts the parameters to the data. If the checkpoint is of another task, the task's `head` stays fresh.
 
   Args:
     pretrained: the checkpoint.
@@ -48,7 +50,28 @@ def start_from(pretrained: Checkpoint, state: TrainState, task: Task, class_name
     UserError: the parameters differ in shape from those that the checkpoint's own config describes.
   """
   variables = pretrained.restore_variables()
-  params = task.adapt_params(variables["params"], state.params, pretrained.class_names, class_names)
+  if _is_of(pretrained, task):
+    params = task.adapt_params(variables["params"], state.params, pretrained.class_names, class_names)
+  else:
+    params = variables["params"] | {name: state.params[name] for name in task.head}
   if jax.tree.map(lambda x: x.shape, params) != jax.tree.map(lambda x: x.shape, state.params):
     raise UserError(f"--config.init_from={pretrained.path}: its parameters do not have the shapes of its own config")
   return state.replace(params=params, batch_stats=variables["batch_stats"])
+
+
+def describe(pretrained: Checkpoint, task: Task, class_names: Sequence[str], dataset_classes: int) -> str:
+  """One line on what `start_from` keeps.
+
+  Args:
+    pretrained, task, class_names: see `start_from`.
+    dataset_classes: how many of `class_names`, from the first, are classes of the data; the rest only fill up the
+      outputs of the network.
+  """
+  if _is_of(pretrained, task):
+    return task.describe_adaptation(pretrained.path, pretrained.class_names, class_names, dataset_classes)
+  head, other = " and ".join(task.head), tasks.name_of(pretrained.config)
+  return f"{pretrained.path} is of another task ({other}): {head} starts from new weights, the rest is kept"
+
+
+def _is_of(pretrained: Checkpoint, task: Task) -> bool:
+  return tasks.TASKS.get(tasks.name_of(pretrained.config)) is type(task)

@@ -12,32 +12,32 @@ from shufflenet_jax.training.due import due_at
 from shufflenet_jax.training.step import compile_train_step
 
 
-def train(config, workdir: str, devices=None, stop_after_step: int | None = None, profile_steps: range = range(0)):
+def train(config, workdir: str, devices=None, stop_after_step=None, profile_steps: range = range(0), splits=None):
   """Trains to `config.num_train_steps`, from the newest whole checkpoint in `workdir` if there is one.
 
   Args:
     config: as `configs/imagenet.py` describes it.
     workdir: local or gs:// directory, which all hosts share.
     devices: JAX devices, all by default.
-    stop_after_step: ends the run early after this step, with a checkpoint.
+    stop_after_step: int; the run ends early after this step, with a checkpoint.
     profile_steps: the steps to profile, see `profiler`.
+    splits: as `data.opening.open_splits` opens them from the config's data, for runs that share them.
 
   Returns:
     The final `TrainState`, and the last evaluation's figures (None if there was none).
 
   Raises:
-    UserError: wrong input. Either nothing has been written, or the data turned out to be damaged later: a single
-      process has then saved what it trained (several cannot, because the others do not know of the error).
+    UserError: wrong input, before anything is written; or damaged data, after a run of one process has saved its state.
     Preempted, Interrupted: stopped by SIGTERM or Ctrl-C, with a checkpoint.
     RunFailed: a failure that may not occur again after a restart.
   """
   with contextlib.ExitStack() as stack:
     stack.enter_context(hosts.lost_peers_end_the_run(config.peer_timeout_seconds))
     lock = stack.enter_context(preflight.Lock(workdir))
-    run = preflight.prepare(config, workdir, devices, stop_after_step)
+    run = preflight.prepare(config, workdir, devices, stop_after_step, splits)
     preflight.open_workdir(run, lock)
     stop = stack.enter_context(hosts.StopRequest())  # until the end, so that no save is cut off
-    feed = prefetch.Feed(run.batches, run.to_devices)
+    feed = prefetch.Feed(run.train_batches, run.to_devices)
     record = stack.enter_context(recorder.Recorder(run, feed, stop))
     stack.enter_context(feed)
     trace = stack.enter_context(profiler.Profiler(run, profile_steps))
@@ -61,7 +61,7 @@ def _train(run, feed, record, stop, trace):
     return state, None, run.start_step
   for step in range(first_step, run.last_step + 1):
     try:
-      # The first batch was read before training, and until the first step is done there is nothing new to save.
+      # A stop request ends the wait for a batch, except for the first: before it there is nothing new to save.
       item = feed.get(record.pending, stop.asked) if step > first_step else feed.get(record.pending)
     except (UserError, RunFailed):
       guard.check(state)

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import importlib.util
 import io
 import json
 import math
@@ -20,7 +21,8 @@ class Logs(contextlib.AbstractContextManager):
   """A run's figures, as TensorBoard events, lines of `metrics.jsonl` and `curves.png`; the first process writes them.
 
   In a bucket they appear within half a minute, and soon after a checkpoint or an evaluation; see
-  `storage.LogFolder`. TensorBoard's files are append-only, so it shows steps that a resumed run repeats twice.
+  `storage.LogFolder`. TensorBoard's files are append-only, so it shows two points for a step that a resumed run
+  repeats.
   """
 
   def __init__(self, workdir: str, lines: list[dict[str, float]], process: Process):
@@ -34,17 +36,19 @@ class Logs(contextlib.AbstractContextManager):
     self._writes = process.index == 0
     if not self._writes:
       return
-    from clu import metric_writers  # which imports TensorFlow
-
+    self._events = None
     with storage.translate_errors(workdir, "written"):
       self._folder = storage.LogFolder(workdir)
       path = os.path.join(self._folder.folder, FILE)
       storage.write_text(path, "".join(json.dumps(line) + "\n" for line in lines))
       self._file = open(path, "a")  # noqa: SIM115  closed by __exit__
-      self._events = metric_writers.SummaryWriter(self._folder.folder)
+      if has_tensorboard_writer():
+        from clu import metric_writers  # which imports TensorFlow
+
+        self._events = metric_writers.SummaryWriter(self._folder.folder)
 
   def write(self, step: int, figures: dict[str, float]) -> None:
-    """Adds a line, and TensorBoard's scalars. Values that are not finite are left out of the line, as JSON has none."""
+    """Adds a line, without values that are not finite, which JSON cannot have, and TensorBoard's scalars."""
     if not self._writes:
       return
     values = {k: float(v) for k, v in figures.items()}
@@ -53,8 +57,9 @@ class Logs(contextlib.AbstractContextManager):
     with self._folder.writing():
       self._file.write(json.dumps(line) + "\n")
       self._file.flush()
-      self._events.write_scalars(step, values)
-      self._events.flush()
+      if self._events:
+        self._events.write_scalars(step, values)
+        self._events.flush()
 
   def draw_curves(self, title: str, panels: dict[str, dict[str, str]]) -> None:
     """Draws `curves.png` from the lines so far; see `curves`."""
@@ -71,12 +76,18 @@ class Logs(contextlib.AbstractContextManager):
     if self._writes:
       with contextlib.suppress(Exception) if kind else self._folder.writing():
         self._file.close()
-        self._events.close()
+        if self._events:
+          self._events.close()
       self._folder.__exit__(kind, *exception)
 
 
+def has_tensorboard_writer() -> bool:
+  """Whether the packages that write TensorBoard's files are installed; without them, runs only lack these files."""
+  return all(importlib.util.find_spec(package) for package in ("clu", "tensorflow"))
+
+
 def read(workdir: str) -> list[dict[str, float]]:
-  """The lines of `metrics.jsonl`, oldest first, except those that are no JSON, as a kill or a full disk may leave them.
+  """The lines of `metrics.jsonl`, oldest first, without lines that are not JSON, as a kill or a full disk may leave.
 
   [] if there is no file.
 
@@ -122,6 +133,8 @@ def places(workdir: str) -> list[str]:
   workdir = storage.normalize(workdir)
   files = {"checkpoints": "checkpoints", "curves": CURVES, "metrics": FILE}
   lines = [f"  {what:12} {storage.join(workdir, name)}" for what, name in files.items()]
+  if not has_tensorboard_writer():
+    return lines
   return [*lines, f"  {'TensorBoard':12} tensorboard --logdir={workdir}"]
 
 

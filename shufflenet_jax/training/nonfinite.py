@@ -17,7 +17,10 @@ SHOWN_IDS = 8
 
 
 class Guard:
-  """Checks each step's metrics once they are computed. It is `step.train_step` that leaves the state unchanged."""
+  """Checks each step's metrics once they are computed, and ends the run if too many steps were not finite.
+
+  It does not undo such a step: `step.train_step` has already left the state unchanged.
+  """
 
   def __init__(self, run):
     """`run`: a `preflight.Run`."""

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import functools
 import itertools
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -18,14 +17,14 @@ from shufflenet_jax.checkpoints.checkpoint import Checkpoint
 from shufflenet_jax.checkpoints.integrity import Damaged
 from shufflenet_jax.config import settings
 from shufflenet_jax.counting import multiply_adds
-from shufflenet_jax.data import sources
+from shufflenet_jax.data import opening
+from shufflenet_jax.data.arrays.arrays import Arrays
 from shufflenet_jax.data.split import Split
-from shufflenet_jax.data.stream.training import train_batches
 from shufflenet_jax.distributed import hosts, mesh
 from shufflenet_jax.errors import RunFailed, UserError
 from shufflenet_jax.models import build
 from shufflenet_jax.tasks.task import Task
-from shufflenet_jax.training import evaluation, fine_tune, metrics
+from shufflenet_jax.training import batches, fine_tune, machine, metrics
 from shufflenet_jax.training.due import evaluation_owed
 from shufflenet_jax.training.optimizer import sgd
 from shufflenet_jax.training.step import TrainState, init_state
@@ -46,7 +45,9 @@ class Run:
     micro_batches: the number into which a device's part of a batch is split.
     statistics_group: how many images batch norm sees together.
     train_split, eval_split: the data.
-    batches: for training, from `start_step` on.
+    train_batches: this process's part of each training batch from `start_step` on, on the host.
+    train_batch_to_devices: takes one of these; see `batches.Batches`.
+    eval_batches: the evaluation's.
     state: a `TrainState` on the devices.
     start_step: number of steps done before this run.
     last_step: number of steps after which it ends.
@@ -64,9 +65,11 @@ class Run:
   mesh: jax.sharding.Mesh
   micro_batches: int
   statistics_group: int
-  train_split: Split
-  eval_split: Split
-  batches: Iterator
+  train_split: Split | Arrays
+  eval_split: Split | Arrays
+  train_batches: Iterator
+  train_batch_to_devices: Callable
+  eval_batches: batches.Batches
   state: TrainState
   start_step: int
   last_step: int
@@ -74,12 +77,11 @@ class Run:
   lines: list[dict[str, float]]
 
   def to_devices(self, batch: dict[str, np.ndarray]) -> tuple[dict[str, jax.Array], np.ndarray]:
-    """A host batch of `batches` -> (the arrays that a step needs, on the devices; ids of this process's examples)."""
-    keys = [key for key in ("image", *self.task.targets, "flip") if key in batch]
-    return mesh.split_batch({key: batch[key] for key in keys}, self.mesh), batch["id"]
+    """One of `train_batches` -> (the arrays that a step needs, on the devices; ids of this process's examples)."""
+    return self.train_batch_to_devices(batch), batch["id"]
 
 
-def prepare(config, workdir: str, devices=None, stop_after_step: int | None = None) -> Run:
+def prepare(config, workdir: str, devices=None, stop_after_step: int | None = None, splits=None) -> Run:
   """Checks everything that can be checked, and makes or restores the state; arguments and errors as in `loop.train`."""
   workdir = storage.normalize(workdir, "--workdir=")
   process = hosts.this_process()
@@ -99,11 +101,14 @@ def prepare(config, workdir: str, devices=None, stop_after_step: int | None = No
   changes = _changes(resumed, config) if resumed else {}
   start_step = resumed.step if resumed else 0
   last_step = min(config.num_train_steps, stop_after_step or config.num_train_steps)
-  train_split, eval_split = _open_splits(config, resumed)
-  batches = _training_batches(train_split, config, start_step, process)
+  train_split, eval_split = splits or opening.open_splits(config)
+  _check_same_classes(resumed, train_split)
+  training = batches.for_training(train_split, config, task, data_mesh)
+  evaluation = batches.for_evaluation(eval_split, config, task, data_mesh)
+  train_batches = training.host(start_step)
   if start_step < last_step:  # reads the first batches now, which shows whether the data can be read
-    batches = itertools.chain([next(batches)], batches)
-    next(evaluation.batches(eval_split, config))
+    train_batches = itertools.chain([next(train_batches)], train_batches)
+    next(evaluation.host(0))
   state = init_state(model, optimizer, config.data.image_size, config.seed)
   if resumed:
     state = _restored(resumed, arrays, state, config)
@@ -113,9 +118,7 @@ def prepare(config, workdir: str, devices=None, stop_after_step: int | None = No
   notes += _fine_tuning_notes(pretrained, replaced, task, train_split, resumed)
   notes += _resume_notes(resumed, changes, statistics_group)
   say(*notes, sep="\n")
-  # A run that ended after its newest checkpoint may have logged steps that are now repeated.
-  lines = [line for line in metrics.read(workdir) if line["step"] <= start_step]
-  evaluated_steps = {line["step"] for line in lines if any(name.startswith("eval_") for name in line)}
+  lines = _lines_until(workdir, start_step)
   return Run(
     config=config,
     workdir=workdir,
@@ -129,13 +132,24 @@ def prepare(config, workdir: str, devices=None, stop_after_step: int | None = No
     statistics_group=statistics_group,
     train_split=train_split,
     eval_split=eval_split,
-    batches=batches,
+    train_batches=train_batches,
+    train_batch_to_devices=training.to_devices,
+    eval_batches=evaluation,
     state=mesh.replicate(state, data_mesh),
     start_step=start_step,
     last_step=last_step,
-    evaluation_owed=bool(resumed) and evaluation_owed(start_step, config, evaluated_steps),
+    evaluation_owed=bool(resumed) and evaluation_owed(start_step, config, _evaluated_steps(lines)),
     lines=lines,
   )
+
+
+def _lines_until(workdir: str, step: int) -> list[dict[str, float]]:
+  """The lines of `metrics.jsonl` up to a step: a run that ended after its newest checkpoint may have logged more."""
+  return [line for line in metrics.read(workdir) if line["step"] <= step]
+
+
+def _evaluated_steps(lines: list[dict[str, float]]) -> set[int]:
+  return {line["step"] for line in lines if any(name.startswith("eval_") for name in line)}
 
 
 def _newest_whole(workdir: str, process: hosts.Process, say):
@@ -169,40 +183,19 @@ def _find_pretrained(config, resumed: Checkpoint | None) -> tuple[Checkpoint | N
 
 def _changes(resumed: Checkpoint, config) -> dict[str, str]:
   """The fields that changed since the checkpoint; raises a UserError if it is of another task or network."""
-  if tasks.name_of(resumed.config) != tasks.name_of(config):
-    raise UserError(
-      f"{resumed.path} is of another task ({tasks.name_of(resumed.config)} -> {tasks.name_of(config)}); choose another"
-      " --workdir"
-    )
+  tasks.check_same_task(resumed.path, resumed.config, config, "choose another --workdir")
   before, now = checkpoint.to_json(resumed.config), checkpoint.to_json(config)
   settings.check_same_network(str(resumed.path), before["model"], now["model"], "choose another --workdir")
   return settings.differences(before, now)
 
 
-def _open_splits(config, resumed: Checkpoint | None) -> tuple[Split, Split]:
-  classes = config.model.num_classes
-  train_split = sources.open_split(config.data, config.data.train_split, classes, every_class=True)
+def _check_same_classes(resumed: Checkpoint | None, train_split: Split | Arrays) -> None:
   if resumed and resumed.class_names != train_split.class_names:
     before, now = next((a, b) for a, b in zip(resumed.class_names, train_split.class_names) if a != b)
     raise UserError(
-      f"{resumed.path} was trained on other classes ({before!r} is {now!r} in {train_split.name}); choose another"
-      " --workdir"
+      f"{resumed.path} was trained on other classes ({train_split.name} has {now!r} in place of {before!r}); choose"
+      " another --workdir"
     )
-  names = train_split.class_names[: train_split.dataset_classes]
-  return train_split, sources.open_split(config.data, config.data.eval_split, classes, names, every_class=True)
-
-
-def _training_batches(split: Split, config, start_step: int, process: hosts.Process) -> Iterator:
-  return train_batches(
-    split,
-    config.data,
-    batch_size=config.batch_size,
-    num_classes=config.model.num_classes,
-    seed=config.seed,
-    start_step=start_step,
-    process=process,
-    warn=functools.partial(print, flush=True),
-  )
 
 
 def _restored(resumed: Checkpoint, arrays: dict[str, np.ndarray], fresh: TrainState, config) -> TrainState:
@@ -215,7 +208,7 @@ def _restored(resumed: Checkpoint, arrays: dict[str, np.ndarray], fresh: TrainSt
   return state
 
 
-def _overview(counted, config, data_mesh, train_split: Split, eval_split: Split) -> list[str]:
+def _overview(counted, config, data_mesh, train_split, eval_split) -> list[str]:
   lines = [
     multiply_adds.overview(counted, config.data.image_size),
     f"{config.data.name}: {train_split.num_examples:,} training and {eval_split.num_examples:,} evaluation examples;"
@@ -226,11 +219,10 @@ def _overview(counted, config, data_mesh, train_split: Split, eval_split: Split)
   return lines + [f"{split.name}: {split.note}" for split in (train_split, eval_split) if split.note]
 
 
-def _fine_tuning_notes(pretrained, replaced: dict[str, str], task: Task, train_split: Split, resumed) -> list[str]:
+def _fine_tuning_notes(pretrained, replaced: dict[str, str], task: Task, train_split, resumed) -> list[str]:
   lines = []
   if pretrained and not resumed:
-    names = (pretrained.class_names, train_split.class_names)
-    lines.append(task.describe_adaptation(pretrained.path, *names, train_split.dataset_classes))
+    lines.append(fine_tune.describe(pretrained, task, train_split.class_names, train_split.dataset_classes))
   if replaced:
     lines.append(f"{pretrained.path} determines the network and the scaling of pictures; replaced in the config:")
   return lines + [f"  {field}: {change}" for field, change in replaced.items()]
@@ -262,7 +254,7 @@ class Lock(contextlib.ExitStack):
     return self
 
   def take(self) -> None:
-    """Takes the lock, unless it is taken or there is no directory yet; may be called again.
+    """Takes the lock, unless this object has it already or there is no directory yet; may be called again.
 
     Raises:
       UserError: another process has it.
@@ -290,6 +282,7 @@ def open_workdir(run: Run, lock: Lock) -> None:
       raise type(error)(f"--workdir={run.workdir} cannot take a checkpoint of {size / 1e6:.1f} MB: {error}") from None
     if run.start_step < run.last_step:
       checkpoint.write_config(run.workdir, run.config)
+      machine.add_start(run.workdir, run.start_step)
   if run.process.count > 1:
     multihost_utils.sync_global_devices("open_workdir")
     if not storage.is_folder(run.workdir):

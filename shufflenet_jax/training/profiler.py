@@ -48,6 +48,8 @@ class Profiler(contextlib.AbstractContextManager):
     self._workdir, self._say = run.workdir, run.say
     self._steps = steps if run.process.index == 0 else range(0)
     self._folder: tempfile.TemporaryDirectory | None = None
+    if steps and steps[0] <= run.start_step:
+      self._say(f"note: steps up to {run.start_step} are done already, and are not profiled")
 
   def before(self, step: int) -> None:
     """Begins the trace if it is due; to be called before the step is dispatched."""

@@ -39,6 +39,8 @@ class Recorder(contextlib.ExitStack):
     run = self._run
     with contextlib.ExitStack() as stack:  # ends the saver's thread if the logs cannot be opened
       stack.enter_context(self.saves)
+      if not metrics.has_tensorboard_writer():
+        run.say("note: no TensorBoard files, because clu or TensorFlow is not installed")
       if run.start_step < run.last_step:
         run.say("compiling the training step ...")
       self._logs = stack.enter_context(metrics.Logs(run.workdir, run.lines, run.process))
@@ -66,11 +68,11 @@ class Recorder(contextlib.ExitStack):
       The figures; None if the evaluation was given up because a stop was requested.
 
     Raises:
-      UserError, RunFailed: the data cannot be read. A single process has saved the state.
+      UserError, RunFailed: the data cannot be read. If this is the only process, it saves the state.
     """
     run = self._run
     try:
-      figures = evaluation.run(self._evaluate, run.task, state, run.eval_split, run.config, run.mesh, self._stop.asked)
+      figures = evaluation.run(self._evaluate, run.task, state, run.eval_split, run.eval_batches, self._stop.asked)
     except (UserError, RunFailed):
       self.save_at_error(step, state)
       raise

@@ -26,18 +26,27 @@ def replay(folder: str) -> Iterator[tuple[list, float, list[str]]]:
     UserError: `folder` is not a complete dump.
   """
   folder = storage.normalize(folder, "--dump=")
+  advice = "give WORKDIR/nonfinite/STEP, as training named it"
+  if not storage.is_file(storage.join(folder, "step.json")):
+    raise UserError(f"--dump={folder} is no dump of a step; {advice}")
   state_before = checkpoint.find(folder, "--dump")
+  config = state_before.config
+  model, _ = build.network_for_images(config)
+  task = tasks.build(model, config)
   try:
     step = json.loads(storage.read_bytes(storage.join(folder, "step.json")))
     files = [storage.join(folder, f"examples.{i}.npz") for i in range(step["processes"])]
     parts = [np.load(io.BytesIO(storage.read_bytes(file))) for file in files]
-    batch = {k: np.concatenate([part[k] for part in parts]) for k in parts[0]}
-  except (KeyError, OSError, ValueError, zipfile.BadZipFile) as error:
-    raise UserError(f"--dump={folder} is not complete ({error}); give WORKDIR/nonfinite/STEP") from None
+    batch = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+  except (EOFError, IndexError, KeyError, OSError, TypeError, ValueError, zipfile.BadZipFile) as error:
+    raise UserError(f"--dump={folder} is not complete ({error}); {advice}") from None
+  wanted = {"id", "image", *task.targets}
+  if not wanted <= batch.keys() or any(len(values) != config.batch_size for values in batch.values()):
+    raise UserError(
+      f"--dump={folder} is not complete: not {config.batch_size} examples, each with its"
+      f" {', '.join(sorted(wanted))}; {advice}"
+    )
   variables = state_before.restore_variables()
-  config = state_before.config
-  model, _ = build.network_for_images(config)
-  task = tasks.build(model, config)
   if "flip" in batch:
     batch["image"] = np.where(batch["flip"][:, None, None, None], batch["image"][:, :, ::-1], batch["image"])
   compute = jax.jit(functools.partial(gradients, task=task))

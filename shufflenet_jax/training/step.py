@@ -68,7 +68,7 @@ def gradients(params, batch_stats, batch: dict[str, jax.Array], key: jax.Array, 
 
 
 def dropout_key(seed: int, step, group) -> jax.Array:
-  """The key of a statistics group, numbered over the global batch: the same on whichever device the group is."""
+  """The key of a statistics group in a step. Groups are numbered within the global batch, so devices do not matter."""
   return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), step), group)
 
 

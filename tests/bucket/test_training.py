@@ -82,7 +82,7 @@ def test_killed_twice_and_resumed_ends_as_a_local_run(here, compiled, local, tmp
   assert not here.names("run/damaged") or "half-written" in process.said()
   # At the end there are only the files that the README lists.
   kinds = {name.removeprefix("run/").split("/")[0].split(".")[0] for name in here.names("run/")}
-  assert kinds <= {"checkpoints", "config", "curves", "damaged", "events", "metrics"}
+  assert kinds <= {"checkpoints", "config", "curves", "damaged", "events", "machine", "metrics"}
 
 
 def test_sigterm_saves_and_the_commands_read_what_it_left(here, compiled, tmp_path):

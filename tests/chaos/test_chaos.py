@@ -20,6 +20,8 @@ from tests.chaos import runs
 
 pytestmark = pytest.mark.chaos
 
+RUNS = int(os.environ.get("CHAOS_RUNS", 20))  # of the runs that are killed; half as many are stopped
+
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
@@ -96,7 +98,7 @@ def wait_for_save(workdir, process, rng) -> bool:
   return False
 
 
-def test_20_of_20_runs_that_were_killed_end_as_one_that_was_not(place, tmp_path):
+def test_runs_that_were_killed_end_as_one_that_was_not(place, tmp_path):
   folder, _, _ = place
 
   def one(i):
@@ -107,16 +109,18 @@ def test_20_of_20_runs_that_were_killed_end_as_one_that_was_not(place, tmp_path)
     return moments
 
   with concurrent.futures.ThreadPoolExecutor(2) as pool:
-    moments = [m for ms in pool.map(one, range(20)) for m in ms]
+    moments = [m for ms in pool.map(one, range(RUNS)) for m in ms]
   counts = {kind: moments.count(kind) for kind in sorted(set(moments))}
   print(f"\nkilled {len(moments)} times: {counts}")
-  assert {"steps", "restore", "save"} <= counts.keys()
+  assert "steps" in counts
+  if RUNS >= 20:
+    assert {"restore", "save"} <= counts.keys()
 
 
-def test_5_of_5_runs_of_two_processes_outlive_the_death_of_one(place, tmp_path):
+def test_runs_of_two_processes_outlive_the_death_of_one(place, tmp_path):
   folder, _, _ = place
   moments = []
-  for i in range(5):
+  for i in range(-(-RUNS // 4)):
     workdir = tmp_path / f"run{i}"
     moments += kill_and_restart(workdir, place, random.Random(100 + i), kills=1 + i % 2, count=2, victim=i % 2)
     runs.assert_same(workdir, folder / "whole2")
@@ -153,16 +157,16 @@ def stop_and_restart(workdir, place, reference, i, count=1, **overrides) -> tupl
   return stopped_at, took
 
 
-def test_sigterm_loses_no_step_10_of_10(place, tmp_path):
+def test_sigterm_loses_no_step(place, tmp_path):
   folder, _, _ = place
 
   def one(i):
     return stop_and_restart(tmp_path / f"run{i}", place, folder / "whole1", i)
 
   with concurrent.futures.ThreadPoolExecutor(2) as pool:
-    results = list(pool.map(one, range(10)))
+    results = list(pool.map(one, range(RUNS // 2)))
   stopped = [step for step, _ in results if step]
-  assert len(stopped) >= 3
+  assert len(stopped) >= RUNS // 6
   print(f"\nstopped at steps {stopped}; longest {max(took for _, took in results):.1f} s from signal to exit")
 
 

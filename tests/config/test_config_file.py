@@ -41,6 +41,8 @@ def parsed(arguments, config_of=None):
     ("open('absent.txt')\n", "failed (FILE, line 1): FileNotFoundError: [Errno 2] No such file"),
     ("def get_config():\n  raise ValueError('batch=3 is odd')\n", "failed (FILE, line 2): ValueError: batch=3 is odd"),
     ("def get_config():\n  assert False\n", "failed (FILE, line 2): AssertionError"),
+    ("import sys\nsys.exit(3)\n", "failed (FILE, line 2): SystemExit: 3"),
+    ("e = ValueError('odd')\ne.add_note('see docs')\nraise e\n", "failed (FILE, line 3): ValueError: odd"),
     ("x = 1\n", "FILE defines no function get_config"),
     ("def get_config():\n  pass\n", "should return an ml_collections.ConfigDict, but returned NoneType"),
     ("def get_config(arguments):\n  pass\n", "get_config of FILE takes arguments; write --config=FILE:ARGUMENTS"),
@@ -153,3 +155,35 @@ def test_path_flags_expand_the_home_folder(tmp_path, monkeypatch):
   assert values.workdir == os.path.abspath("runs/1")
   values(["train", "--workdir=gs://bucket/runs/1/"])
   assert values.workdir == "gs://bucket/runs/1"
+
+
+@pytest.mark.parametrize(
+  ("change", "message"),
+  [
+    (
+      "c.optimizer.learning_rte = 3.0",
+      "config.optimizer.learning_rte is not a field .*; did you mean optimizer.lear",
+    ),
+    ("c.model.scal = 2.0", "config.model.scal is not a field of a config for shufflenet_v1; did you mean model.scale?"),
+    ("del c.data.mean", "config.data.mean is missing; begin with fields.default_config()"),
+    ("del c.model", "config.model.network=None is not one of shufflenet_v1"),
+    ("c = type(c)({'a': 1})", "config.model.network=None is not one of shufflenet_v1"),
+  ],
+)
+def test_a_config_file_has_every_field_and_no_other(tmp_path, change, message):
+  (tmp_path / "mine.py").write_text(
+    "from shufflenet_jax.config import fields\n"
+    f"def get_config():\n  c = fields.default_config()\n  {change}\n  return c\n"
+  )
+  with pytest.raises(UserError, match=f"^--config={tmp_path}/mine.py: {message}"):
+    cli.Command(print, cli.define_config).parse(["train", f"--config={tmp_path}/mine.py"])
+
+
+@pytest.mark.parametrize("flag", ["--noconfig.model.se=1", "--nojson=1"])
+def test_a_value_for_the_negation_of_a_flag_is_refused(flag):
+  def define_flags(values):
+    cli.define_config(values)
+    flags.DEFINE_bool("json", False, "", values)
+
+  with pytest.raises(UserError, match="does not take an argument"):
+    cli.Command(print, define_flags).parse(["train", "--config=configs/quickstart.py", flag])

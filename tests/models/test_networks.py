@@ -2,6 +2,7 @@
 
 import itertools
 
+import flax.linen as nn
 import jax
 import jax.extend.core
 import jax.numpy as jnp
@@ -99,7 +100,7 @@ def test_convolutions_and_products_run_in_bfloat16(arguments):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("arguments", VARIANTS + HEAVY)
-def test_forward_at_224_in_bfloat16(arguments):
+def test_forward_at_224_in_bfloat16(arguments, compiled_sooner):
   model = build.network(imagenet.get_config(arguments).model)
   image = jax.ShapeDtypeStruct((1, 224, 224, 3), jnp.float32)
   variables = jax.eval_shape(model.init, jax.eval_shape(lambda: jax.random.key(0)), image)
@@ -215,6 +216,24 @@ def test_networks_that_do_not_fit_their_images_are_refused(arguments, image_size
   with pytest.raises(UserError) as raised:
     build.network_for_images(config)
   assert str(raised.value) == message
+
+
+class WithoutChannels(nn.Module):
+  """As a width multiplier makes a network that rounds its channels down to 0."""
+
+  num_classes: int
+  dtype: jnp.dtype
+
+  @nn.compact
+  def __call__(self, images, train=False):
+    return nn.Dense(self.num_classes)(nn.Conv(0, (3, 3))(images).mean((1, 2)))
+
+
+def test_a_network_without_channels_is_refused(monkeypatch):
+  config = imagenet.get_config("network=squeezenet")
+  monkeypatch.setitem(build.NETWORKS, "squeezenet", WithoutChannels)
+  with pytest.raises(UserError, match="^config.model: a layer has no channels; choose a larger scale$"):
+    build.network_for_images(config)
 
 
 @pytest.mark.parametrize("arguments", [*VARIANTS, "network=vgg16"])

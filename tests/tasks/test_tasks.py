@@ -101,6 +101,20 @@ def test_a_workdir_of_another_task_is_refused(run, of_brightness):
     train(of_brightness, run.workdir, ONE)
 
 
+def test_a_checkpoint_of_another_task_is_not_evaluated(run, of_brightness):
+  with pytest.raises(UserError, match=r"another task \(classification -> brightness\); its task cannot be overridden"):
+    evaluation.evaluate_checkpoint(checkpoint.find(run.workdir), of_brightness, devices=ONE)
+
+
+def test_fine_tuning_for_another_task_starts_its_head_anew(run, of_brightness, tmp_path, capsys):
+  of_brightness.init_from, of_brightness.optimizer.learning_rate = run.workdir, 1e-9
+  state, _ = train(of_brightness, str(tmp_path), ONE, stop_after_step=1)
+  assert "is of another task (classification): classifier starts from new weights" in capsys.readouterr().out
+  before = checkpoint.find(run.workdir).restore_variables()["params"]
+  assert not np.allclose(state.params["classifier"]["kernel"], before["classifier"]["kernel"], atol=1e-3)
+  np.testing.assert_allclose(state.params["stem"]["kernel"], before["stem"]["kernel"], atol=1e-6)
+
+
 def test_a_task_that_does_not_exist_is_named(config, tmp_path):
   config.task = "detectoin"
   with pytest.raises(UserError, match="config.task='detectoin' is not one of classification"):

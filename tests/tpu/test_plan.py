@@ -10,7 +10,7 @@ import pytest
 
 from configs import imagenet
 from shufflenet_jax.errors import UserError
-from shufflenet_jax.tpu import hlo, plan, plan_report
+from shufflenet_jax.tpu import hlo, plan_report, planning
 from shufflenet_jax.tpu.compile import OutOfMemory, Program
 from tests.launch.launcher import ROOT
 
@@ -27,8 +27,8 @@ def program(cycles, hbm_bytes=2**30):
 
 def compiled(topology, batch, cycles=15_000_000, **assumed):
   config = imagenet.get_config(f"batch={batch}")
-  made = plan.before_compiling(config, topology, **assumed)
-  plan.add_compiled_step(made, program(cycles), config.num_train_steps)
+  made = planning.before_compiling(config, topology, **assumed)
+  planning.add_compiled_step(made, program(cycles), config.num_train_steps)
   return made
 
 
@@ -41,7 +41,7 @@ def test_arithmetic():
   assert made.hours == made.step_hours == pytest.approx(150_000 * 0.010 / 3600)
   assert made.chip_hours == pytest.approx(16 * made.hours)
   assert made.interconnect_bytes == round(2 * 15 / 16 * (3000 * 4 + 8 * 2))
-  assert made.host_images_per_second == plan.IMAGES_PER_SECOND_PER_CORE * 112
+  assert made.host_images_per_second == planning.IMAGES_PER_SECOND_PER_CORE * 112
   assert made.warnings == []
 
 
@@ -52,7 +52,7 @@ def test_the_hosts_limit_input_bound_slices():
   assert made.step_hours < made.hours
   (warning,) = made.warnings
   assert "each host must supply 51,200 images/s and can supply 11,200" in warning
-  assert f"would reach {11_200 * plan.PRE_RESIZED_SPEEDUP:,.0f}" in warning
+  assert f"would reach {11_200 * planning.PRE_RESIZED_SPEEDUP:,.0f}" in warning
   (warning,) = compiled("v5e:4x4", 2048, images_per_second_per_core=400).warnings
   assert "resized beforehand" in warning and warning.endswith("would suffice")
 
@@ -62,8 +62,8 @@ def test_the_hosts_limit_input_bound_slices():
   [
     ("v5e:16x16", 1024, 1, "4 images per chip are not a multiple of 128, so lanes stay empty: batch=32768"),
     ("v5e:4x4", 2048, 2, "64 images per chip are not a multiple of 128, so lanes stay empty: batch=4096"),
-    ("v5e:16x16", 128, 1, "more chips than the batch of 128 can use: 128 at most"),
-    ("v5e:4x4", 1000, 1, "batch_size=1000 does not divide over 16: 992 or 1008 would"),
+    ("v5e:16x16", 128, 1, "batch_size=128 is too small for 256 chips: fewer chips, or batch=256"),
+    ("v5e:4x4", 1000, 1, "batch_size=1000 is not a multiple of 16: 992 or 1008 is"),
     ("v5e:16x16", 32768, 1, "above 8192"),
     ("v5e:1x2", 256, 1, "no accelerator type of this shape; the nearest is v5e:1x1"),
   ],
@@ -71,7 +71,7 @@ def test_the_hosts_limit_input_bound_slices():
 def test_warnings_name_a_remedy(topology, batch, accumulate, words):
   config = imagenet.get_config(f"batch={batch}")
   config.accumulate_steps = accumulate
-  (warning,) = plan.before_compiling(config, topology).warnings
+  (warning,) = planning.before_compiling(config, topology).warnings
   assert words in warning
 
 
@@ -80,7 +80,7 @@ def test_a_batch_that_no_slice_can_train_is_an_error():
   command = [sys.executable, "-m", "shufflenet_jax.tpu.plan", "--config=configs/imagenet.py:batch=1020"]
   done = subprocess.run([*command, "--topology=v5e:2x4"], capture_output=True, text=True, cwd=ROOT)
   assert done.returncode == 2
-  assert "batch_size=1020 does not divide over 8: 1016 or 1024 would" in done.stdout
+  assert "batch_size=1020 is not a multiple of 8: 1016 or 1024 is" in done.stdout
   assert "compiled" not in done.stderr
 
 
@@ -88,12 +88,12 @@ def test_largest_batch_is_extrapolated_through_one_or_two_points():
   gib = 2**30
   two = [compiled("v5e:2x2", 1024), compiled("v5e:4x4", 1024)]
   two[0].hbm_bytes, two[1].hbm_bytes = int(1.5 * gib), int(0.75 * gib)  # 0.5 GiB and 1/256 GiB an image
-  plan.largest_batches(two, 1)
+  planning.largest_batches(two, 1)
   assert [p.largest_batch_per_chip for p in two] == [3840, 3840]  # 15.25 GiB * 256 is 3904
   assert two[0].largest_batch_from == "extrapolated from 64 and 256 per chip"
   one = [compiled("v6e:2x2", 1024)]
   one[0].hbm_bytes = 2 * gib
-  plan.largest_batches(one, 1)
+  planning.largest_batches(one, 1)
   assert one[0].largest_batch_per_chip == 3968  # 31.25 GiB * 128 is 4000
   assert one[0].largest_batch_from == "extrapolated from 256 per chip"
 
@@ -116,7 +116,7 @@ def compiler(monkeypatch):
   monkeypatch.setattr("shufflenet_jax.tpu.compile.lower_step", lower_step)
   monkeypatch.setattr("shufflenet_jax.tpu.compile.compile_lowered", compile_lowered)
   monkeypatch.setattr(
-    "shufflenet_jax.tpu.topology.devices", lambda name: [None] * plan.slices.from_topology(name).chips
+    "shufflenet_jax.tpu.topology.devices", lambda name: [None] * planning.slices.from_topology(name).chips
   )
   return calls
 
@@ -126,20 +126,20 @@ def quietly(text):
 
 
 def test_verifying_compiles_the_largest_batch(compiler):
-  (made,) = plan.make_plans(imagenet.get_config("batch=1024"), ["v5e:2x2"], 979, verify=True, log=quietly)
+  (made,) = planning.make_plans(imagenet.get_config("batch=1024"), ["v5e:2x2"], 979, verify=True, log=quietly)
   # 960 would fit. 5 GiB for 256 images, extrapolated through the origin, gives 819; the multiple of 128 below is 768.
   assert (made.largest_batch_per_chip, made.largest_batch_from) == (768, "compiled")
   assert compiler == [(4, 1024, "train"), (4, 3072, "train")]
 
 
 def test_plans_that_do_not_fit_or_divide_have_no_times(compiler):
-  made = plan.make_plans(
+  made = planning.make_plans(
     imagenet.get_config("batch=8192"), ["v5e:2x2", "v5e:16x16", "v5e:8x8"], 979, False, log=quietly
   )
   assert [p.cycles is None for p in made] == [True, False, False]
   assert "does not fit" in made[0].warnings[-1]
   assert made[0].hbm_bytes > made[0].hbm_limit
-  made += plan.make_plans(imagenet.get_config("batch=1000"), ["v5e:4x4"], 979, False, log=quietly)
+  made += planning.make_plans(imagenet.get_config("batch=1000"), ["v5e:4x4"], 979, False, log=quietly)
   assert made[-1].cycles is None
   table = plan_report.text(made, 1000)
   assert len([line for line in table.splitlines() if line.startswith("v5e:")]) == 4
@@ -149,7 +149,7 @@ def test_plans_that_do_not_fit_or_divide_have_no_times(compiler):
 @pytest.mark.parametrize("name", ["v9:2x2", "v5e", "v5e:0x4", "tpu7x:2x2x1", ""])
 def test_unknown_topologies(name):
   with pytest.raises(UserError, match=f"--topology={name} is not known"):
-    plan.before_compiling(imagenet.get_config(), name)
+    planning.before_compiling(imagenet.get_config(), name)
 
 
 def test_plot_is_drawn(tmp_path):
@@ -178,7 +178,7 @@ def test_a_real_step_as_a_command():
   assert found["cycles"] > 1e5 and 0 < found["hbm_bytes"] < found["hbm_limit"] == 15.75 * 2**30
   # Gradients in float32 and running statistics: a little more than the 0.2 million parameters.
   assert 2 * 3 / 4 * 4 * 100_000 < found["interconnect_bytes"] < 2 * 3 / 4 * 4 * 400_000
-  assert impossible["cycles"] is None and "more chips than" in impossible["warnings"][0]
+  assert impossible["cycles"] is None and "too small for" in impossible["warnings"][0]
 
 
 @pytest.mark.parametrize(

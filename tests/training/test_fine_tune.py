@@ -71,7 +71,7 @@ def test_classes_that_the_checkpoint_knows_by_name_keep_their_weights(config, bi
 
   old, new = state(len(before)), state(len(now))
   variables = {"params": old.params, "batch_stats": old.batch_stats}
-  pretrained = types.SimpleNamespace(path="old", class_names=before, restore_variables=lambda: variables)
+  pretrained = types.SimpleNamespace(path="old", config=config, class_names=before, restore_variables=lambda: variables)
   task = tasks.build(build.network(config.model), config)
   started = fine_tune.start_from(pretrained, new, task, now)
   for name, made in started.params["classifier"].items():
@@ -79,7 +79,7 @@ def test_classes_that_the_checkpoint_knows_by_name_keep_their_weights(config, bi
     for i in range(len(now)):
       np.testing.assert_array_equal(made[..., i], kept[..., rows[i]] if i in rows else fresh[..., i])
   jax.tree.map(np.testing.assert_array_equal, started.params["stage2_unit1"], old.params["stage2_unit1"])
-  assert re.search(words, task.describe_adaptation("old", before, now, len(now)))
+  assert re.search(words, fine_tune.describe(pretrained, task, now, len(now)))
 
 
 def test_fine_tuning_goes_on_where_its_source_is_gone(run, config, tmp_path):

@@ -115,11 +115,35 @@ def test_the_run_ends_with_a_dump_that_a_command_replays(ended):
   assert f"examples {', '.join(map(str, ids))}" in done.stdout
 
 
-def test_a_dump_that_is_not_whole_is_one_line(ended, tmp_path):
+def npz(**arrays):
+  file = io.BytesIO()
+  np.savez(file, **arrays)
+  return file.getvalue()
+
+
+@pytest.mark.parametrize(
+  ("file", "content"),
+  [
+    ("examples.0.npz", b"PK"),
+    ("examples.0.npz", b""),
+    ("examples.0.npz", npz(id=np.arange(16))),
+    ("examples.0.npz", npz(id=np.arange(2), image=np.zeros((2, 32, 32, 3), np.uint8), label=np.zeros(2, np.int32))),
+    ("step.json", b'{"processes": 0}'),
+    ("step.json", b'{"processes": "1"}'),
+    ("step.json", b"{}"),
+  ],
+  ids=range(7),
+)
+def test_a_dump_that_is_not_whole_is_one_line(ended, tmp_path, file, content):
   shutil.copytree(ended.dump, tmp_path / "9")
-  (tmp_path / "9/examples.0.npz").write_bytes(b"PK")
-  with pytest.raises(UserError, match="is not complete .*; give WORKDIR/nonfinite/STEP"):
+  (tmp_path / "9" / file).write_bytes(content)
+  with pytest.raises(UserError, match="is not complete.*; give WORKDIR/nonfinite/STEP"):
     list(replay.replay(tmp_path / "9"))
+
+
+def test_a_workdir_is_no_dump(ended):
+  with pytest.raises(UserError, match="is no dump of a step; give WORKDIR/nonfinite/STEP"):
+    list(replay.replay(ended.workdir))
 
 
 def test_skipped_steps_are_counted_in_the_metrics(ended):

@@ -1,6 +1,8 @@
 """Batches ahead of the devices: order, errors, and what counts as waiting."""
 
 import itertools
+import subprocess
+import sys
 import threading
 import time
 
@@ -8,6 +10,7 @@ import jax
 import pytest
 
 from shufflenet_jax.training import prefetch
+from tests.commands import ROOT
 
 
 def test_batches_come_in_order_prepared_and_then_the_end():
@@ -83,3 +86,27 @@ def test_only_time_in_which_the_devices_are_idle_counts_as_waiting(monkeypatch):
     monkeypatch.setattr(batches._queue, "get", lambda timeout: may_go.set() or get())
     assert batches.get("the step before") == "second"
     assert batches.waited_seconds == 2
+
+
+LATE_AT_THE_END = """
+import atexit, itertools
+import jax, numpy as np
+from shufflenet_jax import cli
+from shufflenet_jax.training import prefetch
+
+atexit.register(print, "cleaned up")
+
+def main(flags):
+  put = jax.jit(lambda x: x @ x)
+  feed = prefetch.Feed(itertools.repeat(np.ones((300, 300))), lambda x: jax.block_until_ready(put(x)), ahead=10**9)
+  feed.__enter__()  # and no end: its thread still reads when Python shuts down
+  print("trained", end="")  # not flushed
+  return 5
+
+cli.Command(main, lambda flags: None)()
+"""
+
+
+def test_a_command_ends_with_its_status_while_data_are_late():
+  done = subprocess.run([sys.executable, "-c", LATE_AT_THE_END], cwd=ROOT, capture_output=True, text=True, timeout=100)
+  assert (done.returncode, done.stdout) == (5, "trainedcleaned up\n"), done.stderr

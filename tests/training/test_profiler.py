@@ -36,12 +36,16 @@ def test_steps_are_traced_into_the_workdir(config, tmp_path, capsys):
   ],
 )
 def test_of_the_steps_to_be_traced_those_are_that_a_run_makes(tmp_path, process, made, count):
-  run = types.SimpleNamespace(workdir=str(tmp_path), say=print, process=Process(process, 2))
+  said = []
+  run = types.SimpleNamespace(
+    workdir=str(tmp_path), say=said.append, process=Process(process, 2), start_step=made[0] - 1
+  )
   with profiler.Profiler(run, range(3, 5)) as trace:
     for step in made:
       trace.before(step)
       trace.after(step, jax.numpy.ones(3) + step)
   assert len(traces(tmp_path)) == count
+  assert ("note: steps up to" in said[0] if said else False) == (made[0] > 3)
 
 
 @pytest.mark.parametrize("text", ["", "3", "3,", "0,1", "1,0", "a,b", "1,2,3", "-1,2", "1.5,2"])

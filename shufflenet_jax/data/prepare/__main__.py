@@ -8,7 +8,7 @@ The dataset is DIR/<name>/1.0.0 (for imagenet2012 the version of TFDS's own buil
 validation; its labels are the class folders in alphabetical order. If the command is stopped, run it again: it
 continues with the shards that are missing.
 
-Each picture is decoded once, so that nothing is stored that training could not read, and stored byte for byte. With
+Each picture is decoded once, to check that training can read it, and its file is stored byte for byte. With
 --short_side, a picture with a larger short side is shrunk as evaluation would shrink it (Pillow, bilinear with
 antialiasing) and stored as JPEG with 4:2:0 chroma, RGB or grayscale. Unless --upright is given, the EXIF orientation is
 ignored, as by TensorFlow, torchvision and the paper's pipelines. Pictures are read in random order, so tars should be

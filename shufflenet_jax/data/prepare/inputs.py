@@ -113,7 +113,7 @@ def open_source(flag: str, path: str, progress: Callable[[int], None]) -> Source
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Member:
-  """An entry of a folder or tar; `kind` is file, folder, or class tar (for the class folder that such a tar holds)."""
+  """An entry of a folder or tar; `kind` is "file", "folder", or "class tar" for a tar in place of a class folder."""
 
   name: str
   path: str

@@ -50,6 +50,6 @@ def check_same(plan: dict, folder: str) -> None:
   differing = [f"{key}: {earlier.get(key)} then, {plan[key]} now" for key in plan if earlier.get(key) != plan[key]]
   if differing:
     raise UserError(
-      f"{folder} was begun with other pictures or flags: {'; '.join(differing)}; give the same as then, or another"
-      " --name or --to, or remove it"
+      f"{folder} was begun with other pictures or flags: {'; '.join(differing)}; use the same pictures and flags,"
+      " or choose another --name or --to, or remove the folder"
     )

@@ -65,7 +65,7 @@ def prepare(data_dir: str) -> None:
   marker = storage.join(folder, tfds.MARKER)
   if storage.is_file(marker):
     return
-  tensorflow_datasets.disable_progress_bar()  # it takes half a second
+  tensorflow_datasets.disable_progress_bar()  # preparing takes only half a second
   try:
     with storage.new_folder(folder, marker=tfds.MARKER) as inside, tempfile.TemporaryDirectory() as temporary:
       with contextlib.redirect_stdout(io.StringIO()):  # TFDS would announce downloads and a temporary folder

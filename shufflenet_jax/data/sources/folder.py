@@ -120,7 +120,8 @@ def _open(folder: str, description: str, class_names: Sequence[str], num_classes
     class_names=pad_class_names(class_names, num_classes),
     dataset_classes=len(class_names),
     chunk_sizes=np.ones(len(names), np.int64),
-    # The paths are relative to the folder, so that the order of training does not depend on where the folder is.
+    # A record is a path. We take the size of the relative path, because the order of training depends on it, and
+    # should not depend on where the folder is.
     record_bytes=max(len(os.fsencode(name)) for name in names),
     read=images.read,
     parse=_parse,

@@ -205,7 +205,8 @@ def _find_builder(name: str, folder: str):
     # We list the folder ourselves, because TFDS reports one without read permission as absent.
     storage.list_folder(storage.join(folder, base_name))
     with storage.translate_errors(folder), storage.report_slow_read(folder):
-      # Opens the files alone: the builder's code would look for an absent dataset on the network.
+      # Opens the dataset from its files, without running the builder's code, which would look for an absent dataset on
+      # the network.
       return tfds.core.read_only_builder.builder_from_files(name, data_dir=folder)
   except (FileNotFoundError, tfds.core.registered.DatasetNotFoundError, ValueError):
     raise UserError(

@@ -69,7 +69,7 @@ def random_crop(image: tf.Tensor, size: int, min_area: float, max_aspect: float,
   """
   sides = tf.shape(image)[:2]
   # The sides and corner of a crop are whole pixels, too coarse for a small picture, so we enlarge it first. We do not
-  # enlarge a very long one: hardly any of its crops has the wanted area and aspect, and those would become too large.
+  # enlarge a very long one: it could become gigabytes, and hardly any of its crops has the wanted area and aspect.
   is_small = (tf.reduce_min(sides) < size) & (tf.reduce_max(sides) <= _MAX_SIDE_RATIO * tf.reduce_min(sides))
   image = tf.cond(is_small, lambda: _to_uint8(resize_short_side(image, size, False)), lambda: image)
   return tf.slice(image, *_crop_box(tf.shape(image), min_area, max_aspect, seed))

@@ -69,7 +69,8 @@ def _examples(split: Split, config, process: tuple[int, int], skip: int, careful
     image = augment.center_crop(pictures.decode(encoded), config.image_size, config.eval_resize, config.antialias)
     return {"image": image, "label": tf.cast(label, tf.int32), "id": i, "ok": True}
 
-  make_example = undecodable.black_on_failure(example, config.image_size, {}) if careful else example
+  shape = (config.image_size, config.image_size, 3)
+  make_example = undecodable.black_on_failure(example, shape, {}) if careful else example
   make_example = tf.autograph.experimental.do_not_convert(make_example)
   return records.map(make_example, tf.data.AUTOTUNE, deterministic=True)
 

@@ -3,7 +3,8 @@
 The training stream is an endless sequence of examples, one epoch of `num_examples` after another, divided into global
 batches. A fixed number of readers shares every batch: reader r fills a contiguous range of rows, the same in every
 step. In each epoch the dataset's chunks are laid end to end in an order drawn for that epoch, and this sequence of
-records is divided into one contiguous range per reader, exactly as long as the rows that the reader fills in the epoch.
+records is divided into one contiguous range per reader, with one record for each row that the reader fills in the
+epoch.
 
 So every example comes once in an epoch, whichever process runs a reader. And how much a reader has read by some step
 is known without reading anything. Below, `position` is a number of
@@ -18,7 +19,9 @@ MAX_READERS = 64
 
 
 def count(batch_size: int) -> int:
-  """How many readers share a global batch: 64 or a divisor of it, or else a divisor of the batch size.
+  """How many readers share a global batch: the greatest common divisor of its size and 64, if that is 16 or more.
+
+  Otherwise it is the largest divisor of the batch size that is at most 64.
 
   It does not depend on the number of processes.
   """

@@ -86,9 +86,8 @@ def train_examples(
   else:
     records = from_files.records(split, config.shuffle_bytes, batch_size, seed, start_step, process)
   if careful:
-    example = undecodable.black_on_failure(
-      _example_with(_crop_of_any, split, config), config.image_size, _flip(config, seed=(0, 0))
-    )
+    shape = (config.image_size, config.image_size, 3)
+    example = undecodable.black_on_failure(_example_with(_crop_of_any, split, config), shape, _flip(config, (0, 0)))
   else:
     crop = augment.random_crop_of_jpeg if _begins_with_jpegs(split) else _crop_of_any
     example = _example_with(crop, split, config)

@@ -78,12 +78,12 @@ def replace_by_neighbours(batch: Batch) -> Batch:
   return {key: values[source] for key, values in batch.items()}
 
 
-def black_on_failure(example: Callable[..., dict], image_size: int, more: dict) -> Callable[..., dict]:
+def black_on_failure(example: Callable[..., dict], shape: tuple[int, ...], more: dict) -> Callable[..., dict]:
   """Makes a map function that never fails from one that fails at pictures that cannot be decoded.
 
   Args:
     example: (..., id, record) -> example.
-    image_size: side of the black picture, pixels.
+    shape: of the black picture, (h, w, 3).
     more: what an example holds besides image, label, id and ok.
 
   Returns:
@@ -91,7 +91,7 @@ def black_on_failure(example: Callable[..., dict], image_size: int, more: dict) 
   """
 
   def guarded(*args):
-    black = {"image": tf.zeros((image_size, image_size, 3), tf.uint8), "label": 0, "id": args[-2], "ok": False} | more
+    black = {"image": tf.zeros(shape, tf.uint8), "label": 0, "id": args[-2], "ok": False} | more
     attempt = tf.data.Dataset.from_tensors(args).map(example).ignore_errors()
     return attempt.concatenate(tf.data.Dataset.from_tensors(black)).take(1).get_single_element()
 
@@ -103,8 +103,9 @@ def quick_batches(
 ) -> Iterator[Batch]:
   """Yields batches, read in the quick form wherever possible.
 
-  Careful reading takes a sixth longer per picture, and every restart takes time as well. Either few or many of the
-  pictures cannot be decoded, so after each failure the careful form is kept for twice as many batches.
+  Careful reading takes a sixth longer per picture, and every restart takes time as well. How many of the
+  pictures cannot be decoded is not known, so after each failure the careful form is kept for twice as many batches as
+  after the last one.
 
   Args:
     examples: (first batch, careful) -> `tf.data.Dataset` of examples.

@@ -20,8 +20,8 @@ from shufflenet_jax.models.formulations.reference import avg_pool3x3, max_pool3x
 from shufflenet_jax.models.formulations.reference import depthwise_conv3x3 as grouped_depthwise_conv3x3
 from shufflenet_jax.models.layers import conv, relu
 
-# Up to this many channels, a depthwise convolution is computed as an ordinary one with a diagonal kernel: the TPU
-# compiler estimates that a depthwise one takes as long as an ordinary one with 128 channels (benchmarks/RESULTS.md).
+# Up to this many channels, a depthwise convolution is computed as an ordinary one with a diagonal kernel: by the TPU
+# compiler's estimates that is faster at 60 channels and slower at 96 (benchmarks/RESULTS.md).
 DIAGONAL_CHANNELS = 80
 
 

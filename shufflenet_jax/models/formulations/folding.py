@@ -50,8 +50,8 @@ def gram(x: jax.Array) -> jax.Array:
 
 @gram.defjvp
 def _gram_jvp(primals, tangents):
-  # The two terms of the product rule are transposes of each other. Computed from one product, the gradient takes one
-  # convolution instead of two, in x's dtype.
+  # The two terms of the product rule are transposes of each other, so one product gives both. The gradient for x, which
+  # JAX derives from this rule, then takes one product as well instead of two, in x's dtype.
   (x,), (dx,) = primals, tangents
   half = jnp.einsum("...i,...j->ij", dx, x, precision="highest").astype(jnp.float32)
   return gram(x), half + half.T

@@ -1,4 +1,4 @@
-"""What a formulation is given and returns."""
+"""The type in which formulations take and return values for each layer."""
 
 from typing import Any, NamedTuple
 

@@ -119,7 +119,10 @@ _use_twice.defvjp(lambda x, groups: ((x, x), None), _use_twice_backward)
 
 
 def _relu(x, groups):
-  """ReLU group by group. Each result is written once, not recomputed by every reader; the barrier is an identity."""
+  """ReLU group by group. Each result is written once, not recomputed by every reader.
+
+  That is the effect of `unfused`, which has to call some function; the barrier is only an identity for it to call.
+  """
   return jnp.concatenate(unfused(jax.lax.optimization_barrier, [relu(xi) for xi in jnp.split(x, groups, -1)]), -1)
 
 

@@ -57,7 +57,7 @@ def _input_gradient(dy, kernel, stride, sides):
 
 
 def _interleave(first, middle, last, axis):
-  """Adds up the gradients of windows of stride 2 along one axis, where windows overlap: three times o -> 2o positions.
+  """Adds the gradients of overlapping windows of stride 2 along an axis: three arrays of o positions -> one of 2o.
 
   The arguments are the gradients for each window's first, middle and last position. The middle of window p is position
   2p of the image; position 2p + 1 is the last of window p and the first of window p + 1.
@@ -97,7 +97,7 @@ def _affine_relu(x, a, b):
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
 def affine_relu_depthwise_conv(x: jax.Array, a: jax.Array, b: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
-  """3x3 depthwise convolution of relu(a * x + b), which is written to memory only in padded form.
+  """3x3 depthwise convolution of relu(a * x + b). At stride 1 only the padded form of that is written to memory.
 
   Args:
     x: (n, h, w, c).
