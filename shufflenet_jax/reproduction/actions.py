@@ -1,4 +1,4 @@
-"""What `python -m shufflenet_jax.reproduce` does: train, list, report, or print the commands for Cloud TPU."""
+"""What `python -m shufflenet_jax.reproduce` does: train, list, collect, report, or print commands for Cloud TPU."""
 
 import dataclasses
 from collections.abc import Sequence
