@@ -7,11 +7,10 @@ import ml_collections
 import tabulate
 
 from shufflenet_jax import storage
-from shufflenet_jax.checkpoints import checkpoint
 from shufflenet_jax.config import config_file, settings
 from shufflenet_jax.errors import UserError
 from shufflenet_jax.reproduction import cells, results, runs
-from shufflenet_jax.training import metrics
+from shufflenet_jax.training import metrics, preflight
 
 _SET_BY_CELLS = ("seed", "init_from", "model.network", "model.scale", "model.groups", "model.shuffle", "model.mflops")
 
@@ -64,14 +63,8 @@ class Wanted:
     )
 
   def read_results(self) -> list[results.Result]:
-    """The results so far, all of the wanted config.
-
-    Raises:
-      UserError: they are damaged, or of another config.
-    """
-    done = results.read(self.results)
-    results.check_same_recipe(self.results, done, {run.cell.name: checkpoint.to_json(run.config) for run in self.runs})
-    return done
+    """The results so far; see `runs.read_results`."""
+    return runs.read_results(self.runs, self.results)
 
 
 def _words(words: Sequence[str]) -> list[str]:
@@ -111,11 +104,8 @@ def _config_of(cell: cells.Cell, file: str, overrides: dict) -> ml_collections.C
 def train(wanted: Wanted) -> None:
   """Trains what is missing."""
   storage.make_folder(wanted.workdir)
-  try:
-    with storage.locked(wanted.workdir):
-      done = runs.train_missing(wanted.runs, wanted.workdir, wanted.results, say)
-  except storage.Locked:
-    raise UserError(f"another process is training in --workdir={wanted.workdir}; choose another, or end it") from None
+  with preflight.Lock(wanted.workdir):
+    done = runs.train_missing(wanted.runs, wanted.workdir, wanted.results, say)
   say(
     f"all {len(wanted.runs)} runs are done; {wanted.results} has {len(done)}, which --report compares with the paper's"
   )

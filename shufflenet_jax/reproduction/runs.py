@@ -68,6 +68,17 @@ def list_runs(cells: Sequence[Cell], seeds: int, config_of: Callable[[Cell], obj
   return runs
 
 
+def read_results(runs: Sequence[Run], results_file: str) -> list[Result]:
+  """The results so far.
+
+  Raises:
+    UserError: they are damaged, or those of these runs' cells are of another config.
+  """
+  done = results.read(results_file)
+  results.check_same_recipe(results_file, done, {run.cell.name: checkpoint.to_json(run.config) for run in runs})
+  return done
+
+
 def missing(runs: Sequence[Run], done: Collection[Result]) -> list[Run]:
   """The runs without a result."""
   have = {(result.cell, result.seed) for result in done}
@@ -138,8 +149,7 @@ def train_missing(runs: Sequence[Run], workdir: str, results_file: str, say: Cal
 
 def collect_finished(runs: Sequence[Run], workdir: str, results_file: str, say: Callable[[str], None]) -> list[Result]:
   """Adds the results of the runs that are finished in their folders; arguments, result and errors as above."""
-  done = results.read(results_file)
-  results.check_same_recipe(results_file, done, {run.cell.name: checkpoint.to_json(run.config) for run in runs})
+  done = read_results(runs, results_file)
   for run in missing(runs, done):
     _check_same_config(run, run.folder(workdir))
   for run in missing(runs, done):
