@@ -4,14 +4,17 @@
 # make test-chaos   runs that are killed (20; CHAOS_RUNS=N), stopped, moved to other devices, or run out of disk space
 # make test-bucket  storage clients, and commands, against an emulated bucket
 # make test-torch   the tests against PyTorch, which is installed for them
+# make test-browser the page examples/browser/ in headless Chromium; needs npm and Chromium
+# make browser      onnxruntime-web for the page examples/browser/; needs npm
 # make lint         ruff, import-linter (which folder may import which), shellcheck
 # make install      .venv/ alone; every other target makes it first
 PYTHON ?= python3
 SEED ?= 0
 WORKDIR ?= runs/quickstart$(if $(filter-out 0,$(SEED)),_seed$(SEED))
 PY := .venv/bin/python
+ORT := examples/browser/node_modules/onnxruntime-web/dist
 
-.PHONY: quickstart test test-slow test-chaos test-bucket test-torch lint install
+.PHONY: quickstart test test-slow test-chaos test-bucket test-torch test-browser browser lint install
 
 install: .venv/installed
 
@@ -61,6 +64,25 @@ test-torch: .venv/installed-torch
 	$(PY) -m pip install --quiet -r requirements-torch.txt
 	$(PY) -m pip install --quiet --no-deps pytorchcv==0.0.74
 	touch .venv/installed-torch
+
+test-browser: .venv/installed-browser browser
+	$(PY) -m pytest -m browser
+
+.venv/installed-browser: requirements-browser.txt .venv/installed
+	$(PY) -m pip install --quiet -r requirements-browser.txt
+	touch .venv/installed-browser
+
+browser: examples/browser/vendor/installed
+
+# The smallest build of onnxruntime-web: WebAssembly only. Renamed to .js, because some web servers do not know that
+# .mjs files are JavaScript, and browsers then refuse them.
+examples/browser/vendor/installed: examples/browser/package-lock.json
+	npm ci --prefix examples/browser --ignore-scripts --no-audit --no-fund --silent
+	mkdir -p examples/browser/vendor
+	cp $(ORT)/ort-wasm-simd-threaded.wasm examples/browser/vendor/
+	cp $(ORT)/ort.wasm.bundle.min.mjs examples/browser/vendor/ort.wasm.bundle.min.js
+	rm -r examples/browser/node_modules
+	touch examples/browser/vendor/installed
 
 lint: install
 	$(PY) -m ruff check .
