@@ -82,4 +82,4 @@ def page(chromium, site):
   yield page
   context.close()
   assert not errors
-  assert not [a for a in addresses if not a.startswith((site.url, site.plain, "data:"))]
+  assert not [a for a in addresses if not a.startswith((site.url, site.plain, "data:", "file:"))]
