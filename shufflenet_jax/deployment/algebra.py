@@ -11,6 +11,7 @@ import numpy as np
 from shufflenet_jax.deployment.layers import (
   Add,
   Affine,
+  AveragePool,
   Concat,
   Conv,
   Dense,
@@ -98,6 +99,19 @@ def without_groups(output: Layer) -> Layer:
     elif isinstance(new, Shuffle) and isinstance(new.x, Conv):
       order = shuffled(np.arange(new.shape[-1]), new.groups)
       new = dataclasses.replace(new.x, kernel=new.x.kernel[..., order], bias=new.x.bias[order])
+    replaced[layer] = new
+  return replaced[output]
+
+
+def without_average_pools(output: Layer) -> Layer:
+  """The same network with depthwise convolutions for average pools, whose kernels have the same value everywhere."""
+  replaced: dict[Layer, Layer] = {}
+  for layer in in_order(output):
+    new = dataclasses.replace(layer, inputs=tuple(replaced[x] for x in layer.inputs))
+    if isinstance(new, AveragePool):
+      c = new.shape[-1]
+      kernel = np.full((*new.window, 1, c), 1 / (new.window[0] * new.window[1]))
+      new = Conv(new.inputs, new.shape, kernel, np.zeros(c), new.stride, new.padding, c, never_negative(new.x))
     replaced[layer] = new
   return replaced[output]
 

@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from shufflenet_jax.deployment import layers
+from shufflenet_jax.deployment import int8, layers
 from shufflenet_jax.deployment.layers import Layer, Padding
 
 OPSET, IR_VERSION = 17, 8  # what runtimes from 2022 on read
@@ -40,6 +40,14 @@ class Graph:
   def reshape(self, x: str, *shape: int) -> str:
     """Adds a Reshape to a constant shape, in which -1 is the batch."""
     return self.node("Reshape", x, self.constant(np.array(shape, np.int64)))
+
+
+def int8_weight(graph: Graph, kernel: np.ndarray) -> str:
+  """Adds a kernel as int8, from which the runtime makes float32 when it loads the model."""
+  rounded = int8.round_kernel(kernel, 0)
+  zeros = graph.constant(np.zeros(len(rounded.scales), np.int8))
+  q, scales = graph.constant(rounded.values), graph.constant(rounded.scales)
+  return graph.node("DequantizeLinear", q, scales, zeros, axis=0)
 
 
 def encode(

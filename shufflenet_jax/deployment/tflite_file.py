@@ -54,6 +54,10 @@ class FloatTensors:
       "ADD", [scaled, self.graph.constant(layer.offset)], self.output(layer), options("Add", fusedActivationFunction=0)
     )
 
+  def same_scale(self, layer: layers.Concat, inputs: list[int]) -> list[int]:
+    """The inputs of a concatenation in the representation of its output."""
+    return inputs
+
   def logits(self, x: int) -> int:
     """The network's output as float32."""
     return x
@@ -200,7 +204,7 @@ def _(layer: layers.Gate, graph, inputs, tensors):
 @_write.register
 def _(layer: layers.Concat, graph, inputs, tensors):
   made = options("Concatenation", axis=3, fusedActivationFunction=0)
-  return graph.operator("CONCATENATION", inputs, tensors.output(layer), made, version=2)
+  return graph.operator("CONCATENATION", tensors.same_scale(layer, inputs), tensors.output(layer), made, version=2)
 
 
 @_write.register

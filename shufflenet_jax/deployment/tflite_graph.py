@@ -29,14 +29,17 @@ class Graph:
     signature = None if self._batch else [-1, *shape]
     return self._add(name, dtype, [(self._batch or 1) * rows, *shape], 0, quantization, signature)
 
+  def derived(self, shape: tuple[int, ...]) -> int:
+    """Adds a float32 tensor that an operator computes from constants alone."""
+    return self._add(None, np.float32, list(shape), 0, None)
+
   def constant(self, array: np.ndarray, quantization=None) -> int:
     """Adds a constant, as float32 if it has floating point."""
     array = np.asarray(array)
     array = array.astype(np.float32) if array.dtype == np.float64 else array
-    name = f"constant{len(self.tensors)}"
-    return self._add(name, array.dtype, list(array.shape), self._buffer(array.tobytes()), quantization)
+    return self._add(None, array.dtype, list(array.shape), self._buffer(array.tobytes()), quantization)
 
-  def _add(self, name: str, dtype, shape: list[int], buffer: int, quantization, signature=None) -> int:
+  def _add(self, name: str | None, dtype, shape: list[int], buffer: int, quantization, signature=None) -> int:
     tensor = schema.TensorT()
     tensor.name, tensor.type, tensor.shape, tensor.buffer = name, _TYPES[np.dtype(dtype)], shape, buffer
     tensor.shapeSignature, tensor.quantization = signature, quantization
