@@ -6,13 +6,17 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+# Of local response normalisation (its section 3.3).
+RADIUS, OFFSET, SCALE, POWER = 2, 2.0, 1e-4, 0.75
 
+
+@jax.jit  # so that an export finds it as one operation
 def local_response_norm(x: jax.Array) -> jax.Array:
   """x / (2 + 1e-4 * sum of squares over 5 neighbouring channels) ** 0.75 (its section 3.3): (n, h, w, c) -> same."""
   c = x.shape[-1]
-  padded = jnp.pad(jnp.square(x), ((0, 0), (0, 0), (0, 0), (2, 2)))
-  squares = sum(padded[..., i : i + c] for i in range(5))
-  return x * (2 + 1e-4 * squares) ** -0.75
+  padded = jnp.pad(jnp.square(x), ((0, 0), (0, 0), (0, 0), (RADIUS, RADIUS)))
+  squares = sum(padded[..., i : i + c] for i in range(2 * RADIUS + 1))
+  return x * (OFFSET + SCALE * squares) ** -POWER
 
 
 class AlexNet(nn.Module):

@@ -1,0 +1,53 @@
+"""What a deployed file tells about itself: everything that is needed to prepare a picture and to name an answer."""
+
+import dataclasses
+import json
+from typing import Any
+
+KEY = "shufflenet_jax"  # of the entry in the file's metadata
+FORMAT = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Description:
+  """The description of a deployed network.
+
+  Attributes:
+    network: in words, such as `shufflenet_v1 scale=0.5 groups=3`.
+    classes: names in the order of the logits.
+    height, width: of the pictures, pixels.
+    resize: pixels of a picture's short side before its centre is cropped.
+    antialias: whether that resizing averages over the pixels that it leaves out.
+    step: of the training run.
+    config: of the run, as plain JSON values.
+  """
+
+  network: str
+  classes: tuple[str, ...]
+  height: int
+  width: int
+  resize: int
+  antialias: bool
+  step: int
+  config: dict[str, Any]
+
+  def to_json(self) -> str:
+    """The text that a file carries. The scaling of pictures is not in it, but in the network."""
+    values = dataclasses.asdict(self)
+    prepare = {name: values.pop(name) for name in ("height", "width", "resize", "antialias")}
+    return json.dumps({"format": FORMAT, **values, "input": prepare}, ensure_ascii=False, separators=(",", ":"))
+
+
+def from_json(text: str) -> Description:
+  """The description in a text of `Description.to_json`.
+
+  Raises:
+    ValueError: it is not such a text, or of a later format.
+  """
+  try:
+    values = json.loads(text)
+    if values.pop("format") != FORMAT:
+      raise ValueError("it was written by a later version; install that")
+    return Description(**values.pop("input"), **values | {"classes": tuple(values["classes"])})
+  except (AttributeError, KeyError, TypeError) as error:
+    raise ValueError(f"its description is damaged: {error}") from None

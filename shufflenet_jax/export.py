@@ -1,0 +1,85 @@
+"""Writes a checkpoint's network as a file for phones, browsers, servers and other runtimes.
+
+    python -m shufflenet_jax.export --checkpoint=WORKDIR_OR_CHECKPOINT --to=FILE.tflite|FILE.onnx|FILE.stablehlo
+
+The suffix chooses the format: LiteRT (TensorFlow Lite), ONNX, or StableHLO (of `jax.export`, for CPU, TPU and CUDA).
+The file takes `images`, uint8 RGB (n, height, width, 3), and gives `logits`, float32 (n, classes). Pictures are scaled
+by the network, batch norm is merged into the convolutions, and the file's metadata has the class names and says how to
+prepare pictures. The file is run against the checkpoint before it gets its name. `predict --checkpoint=FILE` runs it.
+
+--int8 makes kernels, or everything, integers of 8 bits. It needs a folder of pictures to calibrate on, and reports on
+others of them how often the file gives the same answer as the checkpoint.
+
+In an environment of your own it needs the extra: python -m pip install 'shufflenet_jax[export]'
+"""
+
+import sys
+
+from absl import flags
+
+from shufflenet_jax import cli
+from shufflenet_jax.errors import UserError
+from shufflenet_jax.progress import ProgressLine
+
+SHUFFLES = ("explicit", "dense")
+
+
+def define_flags(values: flags.FlagValues) -> None:
+  cli.define_path(values, "checkpoint", "A work directory (its newest checkpoint) or WORKDIR/checkpoints/<step>.")
+  cli.define_path(values, "to", "The file to write: FILE.tflite, FILE.onnx or FILE.stablehlo.")
+  flags.DEFINE_string("batch", "any", "How many pictures the file takes at once: any, or a number.", values)
+  flags.DEFINE_enum(
+    "shuffle",
+    "explicit",
+    SHUFFLES,
+    "explicit: grouped convolutions, and a transpose for each shuffle. dense: convolutions of one group, which contain "
+    "the shuffle, for runtimes that refuse grouped ones.",
+    values,
+  )
+  flags.DEFINE_enum(
+    "int8",
+    None,
+    ("weights", "full"),
+    "weights: kernels of 8 bits, a quarter of the size; it computes in float32. full (.tflite only): all in 8 bits.",
+    values,
+  )
+  cli.define_path(values, "calibrate", "For --int8: a folder of pictures such as the network will see, some hundred.")
+
+
+def main(values: flags.FlagValues) -> None:
+  from shufflenet_jax.checkpoints import checkpoint
+  from shufflenet_jax.deployment import exporting, network
+
+  options = exporting.Options(
+    batch=_batch(values.batch),
+    dense=values.shuffle == "dense",
+    int8=values.int8 or "",
+    calibrate=values.calibrate or "",
+  )
+  exporting.check(values.to, options)
+  source = checkpoint.find(values.checkpoint)
+  print(f"exporting {source.path}", flush=True)
+  progress = ProgressLine(sys.stderr, terminal_seconds=1)
+  size, result = exporting.write(
+    network.of_checkpoint(source),
+    values.to,
+    options,
+    show=lambda what, done, total: progress.show(f"{what} {done:,} of {total:,} pictures"),
+  )
+  progress.clear()
+  print(f"{values.to}: {size / 1e6:.2f} MB; {result}")
+  print(f"next: python -m shufflenet_jax.predict --checkpoint={values.to} picture.jpg")
+
+
+def _batch(text: str) -> int | None:
+  if text == "any":
+    return None
+  if not text.isdecimal() or int(text) < 1:
+    raise UserError(f"--batch={text} is neither a positive number nor any")
+  return int(text)
+
+
+command = cli.Command(main, define_flags, required=("checkpoint", "to"))
+
+if __name__ == "__main__":
+  command()
