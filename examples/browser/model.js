@@ -1,6 +1,7 @@
 /** Loads a network that `python -m shufflenet_jax.export` wrote, and runs it with onnxruntime-web. */
 
 import { readMetadata } from "./onnx_metadata.js";
+import { prepare } from "./preparation.js";
 import { Problem } from "./problem.js";
 
 const METADATA_KEY = "shufflenet_jax";
@@ -62,13 +63,18 @@ export async function load(bytes, name) {
   try {
     const session = await ort.InferenceSession.create(bytes, { executionProviders: ["wasm"] });
     const model = new Model(ort, session, description, bytes.length);
-    const { height, width } = model.input;
-    await model.run(new Uint8Array(height * width * 3)); // fails if, for instance, the file fixes another batch size
+    // Fails if, for instance, the file fixes another batch size. Otherwise the browser compiles the code for pictures
+    // meanwhile, and the first answer comes sooner.
+    await model.run(prepare(blackPicture(2 * model.input.resize), model.input));
     return model;
   } catch (error) {
     if (/no available backend/.test(error.message)) throw missingRuntime(error);
     throw new Problem(`onnxruntime-web cannot run ${name}: ${error.message}.`, "Export it again:", EXPORT);
   }
+}
+
+function blackPicture(side) {
+  return { height: side, width: side, read: (left, top, width, height) => new Uint8ClampedArray(width * height * 4) };
 }
 
 /** The file's metadata, checked. */

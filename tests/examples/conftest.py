@@ -27,6 +27,7 @@ class QuietHandler(http.server.SimpleHTTPRequestHandler):
 @pytest.fixture
 def site(tmp_path):
   """A folder with the page's files and a model, and its `url`; tests may change what is in it."""
+  assert (PAGE / "vendor").exists(), "needs onnxruntime-web: make browser"
   folder = tmp_path / "site"
   folder.mkdir()
   for path in PAGE.iterdir():
@@ -73,7 +74,7 @@ def chromium(camera_picture):
 @pytest.fixture
 def page(chromium, site):
   """A window of a phone's size; the test fails if the page raises an error or asks another server for anything."""
-  context = chromium.new_context(viewport={"width": 390, "height": 844})
+  context = chromium.new_context(viewport={"width": 390, "height": 844}, is_mobile=True, has_touch=True)
   context.set_default_timeout(30_000)
   page = context.new_page()
   errors, addresses = [], []

@@ -13,28 +13,12 @@ from scipy.special import softmax
 from shufflenet_jax.data import pictures
 from shufflenet_jax.data.stream import augment
 from tests.examples import onnx_files
+from tests.examples.page_actions import answer, problem, upload
 
 pytestmark = pytest.mark.browser
 
 # The two photographs that come with scikit-learn.
 PHOTOGRAPHS = {path.rsplit("/", 1)[-1]: path for path in sklearn.datasets.load_sample_images().filenames}
-
-
-def upload(page, name, content, field="Picture file"):
-  page.get_by_label(field, exact=True).set_input_files({"name": name, "mimeType": "", "buffer": content})
-
-
-def answer(page) -> list[tuple[str, float]]:
-  """The classes that are shown and their probabilities in percent, once the times have been measured."""
-  page.locator("#answer[aria-busy=false]").wait_for()
-  page.get_by_text("median of 9 runs").wait_for()
-  items = page.get_by_role("listitem").all_inner_texts()
-  return [(name, float(percent.removesuffix(" %"))) for name, percent in (item.rsplit("\n", 1) for item in items)]
-
-
-def problem(page) -> str:
-  page.get_by_role("alert").wait_for()
-  return page.get_by_role("alert").inner_text()
 
 
 def halves(above, below, **save) -> bytes:
@@ -158,7 +142,10 @@ def test_large_logits(page, site):
       lambda: onnx_files.network(metadata_props=onnx_files.metadata(format=2)),
       "model.onnx has format 2, and this page reads format 1. Use the page of the version",
     ),
-    (lambda: onnx_files.network(metadata_props={onnx_files.KEY: "{"}), "metadata of model.onnx are damaged: .* Export it again:"),
+    (
+      lambda: onnx_files.network(metadata_props={onnx_files.KEY: "{"}),
+      "The metadata of model.onnx are damaged: .* Export it again:",
+    ),
     (lambda: onnx_files.network(last_layer="Unheard"), "onnxruntime-web cannot run model.onnx: .*Unheard"),
     (lambda: onnx_files.network(batch=3), "onnxruntime-web cannot run model.onnx: .*Expected: 3.* Export it again:"),
   ],
