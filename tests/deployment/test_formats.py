@@ -4,11 +4,16 @@ import dataclasses
 import io
 import zipfile
 
+import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from shufflenet_jax.deployment import algebra, formats, runtimes
+from shufflenet_jax.deployment import algebra, formats, runtimes, trace
+from shufflenet_jax.deployment.network import Network
+from shufflenet_jax.models.baselines.alexnet import local_response_norm
+from shufflenet_jax.models.layers import conv
 from tests.deployment import networks
 
 # Between them they have every kind of layer but AlexNet's.
@@ -87,3 +92,32 @@ def test_labels_are_in_the_tflite_file_where_other_programs_look():
   content = formats.encode(network, network.layers(), ".tflite", None)
   with zipfile.ZipFile(io.BytesIO(content)) as archive:
     assert archive.read("labels.txt").decode().splitlines() == list(networks.CLASSES)
+
+
+KERNEL = np.random.default_rng(1).normal(size=(3, 3, 3, 8)).astype(np.float32)
+DENSE = np.random.default_rng(2).normal(size=(4 * 5 * 8, 3)).astype(np.float32)
+
+
+def convolved(images):
+  return conv(images.astype(jnp.float32) / 255, KERNEL, 2)
+
+
+@pytest.mark.parametrize("suffix", [".tflite", ".onnx"])
+@pytest.mark.parametrize(
+  "function",
+  [
+    lambda x: convolved(x).reshape(x.shape[0], -1) @ DENSE,  # (n, h, w, c) -> (n, h*w*c): in which order?
+    lambda x: local_response_norm(convolved(x)).mean((1, 2)),
+    lambda x: nn.max_pool(convolved(x), (3, 3), (2, 2), ((1, 1), (1, 1))).mean((1, 2)),  # padding is no zero
+    lambda x: nn.relu(nn.max_pool(convolved(x), (2, 2), (2, 2))).mean((1, 2)),
+    lambda x: (nn.relu(convolved(x)) * jnp.full((1, 1, 1, 1), 2.0) + jnp.full((1, 1, 1, 1), 3.0)).mean((1, 2)),
+    lambda x: (jnp.full((1, 1, 1, 1), 1.0) - nn.relu(convolved(x))).mean((1, 2)),
+  ],
+)
+def test_layers_that_few_networks_have(suffix, function):
+  described = networks.make("scale=0.25,groups=3").description
+  images = np.random.default_rng(3).integers(0, 256, (2, 8, 10, 3), np.uint8)
+  runtime = runtimes.loaded(
+    suffix, formats.encode(Network(function, described), trace.layers(function, 8, 10), suffix, None)
+  )
+  np.testing.assert_allclose(runtime(images), function(jnp.asarray(images)), rtol=1e-5, atol=1e-5)
