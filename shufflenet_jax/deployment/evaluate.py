@@ -30,8 +30,9 @@ def compiled(output: Layer, summary: Callable[[dict[Layer, jax.Array]], dict]) -
   return jax.jit(lambda images: summary(values(output, images)))
 
 
-def _float32(array) -> jax.Array:
-  return jnp.asarray(array, jnp.float32)
+def _per_channel(array, like: jax.Array) -> jax.Array:
+  """(c,) -> float32 (1, ..., c), to be combined with (n, ..., c)."""
+  return jnp.expand_dims(jnp.asarray(array, jnp.float32), range(like.ndim - 1))
 
 
 def _relu(layer, y: jax.Array) -> jax.Array:
@@ -51,25 +52,25 @@ def _(layer: layers.Float, x):
 
 @_compute.register
 def _(layer: layers.Affine, x):
-  return x * _float32(layer.scale) + _float32(layer.offset)
+  return x * _per_channel(layer.scale, x) + _per_channel(layer.offset, x)
 
 
 @_compute.register
 def _(layer: layers.Conv, x):
   y = jax.lax.conv_general_dilated(
     x,
-    _float32(layer.kernel),
+    jnp.asarray(layer.kernel, jnp.float32),
     layer.stride,
     layer.padding,
     dimension_numbers=("NHWC", "HWIO", "NHWC"),
     feature_group_count=layer.groups,
   )
-  return _relu(layer, y + _float32(layer.bias))
+  return _relu(layer, y + _per_channel(layer.bias, y))
 
 
 @_compute.register
 def _(layer: layers.Dense, x):
-  return _relu(layer, x @ _float32(layer.kernel) + _float32(layer.bias))
+  return _relu(layer, x @ jnp.asarray(layer.kernel, jnp.float32) + _per_channel(layer.bias, x))
 
 
 @_compute.register
@@ -79,7 +80,8 @@ def _(layer: layers.MaxPool, x):
 
 @_compute.register
 def _(layer: layers.AveragePool, x):
-  return nn.avg_pool(x, layer.window, layer.stride, layer.padding, count_include_pad=True)
+  total = nn.pool(x, 0.0, jax.lax.add, layer.window, layer.stride, layer.padding)
+  return total / (layer.window[0] * layer.window[1])
 
 
 @_compute.register

@@ -48,7 +48,7 @@ def check(to: str, options: Options) -> None:
   if options.dense and suffix == ".stablehlo":
     raise UserError("--shuffle=dense is for .tflite and .onnx; in .stablehlo, every platform has its own formulation")
   if options.int8 and suffix not in (known := formats.INT8_SUFFIXES[options.int8]):
-    raise UserError(f"--int8={options.int8} is for {' and '.join(known)}, and --to={to} is neither")
+    raise UserError(f"--int8={options.int8} is for {' and '.join(known)}, not for --to={to}")
   if options.int8 and not options.calibrate:
     raise UserError(f"--int8={options.int8} needs --calibrate=FOLDER, with some hundred pictures or more")
   if options.calibrate and not options.int8:
