@@ -51,7 +51,7 @@ def test_every_requirement_is_pinned():
 def test_the_packages_own_requirements_are_the_pins_and_their_bug_fixes():
   pinned = pins("requirements.txt")
   versions = {name: version(pin) for (name, _), pin in pinned.items()}
-  for text in PROJECT["project"]["dependencies"]:
+  for text in [*PROJECT["project"]["dependencies"], *PROJECT["project"]["optional-dependencies"]["export"]]:
     requirement = Requirement(text)
     tested = versions[canonicalize_name(requirement.name)]
     allowed = requirement.specifier
@@ -123,7 +123,8 @@ def test_everything_imported_is_pinned():
 
 def test_everything_the_package_imports_is_declared():
   declared = {canonicalize_name(Requirement(text).name) for text in PROJECT["project"]["dependencies"]}
-  declared |= {canonicalize_name(Requirement(t).name) for t in PROJECT["project"]["optional-dependencies"]["torch"]}
+  for extra in PROJECT["project"]["optional-dependencies"].values():
+    declared |= {canonicalize_name(Requirement(text).name) for text in extra}
   missing = {distribution(m): f"{m} in {file}" for m, file in imports(("shufflenet_jax", "configs")).items()}
   missing = {name: where for name, where in missing.items() if name not in declared}
   assert not missing, f"imported by the package, and not in pyproject.toml's dependencies: {missing}"
