@@ -20,6 +20,7 @@ class Description:
     antialias: whether that resizing averages over the pixels that it leaves out.
     step: of the training run.
     config: of the run, as plain JSON values.
+    batch: how many pictures the file takes at once; None for any.
   """
 
   network: str
@@ -30,6 +31,7 @@ class Description:
   antialias: bool
   step: int
   config: dict[str, Any]
+  batch: int | None = None
 
   def to_json(self) -> str:
     """The text that a file carries. The scaling of pictures is not in it, but in the network."""

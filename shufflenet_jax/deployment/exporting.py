@@ -71,7 +71,8 @@ def write(network: Network, to: str, options: Options) -> Written:
 
 def encode(network: Network, suffix: str, options: Options) -> bytes:
   """The bytes of a file of the format with that suffix."""
-  described, batch = network.description, options.batch
+  batch = options.batch
+  described = dataclasses.replace(network.description, batch=batch)
   try:
     if suffix == ".stablehlo":
       from shufflenet_jax.deployment import stablehlo_file
