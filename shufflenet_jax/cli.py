@@ -25,6 +25,13 @@ from shufflenet_jax.distributed import hosts
 from shufflenet_jax.errors import FAILED, INTERRUPTED, CommandEnded, Preempted, UserError
 
 _WITHOUT_TENSORFLOW = "without it, training and evaluation read arrays: --config.data.name=arrays, see README.md"
+_WITHOUT_JAX = "without it, predict runs exported files: --checkpoint=FILE.onnx or FILE.tflite, see README.md"
+_LIBRARIES = {  # top-level package -> the library's name, and what still works without it
+  "tensorflow": ("TensorFlow", _WITHOUT_TENSORFLOW),
+  "tensorflow_datasets": ("TensorFlow", _WITHOUT_TENSORFLOW),
+  **dict.fromkeys(("jax", "jaxlib", "flax", "optax", "orbax"), ("JAX", _WITHOUT_JAX)),
+  "google": ("google-cloud-storage", "without it, paths are local"),
+}
 _BROKEN_PIPE = 141  # 128 + SIGPIPE, as shells report it
 
 
@@ -117,8 +124,9 @@ class Command:
       os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
       _exit(_BROKEN_PIPE)
     except Exception as error:
-      if isinstance(error, ModuleNotFoundError) and (error.name or "").startswith("tensorflow"):
-        _end(UserError(f"this needs TensorFlow, which is not installed ({error}); {_WITHOUT_TENSORFLOW}"))
+      if isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] in _LIBRARIES:
+        library, remedy = _LIBRARIES[error.name.partition(".")[0]]
+        _end(UserError(f"this needs {library}, which is not installed ({error}); {remedy}"))
       try:
         startup.check_devices()
       except CommandEnded as ended:

@@ -1,4 +1,4 @@
-"""The progress of a long command, on one line."""
+"""The progress of a long command, on one line, and how long it will take."""
 
 import time
 from typing import TextIO
@@ -32,3 +32,11 @@ class ProgressLine:
     """Clears the line, to be called before anything else is printed that may go to the same terminal."""
     if self._on_terminal:
       print("\r\x1b[K", end="", file=self._stream, flush=True)
+
+
+def duration(seconds: float) -> str:
+  """`2 h 05 min`, `3 min 20 s` or `8 s`."""
+  seconds = round(seconds)
+  if seconds >= 3600:
+    return f"{seconds // 3600} h {seconds % 3600 // 60:02d} min"
+  return f"{seconds // 60} min {seconds % 60:02d} s" if seconds >= 60 else f"{seconds} s"

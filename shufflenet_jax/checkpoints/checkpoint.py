@@ -113,14 +113,25 @@ def state_from(arrays: dict[str, np.ndarray], like, path):
   return jax.tree.unflatten(jax.tree.structure(like), [arrays[name] for name in wanted])  # in the order of its leaves
 
 
-def find(path: str, flag: str = "--checkpoint") -> Checkpoint:
+def find(path: str, flag: str = "--checkpoint", others: str = "") -> Checkpoint:
   """A checkpoint from its own directory, or the newest of a work directory.
 
+  Args:
+    path: of either.
+    flag: where the path comes from, for messages.
+    others: what else the flag takes, for the end of the message that there is no checkpoint.
+
   Raises:
-    UserError: there is none, or its description is damaged. The message names the flag that the path came from.
+    UserError: there is none, or its description is damaged.
   """
   given = storage.normalize(path, f"{flag}=")
-  steps = [path for _, path in steps_in(given)]
+  wanted = f"a WORKDIR with checkpoints/, or WORKDIR/checkpoints/<step>{others}"
+  try:
+    steps = [path for _, path in steps_in(given)]
+  except storage.Refused:
+    if storage.is_file(given):
+      raise UserError(f"{flag}={path} is a file; give {wanted}") from None
+    raise
   for candidate in [*steps, given]:
     try:
       if found := read(candidate):
@@ -132,7 +143,7 @@ def find(path: str, flag: str = "--checkpoint") -> Checkpoint:
   what = "is neither a work directory nor a checkpoint"
   if not storage.is_folder(given):
     what = "is a file" if storage.is_file(given) else "does not exist"
-  raise UserError(f"{flag}={path} {what}; give a WORKDIR with checkpoints/, or WORKDIR/checkpoints/<step>")
+  raise UserError(f"{flag}={path} {what}; give {wanted}")
 
 
 def steps_in(workdir: str) -> list[tuple[int, str]]:

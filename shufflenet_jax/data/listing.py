@@ -3,7 +3,7 @@
 import os
 
 from shufflenet_jax import storage
-from shufflenet_jax.data import pictures
+from shufflenet_jax.data.picture_formats import HEAD_BYTES, has_suffix, is_picture
 
 
 def visible_folders(folder: str) -> list[str]:
@@ -21,7 +21,7 @@ def is_picture_file(path: str) -> bool:
 
   The suffix alone is enough, so that a damaged picture is reported instead of ignored.
   """
-  return pictures.has_suffix(path) or pictures.is_picture(storage.read_head(path, pictures.HEAD_BYTES))
+  return has_suffix(path) or is_picture(storage.read_head(path, HEAD_BYTES))
 
 
 def printable(path: str) -> str:

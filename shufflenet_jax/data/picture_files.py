@@ -8,10 +8,9 @@ from collections.abc import Callable, Iterator
 from concurrent import futures
 
 import numpy as np
-import tensorflow as tf
 
 from shufflenet_jax import storage
-from shufflenet_jax.data import cores, pictures
+from shufflenet_jax.data import cores, picture_formats
 from shufflenet_jax.data.listing import is_hidden, is_picture_file, printable
 from shufflenet_jax.errors import UserError
 
@@ -61,7 +60,7 @@ def _in_folder(argument: str, path: str) -> list[Picture]:
   names = [name for name, _ in storage.walk(path) if not is_hidden(name)]
   names = sorted(name for name in names if is_picture_file(storage.join(path, name)))
   if not names:
-    return [Picture(argument, f"{printable(argument)}: a folder without pictures ({pictures.NAMES})")]
+    return [Picture(argument, f"{printable(argument)}: a folder without pictures ({picture_formats.NAMES})")]
   return [Picture(storage.join(argument, name)) for name in names]
 
 
@@ -70,7 +69,7 @@ def decoded(named: list[Picture], decode: Callable[[bytes], np.ndarray], group_s
 
   Args:
     named: pictures as `find` returns them.
-    decode: the bytes of a file -> the image.
+    decode: the bytes of a file -> the image, or a `PictureError` with the reason why there is none.
     group_size: pictures in a group; the last group may be smaller.
 
   Yields:
@@ -95,10 +94,10 @@ def decoded(named: list[Picture], decode: Callable[[bytes], np.ndarray], group_s
       raise
     except (UserError, storage.StorageError) as error:
       return Picture(path, printable(str(error)))
-    except tf.errors.InvalidArgumentError:
-      return Picture(path, f"{printable(path)}: not an image that can be decoded: {pictures.why_not(encoded)}")
+    except picture_formats.PictureError as error:
+      return Picture(path, f"{printable(path)}: not an image that can be decoded: {error}")
 
-  pool = futures.ThreadPoolExecutor(cores.count())  # TensorFlow releases Python's lock while it decodes
+  pool = futures.ThreadPoolExecutor(cores.count())  # decoders release Python's lock
   pending, remaining = collections.deque(), iter(named)
   try:
     while True:

@@ -1,1 +1,1 @@
-"""Writes a checkpoint's network as a file that other runtimes execute: LiteRT, ONNX, StableHLO."""
+"""Writes a checkpoint's network as a file that other runtimes execute, and runs it: LiteRT, ONNX, StableHLO."""

@@ -8,8 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from shufflenet_jax import storage
-from shufflenet_jax.data import class_names, picture_files, pictures
-from shufflenet_jax.data.stream import augment
+from shufflenet_jax.data import class_names, picture_files
 from shufflenet_jax.deployment import evaluate, layers
 from shufflenet_jax.deployment.description import Description
 from shufflenet_jax.deployment.int8 import Statistics
@@ -66,21 +65,13 @@ def batches(paths: tuple[str, ...], description: Description, size: int) -> Iter
     UserError: none can be decoded.
   """
   any_decoded = False
-  for group in picture_files.decoded([picture_files.Picture(path) for path in paths], _decoder(description), size):
+  for group in picture_files.decoded([picture_files.Picture(path) for path in paths], description.decode, size):
     decoded = [picture for picture in group if not picture.wrong]
     any_decoded |= bool(decoded)
     if decoded:
       yield [picture.path for picture in decoded], np.stack([picture.image for picture in decoded])
   if not any_decoded:
     raise UserError(f"none of {len(paths)} pictures can be decoded, such as {paths[0]}")
-
-
-def _decoder(description: Description) -> Callable[[bytes], np.ndarray]:
-  def decode(encoded: bytes) -> np.ndarray:
-    image = pictures.decode(encoded)
-    return augment.center_crop(image, description.height, description.resize, description.antialias).numpy()
-
-  return decode
 
 
 def statistics(
@@ -150,10 +141,19 @@ def compare(
   description: Description,
   show: Callable[[str, int, int], None],
 ) -> Comparison:
-  """Compares the answers of two networks, each a function of uint8 pictures that gives logits, on the held-out part."""
-  answers, paths = [], []
-  for batch_paths, images in batches(held_out.held_out, description, 1):
-    answers.append([function(images).argmax() for function in (in_float, in_int8)])
+  """Compares the answers of two networks on the held-out part.
+
+  Args:
+    in_float, in_int8: functions of pictures, uint8 (n, h, w, 3), that give logits (n, classes).
+    held_out: the pictures.
+    description: says how pictures are prepared, and how many the networks take at once.
+    show: is called with what is done, the number of pictures done and of all.
+  """
+  answers, paths, size = [], [], description.batch or 1
+  for batch_paths, images in batches(held_out.held_out, description, size):
+    full = np.concatenate([images, np.zeros((size - len(images), *images.shape[1:]), np.uint8)])
+    both = np.stack([function(full).argmax(-1) for function in (in_float, in_int8)], axis=-1)
+    answers += both[: len(images)].tolist()
     paths += batch_paths
     show("compared on", len(paths), len(held_out.held_out))
   answers = np.array(answers)

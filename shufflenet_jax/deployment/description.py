@@ -4,6 +4,11 @@ import dataclasses
 import json
 from typing import Any
 
+import numpy as np
+
+from shufflenet_jax.data import picture_formats
+from shufflenet_jax.data.center_crop import center_crop
+
 KEY = "shufflenet_jax"  # of the entry in the file's metadata
 FORMAT = 1
 
@@ -20,6 +25,7 @@ class Description:
     antialias: whether that resizing averages over the pixels that it leaves out.
     step: of the training run.
     config: of the run, as plain JSON values.
+    batch: how many pictures the file takes at once; None for any.
   """
 
   network: str
@@ -30,6 +36,16 @@ class Description:
   antialias: bool
   step: int
   config: dict[str, Any]
+  batch: int | None = None
+
+  def decode(self, encoded: bytes) -> np.ndarray:
+    """An image's encoded bytes -> uint8 (height, width, 3), cropped as evaluation does.
+
+    Raises:
+      PictureError: they cannot be decoded.
+    """
+    image = picture_formats.pixels(encoded)
+    return center_crop(image, height=self.height, width=self.width, resize=self.resize, antialias=self.antialias)
 
   def to_json(self) -> str:
     """The text that a file carries. The scaling of pictures is not in it, but in the network."""

@@ -90,7 +90,7 @@ def write(network: Network, to: str, options: Options, show: Show) -> tuple[int,
       written = runtimes.loaded(suffix, file.read())
     if pictures:
       in_float = runtimes.loaded(suffix, formats.encode(network, output, suffix, options.batch))
-      return len(content), str(calibration.compare(in_float, written, pictures, network.description, show))
+      return len(content), str(calibration.compare(in_float, written, pictures, written.description, show))
     return len(content), _compare_with_checkpoint(network, written, to, options.batch)
 
 

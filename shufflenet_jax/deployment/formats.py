@@ -1,5 +1,7 @@
 """The bytes of a deployed file in each format, with float32 or int8 kernels, or all in int8."""
 
+import dataclasses
+
 from shufflenet_jax.deployment import description, runtimes
 from shufflenet_jax.deployment.int8 import Statistics
 from shufflenet_jax.deployment.layers import Layer
@@ -31,7 +33,7 @@ def encode(
   Raises:
     UserError: the package for the format is not installed, or the network has a layer that int8 cannot express.
   """
-  described = network.description
+  described = dataclasses.replace(network.description, batch=batch)
   try:
     if suffix == ".onnx":
       from shufflenet_jax.deployment import onnx_file

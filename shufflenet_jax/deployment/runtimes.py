@@ -1,9 +1,11 @@
 """Runs deployed files, each with its own runtime and without the network's code. Only `.stablehlo` needs JAX."""
 
+import contextlib
 import dataclasses
 import io
 import os
 import zipfile
+from collections.abc import Iterator
 from typing import Protocol
 
 import numpy as np
@@ -43,8 +45,12 @@ def suffix_of(path: str, flag: str) -> str:
 
 
 def is_deployed(path: str) -> bool:
-  """Whether a path is that of a deployed file, by its suffix."""
-  return os.path.splitext(path)[1].lower() in SUFFIXES
+  """Whether a path is that of a deployed file, by its suffix; a folder of such a name is none.
+
+  Raises:
+    Refused, Unavailable: that cannot be determined now.
+  """
+  return os.path.splitext(path)[1].lower() in SUFFIXES and not storage.is_folder(storage.normalize(path))
 
 
 def load(path: str, flag: str = "--checkpoint", threads: int | None = None) -> Runtime:
@@ -56,20 +62,23 @@ def load(path: str, flag: str = "--checkpoint", threads: int | None = None) -> R
     threads: how many the runtime may use; None for its own choice.
 
   Raises:
-    UserError: there is no such file, it is not one of ours, or its runtime is not installed.
+    UserError: there is no such file, it is not one of ours or is damaged, or its runtime is not installed.
+    Refused, Unavailable: it cannot be read.
   """
   suffix = suffix_of(path, flag)
   try:
     content = storage.read_bytes(storage.normalize(path, f"{flag}="))
   except FileNotFoundError:
-    raise UserError(f"{flag}={path} does not exist") from None
+    raise UserError(f"{flag}={path} does not exist; python -m shufflenet_jax.export writes such files") from None
   try:
     return loaded(suffix, content, threads)
   except UserError:
     raise
   except Exception as error:  # each runtime has its own, of many kinds
     reason = " ".join(str(error).split())[:200]
-    raise UserError(f"{flag}={path} is no file that python -m shufflenet_jax.export wrote: {reason}") from None
+    raise UserError(
+      f"{flag}={path} is not a whole file of python -m shufflenet_jax.export ({reason}); export or copy it again"
+    ) from None
 
 
 def loaded(suffix: str, content: bytes, threads: int | None = None) -> Runtime:
@@ -87,7 +96,8 @@ def loaded(suffix: str, content: bytes, threads: int | None = None) -> Runtime:
 
 def missing(error: ModuleNotFoundError) -> UserError:
   """The error for a runtime or format whose package is not installed."""
-  return UserError(f"the package {error.name} is not installed; python -m pip install 'shufflenet_jax[export]' has it")
+  package = error.name.partition(".")[0]
+  return UserError(f"the package {package} is not installed; python -m pip install 'shufflenet_jax[export]' has it")
 
 
 def with_archive(content: bytes, described: Description) -> bytes:
@@ -116,6 +126,19 @@ def _archived_description(content: bytes) -> Description:
     raise ValueError("it has no description") from None
 
 
+@contextlib.contextmanager
+def _silent_stderr() -> Iterator[None]:
+  """Discards what libraries in C++ print to stderr inside the block."""
+  kept = os.dup(2)
+  try:
+    with open(os.devnull, "wb") as nowhere:
+      os.dup2(nowhere.fileno(), 2)
+    yield
+  finally:
+    os.dup2(kept, 2)
+    os.close(kept)
+
+
 class _Onnx:
   def __init__(self, content: bytes, threads: int | None):
     import onnxruntime
@@ -123,7 +146,10 @@ class _Onnx:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or 0
     options.log_severity_level = 3
-    self._session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    # Without `enable_fallback=0`, it prints that it tries a damaged file a second time.
+    self._session = onnxruntime.InferenceSession(
+      content, options, providers=["CPUExecutionProvider"], enable_fallback=0
+    )
     texts = self._session.get_modelmeta().custom_metadata_map
     if description.KEY not in texts:
       raise ValueError("it has no description")
@@ -140,6 +166,8 @@ class _LiteRT:
 
     self.description = _archived_description(content)
     self._interpreter = Interpreter(model_content=content, num_threads=threads)
+    with _silent_stderr():  # otherwise it prints a line when it first allocates, which no setting prevents
+      self._interpreter.allocate_tensors()
     self._input, self._output = (
       details["index"] for (details,) in (self._interpreter.get_input_details(), self._interpreter.get_output_details())
     )

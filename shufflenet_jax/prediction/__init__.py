@@ -1,1 +1,1 @@
-"""Applies a checkpoint's network to pictures, for `predict`."""
+"""Applies a network to pictures, for `predict`."""

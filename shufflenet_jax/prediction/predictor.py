@@ -37,9 +37,13 @@ class Predictor:
     self._predict = jax.jit(lambda images: self.task.predict(variables, images))
 
   def decode(self, encoded: bytes) -> np.ndarray:
-    """An image's encoded bytes -> uint8 (h, w, 3), as evaluation crops it. May be called by several threads."""
+    """An image's encoded bytes -> uint8 (h, w, 3), as evaluation crops it. May be called by several threads.
+
+    Raises:
+      PictureError: they cannot be decoded.
+    """
     data = self._data
-    return augment.center_crop(pictures.decode(encoded), data.image_size, data.eval_resize, data.antialias).numpy()
+    return augment.center_crop(pictures.decode_file(encoded), data.image_size, data.eval_resize, data.antialias).numpy()
 
   def answers(self, images: list[np.ndarray], batch_size: int) -> list:
     """The task's answer for each of at most `batch_size` decoded images; see `Task.answer`."""

@@ -3,15 +3,34 @@
 import json
 import sys
 import time
+from typing import Any, Protocol
+
+import numpy as np
 
 from shufflenet_jax.data import picture_files
 from shufflenet_jax.data.listing import printable
-from shufflenet_jax.prediction.predictor import Predictor
-from shufflenet_jax.progress import ProgressLine
-from shufflenet_jax.training.metrics import duration
+from shufflenet_jax.progress import ProgressLine, duration
 
 
-def report(predictor: Predictor, arguments: list[str], as_json: bool) -> int:
+class PicturePredictor(Protocol):
+  """Answers for pictures: `prediction.predictor.Predictor` or `deployment.predictor.FilePredictor`.
+
+  Attributes:
+    task: has `table_heading`, `answer_as_json` and `answer_as_rows` of `tasks.task.Task`.
+    batch_sizes: how many pictures it takes at once, ascending.
+  """
+
+  task: Any
+  batch_sizes: tuple[int, ...]
+
+  def decode(self, encoded: bytes) -> np.ndarray:
+    """An image's encoded bytes -> uint8 (h, w, 3); raises a `PictureError` if there is none. Called by threads."""
+
+  def answers(self, images: list[np.ndarray], batch_size: int) -> list:
+    """The task's answer for each of at most `batch_size` decoded images."""
+
+
+def report(predictor: PicturePredictor, arguments: list[str], as_json: bool) -> int:
   """Prints the answer for each picture, or to stderr why it cannot be read.
 
   Args:

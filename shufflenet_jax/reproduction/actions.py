@@ -9,8 +9,9 @@ import tabulate
 from shufflenet_jax import storage
 from shufflenet_jax.config import config_file, settings
 from shufflenet_jax.errors import UserError
+from shufflenet_jax.progress import duration
 from shufflenet_jax.reproduction import cells, results, runs
-from shufflenet_jax.training import metrics, preflight
+from shufflenet_jax.training import preflight
 
 _SET_BY_CELLS = ("seed", "init_from", "model.network", "model.scale", "model.groups", "model.shuffle", "model.mflops")
 
@@ -144,7 +145,7 @@ def list_runs(wanted: Wanted) -> None:
   say(f"{len(wanted.runs) - len(left)} of {len(wanted.runs)} runs are done")
   seconds = [runs.seconds_expected(run, done) for run in left]
   if left:
-    say("hours are not known before a run is done" if None in seconds else f"{metrics.duration(sum(seconds))} to go")
+    say("hours are not known before a run is done" if None in seconds else f"{duration(sum(seconds))} to go")
 
 
 def report(wanted: Wanted) -> None:

@@ -12,6 +12,7 @@ from shufflenet_jax.checkpoints.integrity import Damaged
 from shufflenet_jax.data import opening
 from shufflenet_jax.errors import RunFailed, UserError
 from shufflenet_jax.models import build
+from shufflenet_jax.progress import duration
 from shufflenet_jax.reproduction import results
 from shufflenet_jax.reproduction.cells import Cell
 from shufflenet_jax.reproduction.results import Result
@@ -170,7 +171,7 @@ def _add(run: Run, workdir: str, results_file: str, say: Callable[[str], None]) 
 
 def _time_left(runs: Sequence[Run], done: Collection[Result]) -> str:
   left = [seconds_expected(run, done) for run in missing(runs, done)]
-  return f"; about {metrics.duration(sum(left))} left for all" if None not in left else ""
+  return f"; about {duration(sum(left))} left for all" if None not in left else ""
 
 
 def _check_same_config(run: Run, folder: str) -> None:

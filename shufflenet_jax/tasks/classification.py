@@ -6,23 +6,22 @@ from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
+from shufflenet_jax.answers import TopClasses
 from shufflenet_jax.tasks.task import Task
 
 
 @dataclasses.dataclass(frozen=True)
-class Classification(Task):
-  """The outputs are logits (n, num_classes); `label` int32 (n,) is the target. See `Task` for the methods.
+class Classification(TopClasses, Task):
+  """The outputs are logits (n, num_classes); `label` int32 (n,) is the target. See `Task` for the methods,
+  and `TopClasses` for the answers of `predict`.
 
   Attributes:
     label_smoothing: share of the target that is spread evenly over the classes.
-    top: how many classes an answer of `predict` has, at most as many as there are.
   """
 
   label_smoothing: float = 0.0
-  top: int = 5
 
   targets: ClassVar = {"label": jax.ShapeDtypeStruct((), jnp.int32)}
   train_metrics: ClassVar = ("loss", "accuracy")
@@ -33,7 +32,6 @@ class Classification(Task):
     "top-1 accuracy": {"train, augmented": "train_accuracy", "test": "eval_top1"},
   }
   own_model_fields: ClassVar = ("num_classes",)
-  table_heading: ClassVar = "probability  class"
 
   @classmethod
   def from_config(cls, forward, config) -> "Classification":
@@ -79,16 +77,6 @@ class Classification(Task):
   def predict(self, variables, images):
     """Probabilities, float32 (n, num_classes)."""
     return jax.nn.softmax(self.forward(variables, images))
-
-  def answer(self, prediction, class_names) -> list[tuple[str, float]]:
-    """The most probable classes, best first: [(name, probability), ...]."""
-    return [(class_names[i], float(prediction[i])) for i in np.argsort(-prediction)[: self.top]]
-
-  def answer_as_json(self, answer):
-    return {"classes": [{"name": name, "probability": probability} for name, probability in answer]}
-
-  def answer_as_rows(self, answer) -> list[str]:
-    return [f"{100 * probability:9.1f} %  {name}" for name, probability in answer]
 
   def adapt_params(self, params, fresh, names_before: Sequence[str], names_now: Sequence[str]):
     """In the last layer, classes that the checkpoint knows by name keep their weights; the others get fresh ones."""

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from shufflenet_jax import storage
 from shufflenet_jax.distributed.hosts import Process
+from shufflenet_jax.progress import duration
 from shufflenet_jax.tasks.task import Task
 
 FILE, CURVES = "metrics.jsonl", "curves.png"
@@ -199,11 +200,3 @@ class Progress:
     self.restart(step)
     text += f"  {rate:,.0f} images/s  data wait {100 * wait:.0f} %  {duration(left)} left"
     return text, {"images_per_second": rate, "data_wait": wait}
-
-
-def duration(seconds: float) -> str:
-  """`2 h 05 min`, `3 min 20 s` or `8 s`."""
-  seconds = round(seconds)
-  if seconds >= 3600:
-    return f"{seconds // 3600} h {seconds % 3600 // 60:02d} min"
-  return f"{seconds // 60} min {seconds % 60:02d} s" if seconds >= 60 else f"{seconds} s"

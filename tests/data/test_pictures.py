@@ -8,7 +8,8 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from shufflenet_jax.data import pictures
+from shufflenet_jax.data import picture_formats, pictures
+from shufflenet_jax.data.picture_formats import PictureError
 from shufflenet_jax.data.prepare import recode
 from shufflenet_jax.data.prepare.dataset import prepare
 from shufflenet_jax.data.stream import augment
@@ -91,16 +92,24 @@ def test_every_kind_has_the_pixels_that_were_put_in(kind):
   np.testing.assert_array_equal(pictures.decode(tf.constant(encoded)), expected)
   [in_a_stream] = tf.data.Dataset.from_tensors(encoded).map(pictures.decode)
   np.testing.assert_array_equal(in_a_stream, expected)
-  np.testing.assert_array_equal(np.asarray(pictures.open_image(encoded).convert("RGB")), expected)
+  np.testing.assert_array_equal(picture_formats.pixels(encoded), expected)
   pictures.check(encoded)
-  assert pictures.is_picture(encoded[: pictures.HEAD_BYTES])
+  assert picture_formats.is_picture(encoded[: picture_formats.HEAD_BYTES])
+
+
+@pytest.mark.parametrize(
+  "options", [{}, {"subsampling": 0}, {"progressive": True}, {"quality": 30}, {"mode": "L"}], ids=str
+)
+def test_jpegs_have_the_same_pixels_with_and_without_tensorflow(options):
+  encoded = picture(61, 83, **options)
+  np.testing.assert_array_equal(picture_formats.pixels(encoded), pictures.decode(tf.constant(encoded)))
 
 
 @pytest.mark.parametrize("is_inverted", [True, False])
 def test_cmyk_is_inverted_only_where_it_says_so(is_inverted):
   encoded, expected = of_cmyk(is_inverted)
   crop = augment.random_crop_of_jpeg(tf.constant(encoded), 8, 0.99, 2.0, tf.constant([0, 0]))
-  for found in (pictures.decode(tf.constant(encoded)), pictures.open_image(encoded)):
+  for found in (pictures.decode(tf.constant(encoded)), picture_formats.open_image(encoded)):
     assert np.abs(np.asarray(found, float) - expected).mean() < 4
   assert np.abs(np.mean(crop, (0, 1)) - expected.mean((0, 1))).max() < 12
 
@@ -131,19 +140,20 @@ def test_a_gif_whose_first_frame_is_a_part_fills_the_whole():
 )
 def test_what_cannot_be_decoded_says_why(encoded, words):
   encoded = encoded()
-  with pytest.raises(pictures.PictureError, match=words):
-    pictures.check(encoded)
+  for refuses in (pictures.check, pictures.decode_file):
+    with pytest.raises(PictureError, match=words):
+      refuses(encoded)
   with pytest.raises(tf.errors.InvalidArgumentError):
     pictures.decode(tf.constant(encoded))
   for upright in (True, False):
-    with pytest.raises(pictures.PictureError):
+    with pytest.raises(PictureError):
       recode.shrink(encoded, 256, 90, upright)
 
 
 def test_bytes_after_the_end_are_no_fault_but_a_thumbnails_end_is_no_end():
   pictures.check(picture() + bytes(5000))
   cut = picture(200, 300)[:-2000]
-  with pytest.raises(pictures.PictureError, match="truncated"):
+  with pytest.raises(PictureError, match="truncated"):
     pictures.check(cut[:2] + b"\xff\xe1\x00\x04\xff\xd9" + cut[2:])
 
 

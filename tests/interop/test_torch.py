@@ -5,7 +5,6 @@ import json
 import os
 import subprocess
 import sys
-import tarfile
 
 import numpy as np
 import pytest
@@ -14,12 +13,10 @@ from shufflenet_jax.checkpoints import checkpoint
 from shufflenet_jax.errors import UserError
 from shufflenet_jax.models import build
 from tests import golden
+from tests.authors import SHARED
 from tests.commands import ROOT
 
 pytestmark = pytest.mark.torch
-
-SHARED = ROOT.parent / "shared"
-WEIGHTS = SHARED / "weights" / "megvii_shufflenetv1_group3_0.5x.pth.tar"
 
 
 def test_stored_outputs_are_what_pytorch_gives():
@@ -162,34 +159,14 @@ def test_a_full_disk_is_one_line_and_leaves_nothing_and_a_retry_works(tmp_path):
   assert [p.name for p in (to / "checkpoints").iterdir()] == ["0"]
 
 
-@pytest.fixture(scope="module")
-def imported(tmp_path_factory):
-  if not WEIGHTS.exists():
-    pytest.skip(f"{WEIGHTS} is not here: the authors' checkpoint")
-  workdir = str(tmp_path_factory.mktemp("imported") / "w")
-  arguments = [f"--from={WEIGHTS}", f"--to={workdir}"]
-  subprocess.run([sys.executable, "-m", "shufflenet_jax.interop.import_torch", *arguments], cwd=ROOT, check=True)
-  return workdir
-
-
-@pytest.fixture(scope="module")
-def pictures():
-  """name -> JPEG bytes of 200 ImageNet pictures."""
-  path = SHARED / "data" / "imagenet_samples_200.tar"
-  if not path.exists():
-    pytest.skip(f"{path} is not here: 200 ImageNet pictures")
-  with tarfile.open(path) as tar:
-    return {m.name.split("/")[-1]: tar.extractfile(m).read() for m in tar.getmembers() if m.isfile()}
-
-
-def test_logits_of_the_authors_checkpoint_on_the_same_tensors(imported, pictures):
+def test_logits_of_the_authors_checkpoint_on_the_same_tensors(authors_checkpoint, imagenet_pictures):
   """Pictures prepared by OpenCV and Pillow, as the reference's were."""
   import cv2
   import jax
   from PIL import Image
 
   reference = np.load(SHARED / "data" / "imagenet_samples_200_reference.npz")
-  found = checkpoint.find(imported)
+  found = checkpoint.find(authors_checkpoint)
   model, variables = build.network(found.config.model), found.restore_variables()
 
   def prepare(encoded):
@@ -201,21 +178,21 @@ def test_logits_of_the_authors_checkpoint_on_the_same_tensors(imported, pictures
     return image[top : top + 224, left : left + 224]
 
   apply = jax.jit(model.apply)
-  images = np.stack([prepare(pictures[str(name)]) for name in reference["names"]]).astype(np.float32)
+  images = np.stack([prepare(imagenet_pictures[str(name)]) for name in reference["names"]]).astype(np.float32)
   logits = np.concatenate([apply(variables, images[i : i + 50]) for i in range(0, 200, 50)])
   relative = np.abs(logits - reference["logits"]).max(-1) / np.abs(reference["logits"]).max(-1)
   assert relative.max() < 1e-3
 
 
-def test_evaluate_and_predict_take_the_imported_checkpoint_as_it_is(imported, pictures, tmp_path):
-  for name, encoded in pictures.items():
+def test_evaluate_and_predict_take_the_imported_checkpoint_as_it_is(authors_checkpoint, imagenet_pictures, tmp_path):
+  for name, encoded in imagenet_pictures.items():
     path = tmp_path / "folder" / name.split("_")[0] / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(encoded)
 
   def run(module, *arguments):
     return subprocess.run(
-      [sys.executable, "-m", f"shufflenet_jax.{module}", f"--checkpoint={imported}", *arguments],
+      [sys.executable, "-m", f"shufflenet_jax.{module}", f"--checkpoint={authors_checkpoint}", *arguments],
       cwd=ROOT,
       capture_output=True,
       text=True,

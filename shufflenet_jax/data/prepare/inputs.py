@@ -12,7 +12,7 @@ import tarfile
 from collections.abc import Callable, Iterable, Iterator
 
 from shufflenet_jax import storage
-from shufflenet_jax.data import pictures
+from shufflenet_jax.data import picture_formats
 from shufflenet_jax.data.listing import is_hidden, printable, visible_folders
 from shufflenet_jax.data.prepare import imagenet
 from shufflenet_jax.errors import UserError
@@ -122,11 +122,11 @@ class _Member:
   kind: str = "file"
 
   def is_picture(self) -> bool:
-    if pictures.has_suffix(self.name):
+    if picture_formats.has_suffix(self.name):
       return True
     with open(self.path, "rb") as file:
       file.seek(self.offset)
-      return pictures.is_picture(file.read(min(pictures.HEAD_BYTES, self.size)))
+      return picture_formats.is_picture(file.read(min(picture_formats.HEAD_BYTES, self.size)))
 
   def as_picture(self, label: str) -> Picture:
     return Picture(name=self.name, label=label, path=self.path, offset=self.offset, size=self.size)
@@ -182,11 +182,11 @@ class _Contents:
   def check(self, source: str) -> None:
     """Raises a UserError if there are no pictures, an empty class folder, or two pictures of one name."""
     if not self.pictures:
-      raise UserError(f"{source} holds no pictures ({pictures.NAMES}) in class folders")
+      raise UserError(f"{source} holds no pictures ({picture_formats.NAMES}) in class folders")
     empty = sorted(self.classes - {p.label for p in self.pictures})
     if empty:
       raise UserError(
-        f"{source}: {len(empty)} class folders hold no pictures ({pictures.NAMES}), {printable(empty[0])} first;"
+        f"{source}: {len(empty)} class folders hold no pictures ({picture_formats.NAMES}), {printable(empty[0])} first;"
         " fill or remove them"
       )
     for name, following in itertools.pairwise(sorted(p.name for p in self.pictures)):

@@ -4,7 +4,7 @@ import io
 
 from PIL import ExifTags, Image, ImageOps
 
-from shufflenet_jax.data import pictures
+from shufflenet_jax.data import picture_formats, pictures
 
 
 def shrink(encoded: bytes, short_side: int, quality: int, upright: bool) -> bytes:
@@ -21,9 +21,9 @@ def shrink(encoded: bytes, short_side: int, quality: int, upright: bool) -> byte
     upright: whether to turn the pixels upright, by the EXIF orientation.
 
   Raises:
-    pictures.PictureError: the picture cannot be decoded completely.
+    picture_formats.PictureError: the picture cannot be decoded completely.
   """
-  image = pictures.open_image(encoded)
+  image = picture_formats.open_image(encoded)
   must_turn = upright and _orientation(image) in range(2, 9)
   if min(image.size) <= short_side and not must_turn:
     pictures.check(encoded)

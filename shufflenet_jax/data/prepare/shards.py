@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from shufflenet_jax import storage
 from shufflenet_jax.data import cores
-from shufflenet_jax.data.pictures import PictureError
+from shufflenet_jax.data.picture_formats import PictureError
 from shufflenet_jax.data.prepare.inputs import Picture
 
 SHARD_BYTES = 128_000_000

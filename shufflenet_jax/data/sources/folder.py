@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from shufflenet_jax import storage
 from shufflenet_jax.data import class_names as naming
-from shufflenet_jax.data import pictures
+from shufflenet_jax.data import picture_formats, pictures
 from shufflenet_jax.data.listing import is_hidden, is_picture_file, printable, visible_folders
 from shufflenet_jax.data.split import Split, check_number_of_classes, pad_class_names
 from shufflenet_jax.errors import RunFailed, UserError
@@ -87,7 +87,7 @@ class _Pictures:
     path = printable(self.paths[example_id])
     try:
       pictures.check(storage.read_bytes(self.paths[example_id]))
-    except pictures.PictureError as error:
+    except picture_formats.PictureError as error:
       return f"{path} cannot be decoded ({error}); replace or remove it"
     except FileNotFoundError as error:
       return f"{path} cannot be read: {error.strerror}"
@@ -105,11 +105,11 @@ def _open(folder: str, description: str, class_names: Sequence[str], num_classes
   empty = sorted(set(label_of_folder).difference(name.partition("/")[0] for name in names))
   labels = [label_of_folder[name.partition("/")[0]] for name in names]
   if not names:
-    raise UserError(f"{description} holds no images ({pictures.NAMES}) in class folders")
+    raise UserError(f"{description} holds no images ({picture_formats.NAMES}) in class folders")
   absent = [name for i, name in enumerate(class_names) if i not in set(labels)] if every_class else []
   if absent:
     raise UserError(
-      f"{description} has no images ({pictures.NAMES}) of {len(absent)} of its {len(class_names)} classes,"
+      f"{description} has no images ({picture_formats.NAMES}) of {len(absent)} of its {len(class_names)} classes,"
       f" {absent[0]!r} first; every split needs the same class folders, none of them empty"
     )
   images = _Pictures([storage.join(folder, name) for name in names], np.array(labels, np.int32))

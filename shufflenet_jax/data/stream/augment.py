@@ -3,10 +3,7 @@
 import tensorflow as tf
 
 from shufflenet_jax.data import pictures
-
-# The largest ratio of the long side to the short side. A picture of 20,000 x 2 pixels, resized to a short side of 256,
-# would take gigabytes.
-_MAX_SIDE_RATIO = 16
+from shufflenet_jax.data.center_crop import MAX_SIDE_RATIO
 
 
 def _to_uint8(image: tf.Tensor) -> tf.Tensor:
@@ -25,16 +22,16 @@ def resize_short_side(image: tf.Tensor, to: int, antialias: bool) -> tf.Tensor:
 
 
 def _limit_side_ratio(image: tf.Tensor) -> tf.Tensor:
-  """The central part of a picture whose long side exceeds `_MAX_SIDE_RATIO` short sides; other pictures unchanged."""
+  """The central part of a picture whose long side exceeds `MAX_SIDE_RATIO` short sides; other pictures unchanged."""
   shape = tf.shape(image)[:2]
-  margin = tf.maximum(shape - _MAX_SIDE_RATIO * tf.reduce_min(shape), 0) // 2  # the same at both ends
+  margin = tf.maximum(shape - MAX_SIDE_RATIO * tf.reduce_min(shape), 0) // 2  # the same at both ends
   return tf.slice(image, tf.concat([margin, [0]], 0), tf.concat([shape - 2 * margin, [3]], 0))
 
 
 def center_crop(image: tf.Tensor, size: int, resize: int, antialias: bool) -> tf.Tensor:
   """The crop of evaluation (section 4): short side to `resize` pixels, bilinear, then the central `size` x `size`.
 
-  uint8 (h, w, 3) -> uint8 (size, size, 3).
+  uint8 (h, w, 3) -> uint8 (size, size, 3). The same in NumPy: `data/center_crop.py`.
   """
   image = resize_short_side(_limit_side_ratio(image), resize, antialias)
   # Halves are rounded to the even pixel, as in torchvision; //2 would shift every fourth crop by one pixel.
@@ -70,7 +67,7 @@ def random_crop(image: tf.Tensor, size: int, min_area: float, max_aspect: float,
   sides = tf.shape(image)[:2]
   # The sides and corner of a crop are whole pixels, too coarse for a small picture, so we enlarge it first. We do not
   # enlarge a very long one: it could become gigabytes, and hardly any of its crops has the wanted area and aspect.
-  is_small = (tf.reduce_min(sides) < size) & (tf.reduce_max(sides) <= _MAX_SIDE_RATIO * tf.reduce_min(sides))
+  is_small = (tf.reduce_min(sides) < size) & (tf.reduce_max(sides) <= MAX_SIDE_RATIO * tf.reduce_min(sides))
   image = tf.cond(is_small, lambda: _to_uint8(resize_short_side(image, size, False)), lambda: image)
   return tf.slice(image, *_crop_box(tf.shape(image), min_area, max_aspect, seed))
 
