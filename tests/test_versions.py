@@ -17,6 +17,7 @@ from packaging.utils import canonicalize_name
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 FOLDERS = ("shufflenet_jax", "configs", "launch", "tests", "benchmarks")
+REQUIREMENTS = ("requirements.txt", "requirements-torch.txt", "benchmarks/requirements.txt")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 # What cannot be asked of the installed packages: PyTorch's are optional, and TensorFlow's name depends on the machine.
 DISTRIBUTIONS = {
@@ -42,7 +43,7 @@ def version(pin: Requirement) -> str:
 
 
 def test_every_requirement_is_pinned():
-  for file in ("requirements.txt", "requirements-torch.txt"):
+  for file in REQUIREMENTS:
     for pin in pins(file).values():
       version(pin)
 
@@ -114,7 +115,7 @@ def test_modules_are_traced_to_their_distributions(module, wanted):
 
 
 def test_everything_imported_is_pinned():
-  pinned = {name for file in ("requirements.txt", "requirements-torch.txt") for name, _ in pins(file)}
+  pinned = {name for file in REQUIREMENTS for name, _ in pins(file)}
   pinned |= set(re.findall(r"--no-deps (\w+)==", (ROOT / "Makefile").read_text()))
   unpinned = {distribution(m): f"{m} in {file}" for m, file in imports().items() if distribution(m) not in pinned}
   assert not unpinned, f"imported, and in no requirements file: {unpinned}"
