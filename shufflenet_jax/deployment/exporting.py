@@ -55,7 +55,7 @@ def check(to: str, options: Options) -> None:
     raise UserError(f"--calibrate={options.calibrate} is for --int8=weights or --int8=full")
 
 
-def write(network: Network, to: str, options: Options, show: Show) -> tuple[int, str]:
+def write(network: Network, to: str, options: Options, show: Show = lambda *_: None) -> tuple[int, str]:
   """Writes a network to a file whose suffix chooses the format.
 
   Args:

@@ -83,7 +83,7 @@ def test_a_file_with_other_logits_is_not_kept(workdir, tmp_path, monkeypatch):
   monkeypatch.setattr(network.Network, "layers", lambda self: made_layers)
   made_layers = network.trace.layers(made.function, 32, 32)
   with pytest.raises(RunFailed, match="differ from the checkpoint's by 1.0e-03 of the largest, more than 1e-04"):
-    exporting.write(wrong, f"{tmp_path}/x.onnx", exporting.Options(), lambda *_: None)
+    exporting.write(wrong, f"{tmp_path}/x.onnx", exporting.Options())
   assert not os.listdir(tmp_path)
 
 

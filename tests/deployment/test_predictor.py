@@ -150,7 +150,9 @@ def zipped() -> bytes:
 
 
 @pytest.mark.parametrize("suffix", runtimes.SUFFIXES)
-@pytest.mark.parametrize("content", [b"", b"no network at all", 0.5, 0.999, foreign_onnx, zipped], ids=str)
+@pytest.mark.parametrize(
+  "content", [b"", b"no network at all", 0.5, 0.999, foreign_onnx, zipped], ids=lambda c: getattr(c, "__name__", str(c))
+)
 def test_what_is_no_whole_exported_file_is_one_line(exported, tmp_path, suffix, content, capfd):
   path = tmp_path / f"bad{suffix}"
   if isinstance(content, float):
