@@ -4,7 +4,7 @@
 
 The suffix chooses the format: LiteRT (TensorFlow Lite), ONNX, or StableHLO (of `jax.export`, for CPU, TPU and CUDA).
 The file takes `images`, uint8 RGB (n, height, width, 3), and gives `logits`, float32 (n, classes). Pictures are scaled
-by the network, batch norm is merged into the convolutions, and the file's metadata has the class names and says how to
+by the network, batch norm is merged into the convolutions, and the file's metadata has the class names and how to
 prepare pictures. The file is run against the checkpoint before it gets its name. `predict --checkpoint=FILE` runs it.
 
 --int8 makes kernels, or everything, integers of 8 bits. It needs a folder of pictures to calibrate on, and reports on
@@ -13,6 +13,8 @@ others of them how often the file gives the same answer as the checkpoint.
 In an environment of your own it needs the extra: python -m pip install 'shufflenet_jax[export]'
 """
 
+import re
+import shlex
 import sys
 
 from absl import flags
@@ -22,6 +24,7 @@ from shufflenet_jax.errors import UserError
 from shufflenet_jax.progress import ProgressLine
 
 SHUFFLES = ("explicit", "dense")
+LARGEST_BATCH = 10_000
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -40,7 +43,7 @@ def define_flags(values: flags.FlagValues) -> None:
     "int8",
     None,
     ("weights", "full"),
-    "weights: kernels of 8 bits, a quarter of the size; it computes in float32. full (.tflite only): all in 8 bits.",
+    "weights: kernels of 8 bits, a third of the size; computed in float32. full: all in 8 bits (.tflite only).",
     values,
   )
   cli.define_path(values, "calibrate", "For --int8: a folder of pictures such as the network will see, some hundred.")
@@ -60,22 +63,24 @@ def main(values: flags.FlagValues) -> None:
   source = checkpoint.find(values.checkpoint)
   print(f"exporting {source.path}", flush=True)
   progress = ProgressLine(sys.stderr, terminal_seconds=1)
-  size, result = exporting.write(
-    network.of_checkpoint(source),
-    values.to,
-    options,
-    show=lambda what, done, total: progress.show(f"{what} {done:,} of {total:,} pictures"),
-  )
-  progress.clear()
+  try:
+    size, result = exporting.write(
+      network.of_checkpoint(source),
+      values.to,
+      options,
+      show=lambda what, done, total: progress.show(f"{what} {done:,} of {total:,} pictures"),
+    )
+  finally:
+    progress.clear()
   print(f"{values.to}: {size / 1e6:.2f} MB; {result}")
-  print(f"next: python -m shufflenet_jax.predict --checkpoint={values.to} picture.jpg")
+  print(f"next: python -m shufflenet_jax.predict --checkpoint={shlex.quote(values.to)} picture.jpg")
 
 
 def _batch(text: str) -> int | None:
   if text == "any":
     return None
-  if not text.isdecimal() or int(text) < 1:
-    raise UserError(f"--batch={text} is neither a positive number nor any")
+  if not re.fullmatch("[0-9]{1,5}", text) or not 1 <= int(text) <= LARGEST_BATCH:
+    raise UserError(f"--batch={text} is neither any nor a number from 1 to {LARGEST_BATCH:,}")
   return int(text)
 
 

@@ -1,7 +1,8 @@
 """Makes layers, merging what can be merged: batch norms and ReLUs into convolutions, scalings into kernels.
 
 Each function takes the layers that a network's own operation would take, and returns the simplest layers that compute
-the same. So a network that is traced operation by operation becomes a graph without batch norms.
+the same. So a network that is traced operation by operation becomes a graph without the batch norms that follow
+convolutions. (A convolution whose output is used twice is then computed twice.)
 """
 
 import dataclasses
@@ -61,12 +62,12 @@ def conv(x: Layer, kernel: np.ndarray, stride: tuple[int, int], padding: Padding
   """Convolution with a kernel HWIO (k, k, c_in / groups, c_out), without bias."""
   kernel = np.asarray(kernel, np.float64)
   if isinstance(x, Affine) and x.scale.all():
-    # The scale goes into the kernel. The offset cannot go into the bias, unless it is zero: the padding is zeros, so at
-    # the border fewer of the offsets are summed.
+    # The scale goes into the kernel. The offset cannot go into the bias of a convolution that pads: the padding is
+    # zeros, so at the border fewer of the offsets are summed.
     by_input = x.scale.reshape(groups, -1).T[:, :, None]  # (c_in,) -> (g, c_in/g) -> (c_in/g, g, 1)
-    k, _, c_in, c_out = kernel.shape
-    kernel = kernel.reshape(k, k, c_in, groups, c_out // groups) * by_input  # (k, k, i, o) -> (k, k, i, g, o/g)
-    kernel = kernel.reshape(k, k, c_in, c_out)  # (k, k, i, g, o/g) -> (k, k, i, o)
+    *window, c_in, c_out = kernel.shape
+    kernel = kernel.reshape(*window, c_in, groups, c_out // groups) * by_input  # (k, k, i, o) -> (k, k, i, g, o/g)
+    kernel = kernel.reshape(*window, c_in, c_out)  # (k, k, i, g, o/g) -> (k, k, i, o)
     x = affine(x.x, 1, x.offset / x.scale)
   (top, bottom), (left, right) = padding
   h = (x.shape[0] + top + bottom - kernel.shape[0]) // stride[0] + 1

@@ -1,6 +1,7 @@
 """Calibrates a network for int8 on pictures of a folder, and measures on others of it what int8 costs."""
 
 import dataclasses
+import sys
 from collections.abc import Callable, Iterator
 
 import jax
@@ -40,9 +41,12 @@ def find(folder: str, classes: tuple[str, ...]) -> Pictures:
   Raises:
     UserError: it holds fewer than two pictures.
   """
+  if not storage.is_folder(storage.normalize(folder, "--calibrate=")):
+    raise UserError(f"--calibrate={folder} is no folder; give one with some hundred pictures or more")
   found = [picture.path for picture in picture_files.find([folder]) if not picture.wrong]
   if len(found) < 2:
-    raise UserError(f"--calibrate={folder} has {len(found)} pictures; give a folder with some hundred or more")
+    has = "one picture" if found else "no pictures"
+    raise UserError(f"--calibrate={folder} has {has}; give a folder with some hundred or more")
   found = [found[i] for i in np.random.default_rng(0).permutation(len(found))]
   count = min(CALIBRATION_PICTURES, len(found) // 2)
   held_out = found[count : count + HELD_OUT_PICTURES]
@@ -57,21 +61,32 @@ def _folder_name(path: str) -> str:
 
 
 def batches(paths: tuple[str, ...], description: Description, size: int) -> Iterator[tuple[list[str], np.ndarray]]:
-  """Pictures in batches of at most `size`: their paths, and uint8 (n, h, w, 3).
+  """Pictures in batches of `size`, of which the last may be smaller: their paths, and uint8 (n, h, w, 3).
 
-  Pictures that cannot be decoded are left out.
+  Pictures that cannot be decoded are named on stderr and left out.
 
   Raises:
     UserError: none can be decoded.
   """
-  any_decoded = False
+  any_decoded, batch = False, []
   for group in picture_files.decoded([picture_files.Picture(path) for path in paths], description.decode, size):
-    decoded = [picture for picture in group if not picture.wrong]
-    any_decoded |= bool(decoded)
-    if decoded:
-      yield [picture.path for picture in decoded], np.stack([picture.image for picture in decoded])
-  if not any_decoded:
+    for picture in group:
+      if picture.wrong:
+        print(f"note: {picture.wrong}; left out", file=sys.stderr)
+        continue
+      batch.append(picture)
+      if len(batch) == size:
+        any_decoded = True
+        yield _stacked(batch)
+        batch = []
+  if batch:
+    yield _stacked(batch)
+  elif not any_decoded:
     raise UserError(f"none of {len(paths)} pictures can be decoded, such as {paths[0]}")
+
+
+def _stacked(batch: list[picture_files.Picture]) -> tuple[list[str], np.ndarray]:
+  return [picture.path for picture in batch], np.stack([picture.image for picture in batch])
 
 
 def statistics(
@@ -91,10 +106,11 @@ def statistics(
   """
   order = layers.in_order(output)
   compute = evaluate.compiled(output, lambda values: [_summary(values[layer]) for layer in order])
-  summaries, done = [], 0
+  summaries, done, size = [], 0, 0
   for batch_paths, images in batches(paths, description, min(_BATCH, len(paths))):
     done += len(batch_paths)
-    if not summaries or len(images) == _BATCH:  # the last, smaller batch would be compiled anew
+    size = size or len(images)
+    if len(images) == size:  # the last batch may be smaller, and would be compiled anew
       summaries.append(jax.device_get(compute(images)))
     show("calibrated on", done, len(paths))
   means = jax.tree.map(lambda *values: np.mean(values, axis=0), *summaries)
@@ -125,7 +141,7 @@ class Comparison:
   top1_float: float | None
 
   def __str__(self) -> str:
-    text = f"on {self.pictures:,} held-out pictures it gives float32's class to {100 * self.agreement:.1f} %"
+    text = f"on {self.pictures:,} held-out pictures, {100 * self.agreement:.1f} % get the same class as in float32"
     if not self.labelled:
       return f"{text}; no folder has the name of a class, so top-1 is not known"
     return (
@@ -149,7 +165,7 @@ def compare(
     description: says how pictures are prepared, and how many the networks take at once.
     show: is called with what is done, the number of pictures done and of all.
   """
-  answers, paths, size = [], [], description.batch or 1
+  answers, paths, size = [], [], description.batch or _BATCH
   for batch_paths, images in batches(held_out.held_out, description, size):
     full = np.concatenate([images, np.zeros((size - len(images), *images.shape[1:]), np.uint8)])
     both = np.stack([function(full).argmax(-1) for function in (in_float, in_int8)], axis=-1)

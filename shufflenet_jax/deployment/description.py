@@ -1,4 +1,7 @@
-"""What a deployed file tells about itself: everything that is needed to prepare a picture and to name an answer."""
+"""What a deployed file says about itself: how to prepare a picture, and the names of the classes.
+
+A picture is resized bilinearly to a short side of `resize` pixels; its central `height` x `width` in RGB is the input.
+"""
 
 import dataclasses
 import json
@@ -22,7 +25,7 @@ class Description:
     classes: names in the order of the logits.
     height, width: of the pictures, pixels.
     resize: pixels of a picture's short side before its centre is cropped.
-    antialias: whether that resizing averages over the pixels that it leaves out.
+    antialias: whether downscaling averages over all source pixels.
     step: of the training run.
     config: of the run, as plain JSON values.
     batch: how many pictures the file takes at once; None for any.
@@ -48,7 +51,7 @@ class Description:
     return center_crop(image, height=self.height, width=self.width, resize=self.resize, antialias=self.antialias)
 
   def to_json(self) -> str:
-    """The text that a file carries. The scaling of pictures is not in it, but in the network."""
+    """The text that a file carries. The network itself scales pictures; its `config.data` says how it does."""
     values = dataclasses.asdict(self)
     prepare = {name: values.pop(name) for name in ("height", "width", "resize", "antialias")}
     return json.dumps({"format": FORMAT, **values, "input": prepare}, ensure_ascii=False, separators=(",", ":"))

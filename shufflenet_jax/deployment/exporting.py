@@ -1,4 +1,4 @@
-"""Writes a deployed file, and runs it against the checkpoint's own network before it gets its name."""
+"""Writes a deployed file, once it has been run and compared with the checkpoint's own network."""
 
 import dataclasses
 from collections.abc import Callable, Iterator
@@ -13,8 +13,8 @@ from shufflenet_jax.deployment.layers import Layer
 from shufflenet_jax.deployment.network import Network
 from shufflenet_jax.errors import RunFailed, UserError
 
-# The largest difference of a logit from the checkpoint's, as a fraction of the largest logit. Rounding makes about
-# 1e-6; more than this is a fault.
+# The largest accepted difference of a logit from the checkpoint's, relative to the largest logit. Rounding causes about
+# 1e-6, so more than this is a fault.
 TOLERANCE = 1e-4
 _TRIALS = (1, 3)  # batch sizes, if a file takes any
 
@@ -45,8 +45,10 @@ def check(to: str, options: Options) -> None:
     UserError: an unknown suffix, or options that do not fit together.
   """
   suffix = runtimes.suffix_of(to, "--to")
+  if storage.is_folder(storage.normalize(to, "--to=")):
+    raise UserError(f"--to={to} is a folder; name a file")
   if options.dense and suffix == ".stablehlo":
-    raise UserError("--shuffle=dense is for .tflite and .onnx; in .stablehlo, every platform has its own formulation")
+    raise UserError(f"--shuffle=dense is for .tflite and .onnx, not for --to={to}")
   if options.int8 and suffix not in (known := formats.INT8_SUFFIXES[options.int8]):
     raise UserError(f"--int8={options.int8} is for {' and '.join(known)}, not for --to={to}")
   if options.int8 and not options.calibrate:
@@ -68,9 +70,9 @@ def write(network: Network, to: str, options: Options, show: Show = lambda *_: N
     The file's size in bytes, and in words how its answers compare with the checkpoint's.
 
   Raises:
-    UserError: the options do not fit, the network has an operation that cannot be exported, or the package for the
-      format is not installed.
-    RunFailed: the file does not give the checkpoint's logits. It is not kept.
+    UserError: the options do not fit, the network has an operation that cannot be exported, the package for the format
+      is not installed, or the calibration pictures are too few or cannot be decoded.
+    RunFailed: the file does not give the checkpoint's logits. It is not written.
     storage.StorageError: it cannot be written. Nothing is left there.
   """
   check(to, options)
@@ -81,23 +83,22 @@ def write(network: Network, to: str, options: Options, show: Show = lambda *_: N
     output = algebra.without_groups(output)
   if pictures:
     content = _encode_int8(network, output, suffix, options, pictures, show)
+    written = runtimes.loaded(suffix, content)
+    in_float = jax.jit(network.function)
+    result = str(calibration.compare(in_float, written, pictures, written.description, show))
   else:
     content = formats.encode(network, output, suffix, options.batch)
-  with storage.new_file(storage.normalize(to, "--to=")) as partial:
-    with open(partial, "wb") as file:
-      file.write(content)
-    with open(partial, "rb") as file:
-      written = runtimes.loaded(suffix, file.read())
-    if pictures:
-      in_float = runtimes.loaded(suffix, formats.encode(network, output, suffix, options.batch))
-      return len(content), str(calibration.compare(in_float, written, pictures, written.description, show))
-    return len(content), _compare_with_checkpoint(network, written, to, options.batch)
+    result = _compare_with_checkpoint(network, runtimes.loaded(suffix, content), to, options.batch)
+  storage.write_bytes(storage.normalize(to, "--to="), content)
+  return len(content), result
 
 
 def _encode_int8(
   network: Network, output: Layer, suffix: str, options: Options, pictures: calibration.Pictures, show: Show
 ) -> bytes:
-  if options.int8 == "full":  # in LiteRT, an average pool in int8 would interrupt what runs as one piece
+  if options.int8 == "full":
+    rounding.check_full(output)
+    # LiteRT's XNNPACK delegate does not run average pools in int8, which would split the graph into several parts.
     output = algebra.without_average_pools(output)
   statistics = calibration.statistics(output, pictures.calibration, network.description, show)
   output, statistics = rounding.with_rounded_kernels(output, statistics)
@@ -105,11 +106,11 @@ def _encode_int8(
 
 
 def _compare_with_checkpoint(network: Network, written: runtimes.Runtime, to: str, batch: int | None) -> str:
-  worst = max(difference(network, written, images) for images in _trial_pictures(network, batch))
+  worst = np.max([difference(network, written, images) for images in _trial_pictures(network, batch)])  # NaN, if any is
   if not worst <= TOLERANCE:
     raise RunFailed(
       f"--to={to}: its logits differ from the checkpoint's by {worst:.1e} of the largest, more than {TOLERANCE:.0e};"
-      " the file was not kept"
+      " the file was not written"
     )
   return f"its logits differ from the checkpoint's by at most {worst:.1e} of the largest"
 
@@ -124,4 +125,5 @@ def _trial_pictures(network: Network, batch: int | None) -> Iterator[np.ndarray]
 def difference(network: Network, written: runtimes.Runtime, images: np.ndarray) -> float:
   """The largest difference between two networks' logits, as a fraction of the largest logit."""
   expected = np.asarray(jax.jit(network.function)(images))
-  return float(np.abs(written(images) - expected).max() / np.abs(expected).max())
+  largest = max(np.abs(expected).max(), np.finfo(np.float32).tiny)  # all of them may be zero
+  return float(np.abs(written(images) - expected).max() / largest)

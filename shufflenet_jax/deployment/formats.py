@@ -55,5 +55,5 @@ def _tflite(output: Layer, batch: int | None, int8: str, statistics: dict[Layer,
   from shufflenet_jax.deployment.int8 import activation_scales
 
   if int8 == "full":
-    return tflite_file.encode(output, batch, tflite_int8.with_scales(activation_scales(output, statistics)))
-  return tflite_file.encode(output, batch, tflite_int8.Int8Kernels if int8 else tflite_file.FloatTensors)
+    return tflite_file.encode(output, tflite_int8.Int8Tensors(batch, activation_scales(output, statistics)))
+  return tflite_file.encode(output, (tflite_int8.Int8Kernels if int8 else tflite_file.FloatTensors)(batch))

@@ -1,8 +1,8 @@
 """Eight-bit integers in the place of float32: kernels, and with ranges from calibration also activations.
 
-A kernel has a scale for each output channel, and no offset: w is about `scale * q` with q from -127 to 127. Rounding
-shifts the mean of each output; the bias is corrected for it by `rounding error of the kernel . mean input`, which is
-most of what keeps the answers of such a network (arXiv 1906.04721, section 4.2).
+A kernel has a scale for each output channel, and no offset: w is about `scale * q` with q from -127 to 127. Rounding a
+kernel shifts the mean of each output by (rounding error * mean input), padding ignored. The bias is corrected by that
+amount, on which most of the accuracy depends (arXiv 1906.04721, section 4.2).
 """
 
 import dataclasses
@@ -12,6 +12,7 @@ import numpy as np
 
 from shufflenet_jax.deployment import layers
 from shufflenet_jax.deployment.layers import Layer
+from shufflenet_jax.errors import UserError
 
 LARGEST = 127
 
@@ -29,7 +30,7 @@ class Rounded(NamedTuple):
 
 
 class Affine8(NamedTuple):
-  """How the int8 values q of a tensor stand for real ones: `scale * (q - zero_point)`."""
+  """What the int8 values q of a tensor mean: `scale * (q - zero_point)`."""
 
   scale: float
   zero_point: int
@@ -41,7 +42,7 @@ class Statistics:
 
   Attributes:
     mean: of each channel, (c,).
-    low, high: the usual range of its values.
+    low, high: ends of its range; see `calibration.statistics`.
   """
 
   mean: np.ndarray
@@ -50,7 +51,7 @@ class Statistics:
 
 
 def round_kernel(kernel: np.ndarray, channel_axis: int) -> Rounded:
-  """A kernel as int8. One that is rounded already comes back as it was rounded.
+  """A kernel as int8. Rounding a rounded kernel changes nothing.
 
   Args:
     kernel: any shape.
@@ -61,6 +62,22 @@ def round_kernel(kernel: np.ndarray, channel_axis: int) -> Rounded:
   scales = (np.where(largest > 0, largest, 1) / LARGEST).astype(np.float32)
   values = np.rint(kernel / np.expand_dims(scales, others))
   return Rounded(np.clip(values, -LARGEST, LARGEST).astype(np.int8), scales)
+
+
+def check_full(output: Layer) -> None:
+  """Checks that int8 has all layers of a network.
+
+  Raises:
+    UserError: it has not. The message names the layer.
+  """
+  for layer in layers.in_order(output):
+    pads_negative = isinstance(layer, layers.MaxPool) and np.any(layer.padding) and not layers.never_negative(layer.x)
+    scales = isinstance(layer, layers.Affine) and np.any(layer.scale != 1)
+    if isinstance(layer, layers.LocalResponseNorm) or pads_negative or scales:
+      raise UserError(
+        f"--int8=full is not possible: the network has a layer that LiteRT has not in int8 ({type(layer).__name__});"
+        " use --int8=weights"
+      )
 
 
 def with_rounded_kernels(output: Layer, statistics: dict[Layer, Statistics]) -> tuple[Layer, dict[Layer, Statistics]]:
@@ -91,12 +108,12 @@ def _mean_output(layer: layers.Conv | layers.Dense, kernel: np.ndarray, mean: np
   return np.einsum("igo,gi->go", by_group, means).ravel()  # (g, c_out/g) -> (c_out,)
 
 
-# Layers whose int8 kernels in LiteRT keep the scale of their input.
-_KEEP_THE_SCALE = (layers.MaxPool, layers.AveragePool, layers.Shuffle, layers.Flatten, layers.Relu)
+# Layers whose output has the scale of their input.
+_KEEP_THE_SCALE = (layers.MaxPool, layers.Shuffle, layers.Flatten, layers.Relu)
 
 
 def activation_scales(output: Layer, statistics: dict[Layer, Statistics]) -> dict[Layer, Affine8]:
-  """How the output of each layer but the pictures stands in int8."""
+  """The scale and zero point of each layer's output, except the pictures."""
   order = layers.in_order(output)[1:]
   scales: dict[Layer, Affine8] = {}
   for layer in order:
@@ -106,7 +123,7 @@ def activation_scales(output: Layer, statistics: dict[Layer, Statistics]) -> dic
       scales[layer] = Affine8(1 / 256, -128)  # what LiteRT's kernel requires
     elif not isinstance(layer, _KEEP_THE_SCALE):
       scales[layer] = scale_of_range(statistics[layer].low, statistics[layer].high)
-    if isinstance(layer, layers.Concat):  # a convolution can give the scale that its output is needed in
+    if isinstance(layer, layers.Concat):  # convolutions before it use its scale, which saves a conversion
       scales.update((x, scales[layer]) for x in layer.inputs if isinstance(x, layers.Conv))
   for layer in order:
     if isinstance(layer, _KEEP_THE_SCALE):

@@ -1,4 +1,4 @@
-"""A network for inference as a graph of plain layers: what `trace` makes of any network, and every writer writes.
+"""A network for inference as a graph of plain layers: what `trace` makes of a network, and what every writer writes.
 
 A layer is a value: its inputs are layers too, and it never changes. Shapes leave out the batch: (h, w, c) or (c,).
 Outputs are float32, except those of `Input`. Parameters may be float64, which is how `algebra` merges batch norms into
@@ -55,7 +55,8 @@ class Conv(Layer):
   """Convolution with zero padding and a bias, ReLU included if `relu`.
 
   Attributes:
-    kernel: HWIO (k, k, c_in / groups, c_out). Depthwise if there are as many groups as input channels.
+    kernel: HWIO (k, k, c_in / groups, c_out). Depthwise if there are as many groups as input and output
+      channels.
     bias: (c_out,).
     stride: vertical and horizontal.
     padding: zeros around the input.

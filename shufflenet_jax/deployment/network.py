@@ -1,4 +1,4 @@
-"""The network of a checkpoint as an export takes it: parameters bound, float32, the paper's formulation."""
+"""A checkpoint's network, ready to export: with its parameters, in float32, in the paper's own formulation."""
 
 import dataclasses
 from collections.abc import Callable
@@ -42,8 +42,13 @@ def of_checkpoint(source: Checkpoint) -> Network:
   settings.check(config, training=False)
   data, variables = config.data, source.restore_variables()
   forward = forward_of(config)
+
+  def function(images):
+    with jax.default_matmul_precision("highest"):  # TPUs and recent GPUs would round float32 factors to fewer bits
+      return forward(variables, images)
+
   return Network(
-    function=lambda images: forward(variables, images),
+    function=function,
     description=Description(
       network=build.describe(config.model),
       classes=tuple(source.class_names),

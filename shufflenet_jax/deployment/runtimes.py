@@ -23,7 +23,7 @@ class Runtime(Protocol):
   """A loaded file.
 
   Attributes:
-    description: what the file tells about itself.
+    description: what the file says about itself.
   """
 
   description: Description

@@ -1,4 +1,4 @@
-"""Writes a network as StableHLO, in the format of `jax.export`: for JAX on any platform, and for XLA's own tools."""
+"""Writes a network as StableHLO, in the format of `jax.export`: for JAX on CPUs, TPUs and CUDA GPUs."""
 
 from collections.abc import Callable
 

@@ -5,7 +5,7 @@ tensor has more than four dimensions, and every shape is a constant with at most
 """
 
 import functools
-from collections.abc import Callable
+from typing import ClassVar
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
@@ -18,10 +18,18 @@ _GROUPED_CONV_2D = 6  # the version of the operator that has groups
 
 
 class FloatTensors:
-  """Tensors of a model that computes in float32."""
+  """A graph, and the tensors of a model that computes in float32.
 
-  def __init__(self, graph: Graph):
-    self.graph = graph
+  Attributes:
+    graph: to which layers are added.
+    versions: of operators, see `Graph`.
+  """
+
+  versions: ClassVar[dict[str, int]] = {}
+
+  def __init__(self, batch: int | None):
+    """`batch` is the only batch size that the model accepts; None for any."""
+    self.graph = Graph(batch, self.versions)
 
   def output(self, layer: Layer, shape: tuple[int, ...] | None = None, rows: int = 1) -> int:
     """Adds a tensor for the values of a layer, in another shape if one is given; see `Graph.tensor`."""
@@ -67,26 +75,20 @@ def _name(layer: Layer, graph: Graph) -> str:
   return f"{type(layer).__name__.lower()}{len(graph.tensors)}"
 
 
-def encode(
-  output: Layer,
-  batch: int | None,
-  tensors: Callable[[Graph], FloatTensors] = FloatTensors,
-) -> bytes:
+def encode(output: Layer, tensors: FloatTensors) -> bytes:
   """The model's bytes: `images`, uint8 (n, h, w, 3) -> `logits`, float32 (n, classes).
 
   Args:
     output: the network.
-    batch: n; None for any.
-    tensors: how values are represented in a graph.
+    tensors: how values are tensors, in a new graph.
   """
-  graph = Graph(batch)
-  represented = tensors(graph)
+  graph = tensors.graph
   order = layers.in_order(output)
   images = graph.tensor("images", order[0].shape, np.uint8)
   numbers = {order[0]: images}
   for layer in order[1:]:
-    numbers[layer] = _write(layer, graph, [numbers[x] for x in layer.inputs], represented)
-  logits = represented.logits(numbers[output])
+    numbers[layer] = _write(layer, graph, [numbers[x] for x in layer.inputs], tensors)
+  logits = tensors.logits(numbers[output])
   graph.tensors[logits].name = "logits"
   return graph.encode(images, logits)
 
@@ -142,10 +144,10 @@ def _(layer: layers.Conv, graph, inputs, tensors):
     kernel = layer.kernel.transpose(2, 0, 1, 3)  # (k, k, 1, c) -> (1, k, k, c)
     inputs = [x, *tensors.kernel_and_bias(layer, kernel, channel_axis=3)]
     made = options("DepthwiseConv2D", depthMultiplier=1, **strides, **rest)
-    return graph.operator("DEPTHWISE_CONV_2D", inputs, tensors.output(layer), made, version=3)
+    return graph.operator("DEPTHWISE_CONV_2D", inputs, tensors.output(layer), made)
   kernel = layer.kernel.transpose(3, 0, 1, 2)  # (k, k, c_in/g, c_out) -> (c_out, k, k, c_in/g)
   inputs = [x, *tensors.kernel_and_bias(layer, kernel, channel_axis=0)]
-  version = 3 if layer.groups == 1 else _GROUPED_CONV_2D
+  version = None if layer.groups == 1 else _GROUPED_CONV_2D
   return graph.operator("CONV_2D", inputs, tensors.output(layer), options("Conv2D", **strides, **rest), version)
 
 
@@ -153,7 +155,7 @@ def _(layer: layers.Conv, graph, inputs, tensors):
 def _(layer: layers.Dense, graph, inputs, tensors):
   inputs = [*inputs, *tensors.kernel_and_bias(layer, layer.kernel.T, channel_axis=0)]  # (i, o) -> (o, i)
   made = options("FullyConnected", fusedActivationFunction=_activation(layer.relu))
-  return graph.operator("FULLY_CONNECTED", inputs, tensors.output(layer), made, version=4)
+  return graph.operator("FULLY_CONNECTED", inputs, tensors.output(layer), made)
 
 
 @_write.register
@@ -169,42 +171,42 @@ def _(layer: layers.Pool, graph, inputs, tensors):
     fusedActivationFunction=0,
   )
   kind = "MAX_POOL_2D" if isinstance(layer, layers.MaxPool) else "AVERAGE_POOL_2D"
-  return graph.operator(kind, [x], tensors.output(layer), made, version=2)
+  return graph.operator(kind, [x], tensors.output(layer), made)
 
 
 @_write.register
 def _(layer: layers.Mean, graph, inputs, tensors):
   inputs = [*inputs, graph.constant(np.array([1, 2], np.int32))]
-  return graph.operator("MEAN", inputs, tensors.output(layer), options("Reducer", keepDims=False), version=2)
+  return graph.operator("MEAN", inputs, tensors.output(layer), options("Reducer", keepDims=False))
 
 
 @_write.register
 def _(layer: layers.Relu, graph, inputs, tensors):
-  return graph.operator("RELU", inputs, tensors.output(layer), version=2)
+  return graph.operator("RELU", inputs, tensors.output(layer))
 
 
 @_write.register
 def _(layer: layers.Sigmoid, graph, inputs, tensors):
-  return graph.operator("LOGISTIC", inputs, tensors.output(layer), version=2)
+  return graph.operator("LOGISTIC", inputs, tensors.output(layer))
 
 
 @_write.register
 def _(layer: layers.Add, graph, inputs, tensors):
   made = options("Add", fusedActivationFunction=_activation(layer.relu))
-  return graph.operator("ADD", inputs, tensors.output(layer), made, version=2)
+  return graph.operator("ADD", inputs, tensors.output(layer), made)
 
 
 @_write.register
 def _(layer: layers.Gate, graph, inputs, tensors):
   x, gate = inputs
   gate = _reshape(gate, (1, 1, layer.shape[-1]), layer.inputs[1], tensors)  # (n, c) -> (n, 1, 1, c)
-  return graph.operator("MUL", [x, gate], tensors.output(layer), options("Mul", fusedActivationFunction=0), version=2)
+  return graph.operator("MUL", [x, gate], tensors.output(layer), options("Mul", fusedActivationFunction=0))
 
 
 @_write.register
 def _(layer: layers.Concat, graph, inputs, tensors):
   made = options("Concatenation", axis=3, fusedActivationFunction=0)
-  return graph.operator("CONCATENATION", tensors.same_scale(layer, inputs), tensors.output(layer), made, version=2)
+  return graph.operator("CONCATENATION", tensors.same_scale(layer, inputs), tensors.output(layer), made)
 
 
 @_write.register
@@ -214,7 +216,7 @@ def _(layer: layers.Shuffle, graph, inputs, tensors):
   x = _reshape(*inputs, (g, c // g), layer, tensors, rows=h * w)  # (n, h, w, c) -> (n*h*w, g, c/g)
   order = graph.constant(np.array([0, 2, 1], np.int32))
   output = tensors.output(layer, (c // g, g), rows=h * w)
-  x = graph.operator("TRANSPOSE", [x, order], output, options("Transpose"), version=2)  # -> (n*h*w, c/g, g)
+  x = graph.operator("TRANSPOSE", [x, order], output, options("Transpose"))  # -> (n*h*w, c/g, g)
   return _reshape(x, layer.shape, layer, tensors)  # (n*h*w, c/g, g) -> (n, h, w, c)
 
 

@@ -1,5 +1,6 @@
 """The flatbuffer of a LiteRT (TensorFlow Lite) model: tensors and operators, with the schema that LiteRT ships."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import flatbuffers
@@ -18,9 +19,15 @@ _SCHEMA_VERSION, _IDENTIFIER = 3, b"TFL3"
 class Graph:
   """The tensors and operators of a model that is being written. A tensor is known by its number."""
 
-  def __init__(self, batch: int | None):
-    """`batch` is the only batch size that the model accepts; None for any."""
-    self._batch, self.tensors, self.operators = batch, [], []
+  def __init__(self, batch: int | None, versions: Mapping[str, int]):
+    """
+    Args:
+      batch: the only batch size that the model accepts; None for any.
+      versions: of operators that need more than their first. Runtimes refuse versions that they do not know, so a
+        version that is too low lets an old runtime compute wrongly.
+    """
+    self._batch, self._versions = batch, versions
+    self.tensors, self.operators = [], []
     self._buffers = [schema.BufferT()]  # the first is for tensors without data
     self._codes: dict[tuple[str, int], int] = {}
 
@@ -52,17 +59,17 @@ class Graph:
     self._buffers.append(buffer)
     return len(self._buffers) - 1
 
-  def operator(self, kind: str, inputs: list[int], output: int, options: Any = None, version: int = 1) -> int:
+  def operator(self, kind: str, inputs: list[int], output: int, options: Any = None, version: int | None = None) -> int:
     """Adds an operator; returns its output.
 
     Args:
       kind: its name in the schema.
       inputs, output: tensors.
       options: as `options` makes them.
-      version: of the operator. Runtimes refuse one that is newer than they know.
+      version: of the operator, if not that of `versions`.
     """
     operator = schema.OperatorT()
-    operator.opcodeIndex = self._codes.setdefault((kind, version), len(self._codes))
+    operator.opcodeIndex = self._codes.setdefault((kind, version or self._versions.get(kind, 1)), len(self._codes))
     operator.inputs, operator.outputs = inputs, [output]
     if options is not None:
       operator.builtinOptions = options

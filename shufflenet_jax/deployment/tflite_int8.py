@@ -1,6 +1,6 @@
 """How values are represented in a LiteRT model with int8 kernels, and in one that computes in int8 throughout."""
 
-import functools
+from typing import ClassVar
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
@@ -9,27 +9,37 @@ from shufflenet_jax.deployment import int8
 from shufflenet_jax.deployment.int8 import Affine8
 from shufflenet_jax.deployment.layers import Layer
 from shufflenet_jax.deployment.tflite_file import FloatTensors
-from shufflenet_jax.deployment.tflite_graph import Graph, options
-from shufflenet_jax.errors import UserError
+from shufflenet_jax.deployment.tflite_graph import options
 
 
 class Int8Kernels(FloatTensors):
   """Kernels in int8, from which the runtime makes float32 when it loads them; all computation is in float32."""
 
+  versions: ClassVar = {"DEQUANTIZE": 5}  # with a scale for each channel
+
   def kernel_and_bias(self, layer, kernel, channel_axis):
     rounded = int8.round_kernel(kernel, channel_axis)
     q = self.graph.constant(rounded.values, _quantization(rounded.scales, 0, channel_axis))
     kernel = self.graph.derived(kernel.shape)
-    self.graph.operator("DEQUANTIZE", [q], kernel, options("Dequantize"), version=2)
+    self.graph.operator("DEQUANTIZE", [q], kernel, options("Dequantize"))
     return [kernel, self.graph.constant(layer.bias)]
 
 
 class Int8Tensors(FloatTensors):
   """Everything in int8, biases in int32; only the logits become float32."""
 
-  def __init__(self, graph: Graph, scales: dict[Layer, Affine8]):
-    """`scales` are those of `int8.activation_scales`."""
-    super().__init__(graph)
+  versions: ClassVar = {
+    "ADD": 2, "CONCATENATION": 2, "CONV_2D": 3, "DEPTHWISE_CONV_2D": 3, "DEQUANTIZE": 2, "FULLY_CONNECTED": 12,
+    "LOGISTIC": 2, "MAX_POOL_2D": 2, "MEAN": 2, "MUL": 3, "PAD": 2, "RELU": 2, "TRANSPOSE": 2,
+  }  # fmt: skip
+
+  def __init__(self, batch: int | None, scales: dict[Layer, Affine8]):
+    """
+    Args:
+      batch: see `FloatTensors`.
+      scales: those of `int8.activation_scales`.
+    """
+    super().__init__(batch)
     self._scales = scales
 
   def output(self, layer, shape=None, rows=1):
@@ -52,16 +62,14 @@ class Int8Tensors(FloatTensors):
 
   def from_uint8(self, layer, x):
     self.graph.tensors[x].quantization = _quantization([1.0], 0)
-    return self.graph.operator("QUANTIZE", [x], self.output(layer), options("Quantize"), version=2)
+    return self.graph.operator("QUANTIZE", [x], self.output(layer), options("Quantize"))
 
   def affine(self, layer, x):
-    if np.any(layer.scale != 1):
-      raise UserError("the network cannot be exported with --int8=full: it scales channels outside of a convolution")
     scale = int8.scale_of_range(layer.offset.min(), layer.offset.max())
-    offset = np.rint(layer.offset / scale.scale).astype(int) + scale.zero_point
-    constant = self.graph.constant(offset.astype(np.int8), _quantization([scale.scale], scale.zero_point))
+    offset = np.clip(np.rint(layer.offset / scale.scale) + scale.zero_point, -128, 127).astype(np.int8)
+    constant = self.graph.constant(offset, _quantization([scale.scale], scale.zero_point))
     made = options("Add", fusedActivationFunction=schema.ActivationFunctionType.NONE)
-    return self.graph.operator("ADD", [x, constant], self.output(layer), made, version=2)
+    return self.graph.operator("ADD", [x, constant], self.output(layer), made)
 
   def same_scale(self, layer, inputs):
     return [
@@ -71,17 +79,12 @@ class Int8Tensors(FloatTensors):
 
   def _requantized(self, before: Layer, layer: Layer, x: int) -> int:
     output = self._tensor(before.shape, self._scales[layer])
-    return self.graph.operator("QUANTIZE", [x], output, options("Quantize"), version=2)
+    return self.graph.operator("QUANTIZE", [x], output, options("Quantize"))
 
   def logits(self, x):
-    (shape,) = [self.graph.tensors[x].shape[1:]]
+    shape = self.graph.tensors[x].shape[1:]
     output = self.graph.tensor("logits", tuple(shape))
-    return self.graph.operator("DEQUANTIZE", [x], output, options("Dequantize"), version=2)
-
-
-def with_scales(scales: dict[Layer, Affine8]):
-  """`Int8Tensors` of these scales, to be given to `tflite_file.encode`."""
-  return functools.partial(Int8Tensors, scales=scales)
+    return self.graph.operator("DEQUANTIZE", [x], output, options("Dequantize"))
 
 
 def _quantization(scales, zero_point: int, axis: int = 0):

@@ -1,13 +1,15 @@
 """From a network to plain layers: traces its computation in JAX, and reads the trace operation by operation.
 
-Nothing here knows a network by name. Whatever depends on parameters alone is computed at once; what remains are
-operations on pictures, each of which has a function in `_OPERATIONS`. An operation that is not there is refused.
+No network is known here by its name. Whatever depends on parameters alone is computed at once; what remains are
+operations on pictures, each of which has a function in `_OPERATIONS` or, for AlexNet's normalisation, in `_WHOLE`. Any
+other operation is refused.
 """
 
 import dataclasses
 from collections.abc import Callable, Sequence
 
 import jax
+import jax.extend.core
 import jax.numpy as jnp
 import numpy as np
 

@@ -2,11 +2,14 @@
 
 import numpy as np
 import pytest
+from ai_edge_litert import schema_py_generated as schema
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shufflenet_jax.deployment import int8, layers
+from shufflenet_jax.deployment import algebra, evaluate, formats, int8, layers, runtimes
 from shufflenet_jax.deployment.int8 import Statistics
+from shufflenet_jax.errors import UserError
+from tests.deployment import networks
 
 RANDOM = np.random.default_rng(0)
 
@@ -87,3 +90,61 @@ def test_parts_of_a_folder_are_apart_and_the_same_every_time(tmp_path, count):
   )
   assert all(found.labels[path] == {"0": 2, "1": 0}[path.split("/")[-2]] for path in found.labels)
   assert len(found.labels) == sum(path.split("/")[-2] in "01" for path in found.held_out)
+
+
+def rounded(network, before=lambda output: output):
+  """The network's layers with rounded kernels, and their statistics on noise."""
+  output = before(network.layers())
+  values = evaluate.values(output, networks.pictures(4))
+  known = {layer: Statistics(np.asarray(x, float).mean(tuple(range(x.ndim - 1))), float(x.min()), float(x.max()))
+           for layer, x in values.items()}  # fmt: skip
+  return int8.with_rounded_kernels(output, known)
+
+
+@pytest.mark.parametrize("suffix", [".tflite", ".onnx"])
+def test_int8_kernels_are_computed_in_float32(suffix):
+  network = networks.make("scale=0.25,groups=3")
+  output, _ = rounded(network)
+  images = networks.pictures(2)
+  expected = np.asarray(evaluate.values(output, images)[output])
+  logits = runtimes.loaded(suffix, formats.encode(network, output, suffix, None, "weights"))(images)
+  np.testing.assert_allclose(logits, expected, atol=5e-6 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("arguments", ["scale=0.25,groups=3,se=True", "network=mobilenet_v1,scale=0.25"])
+def test_all_in_int8_is_near_to_float32(arguments):
+  network = networks.make(arguments)
+  output, statistics = rounded(network, algebra.without_average_pools)
+  images = networks.pictures(4)
+  expected = np.asarray(network.function(images))
+  logits = runtimes.loaded(".tflite", formats.encode(network, output, ".tflite", None, "full", statistics))(images)
+  # How the logits of each picture differ from their mean, as noise gives nearly the same logits for all.
+  assert np.corrcoef(logits.ravel(), expected.ravel())[0, 1] > 0.99
+  assert np.abs(logits - expected).max() < 0.1 * np.abs(expected).max()
+
+
+def test_operators_have_the_versions_that_int8_needs():
+  network = networks.make("scale=0.25,groups=3,se=True")
+  output, statistics = rounded(network, algebra.without_average_pools)
+  versions = {}
+  for kind in ("", "weights", "full"):
+    model = schema.ModelT.InitFromPackedBuf(formats.encode(network, output, ".tflite", None, kind, statistics), 0)
+    versions[kind] = {(code.builtinCode, code.version) for code in model.operatorCodes}
+  code = schema.BuiltinOperator
+  assert {version for kind, version in versions[""]} == {1, 6}  # 6: grouped convolutions
+  assert (code.DEQUANTIZE, 5) in versions["weights"]
+  assert {(code.CONV_2D, 3), (code.CONV_2D, 6), (code.FULLY_CONNECTED, 12), (code.PAD, 2)} <= versions["full"]
+
+
+@pytest.mark.parametrize("name", ["LocalResponseNorm", "MaxPool", "Affine"])
+def test_layers_that_int8_does_not_have_are_refused(name):
+  x = layers.Float((layers.Input((), (4, 4, 3)),), (4, 4, 3))
+  shifted = layers.Affine((x,), (4, 4, 3), np.ones(3), -np.ones(3))
+  output = {
+    "LocalResponseNorm": layers.LocalResponseNorm((x,), (4, 4, 3), 2, 2.0, 1e-4, 0.75),
+    "MaxPool": layers.MaxPool((shifted,), (2, 2, 3), (3, 3), (2, 2), ((1, 1), (1, 1))),
+    "Affine": layers.Affine((x,), (4, 4, 3), np.full(3, 0.5), np.zeros(3)),
+  }[name]
+  with pytest.raises(UserError, match=rf"--int8=full is not possible: .* in int8 \({name}\); use --int8=weights"):
+    int8.check_full(output)
+  int8.check_full(shifted)
