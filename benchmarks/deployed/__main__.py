@@ -12,6 +12,7 @@ pytorchcv's ShuffleNet, in onnxruntime like ours.
 LiteRT, onnxruntime and XLA are measured always, others if they are installed. benchmarks/requirements.txt has OpenVINO
 and ncnn; `make test-torch` installs PyTorch and pytorchcv. At 480x640 and 720x1280, AlexNet averages its last map down
 to the 6x6 of 224x224 (benchmarks/deployed/networks.py says why), and there is no generic export to compare with.
+benchmarks/arm64_instructions counts the instructions of the same files on ARM64.
 """
 
 import argparse

@@ -54,7 +54,8 @@ class Runtime:
     return {name: importlib.metadata.version(name) for name in self.packages}
 
 
-def _file(network: "Network", suffix: str) -> bytes:
+def file_of(network: "Network", suffix: str) -> bytes:
+  """The file that the package writes of a network, for one picture at a time; the suffix chooses the format."""
   from shufflenet_jax.deployment import formats
 
   return formats.encode(network.to_export, network.output, suffix, batch=1)
@@ -63,7 +64,7 @@ def _file(network: "Network", suffix: str) -> bytes:
 def _of_the_package(network: "Network", suffix: str) -> Function:
   from shufflenet_jax.deployment import runtimes
 
-  return runtimes.loaded(suffix, _file(network, suffix), threads=1)
+  return runtimes.loaded(suffix, file_of(network, suffix), threads=1)
 
 
 def _generic(network: "Network", whole: bool) -> Function | None:
@@ -89,7 +90,7 @@ def _openvino(network: "Network") -> Function:
     "INFERENCE_PRECISION_HINT": "f32",  # some processors would compute in bfloat16
     "ENABLE_CPU_PINNING": False,  # the process is pinned
   }
-  compiled = core.compile_model(core.read_model(io.BytesIO(_file(network, ".onnx"))), "CPU", options)
+  compiled = core.compile_model(core.read_model(io.BytesIO(file_of(network, ".onnx"))), "CPU", options)
   request, output = compiled.create_infer_request(), compiled.output(0)
   return lambda images: request.infer([images])[output]
 
@@ -99,7 +100,7 @@ def _ncnn(network: "Network") -> Function:
   import onnx
   import pnnx
 
-  model = onnx.load_from_string(_file(network, ".onnx"))
+  model = onnx.load_from_string(file_of(network, ".onnx"))
   model.graph.input[0].type.tensor_type.elem_type = onnx.TensorProto.FLOAT  # ncnn has no integers and no casts
   net = ncnn.Net()
   net.opt.num_threads = 1
