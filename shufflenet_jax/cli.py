@@ -30,7 +30,7 @@ _LIBRARIES = {  # top-level package -> the library's name, and what still works 
   "tensorflow": ("TensorFlow", _WITHOUT_TENSORFLOW),
   "tensorflow_datasets": ("TensorFlow", _WITHOUT_TENSORFLOW),
   **dict.fromkeys(("jax", "jaxlib", "flax", "optax", "orbax"), ("JAX", _WITHOUT_JAX)),
-  "google": ("google-cloud-storage", "without it, paths are local"),
+  "google": ("google-cloud-storage", "without it, only local paths work"),
 }
 _BROKEN_PIPE = 141  # 128 + SIGPIPE, as shells report it
 

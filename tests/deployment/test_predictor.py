@@ -1,5 +1,6 @@
 """`predict` with a deployed file: the checkpoint's answers, from the file's runtime alone."""
 
+import dataclasses
 import io
 import json
 import os
@@ -8,12 +9,15 @@ import subprocess
 import sys
 import zipfile
 
+import numpy as np
 import onnx
 import pytest
+import tensorflow as tf
 from onnx import helper
 
 from shufflenet_jax import predict
 from shufflenet_jax.checkpoints import checkpoint
+from shufflenet_jax.data.stream import augment
 from shufflenet_jax.deployment import exporting, network, runtimes
 from shufflenet_jax.deployment.predictor import FilePredictor
 from shufflenet_jax.errors import UserError
@@ -111,12 +115,29 @@ def test_the_table_is_the_checkpoints(source, exported, photos, capsys):
   assert of_file[0] == of_checkpoint[0]
   assert of_file[0].endswith("probability  class")
   assert len(of_file) == len(of_checkpoint) == 1 + 2 * 5
+  assert of_file[1].index(" %  ") == of_file[0].index("probability") + 9
   for line, other in zip(of_file[1:], of_checkpoint[1:]):
     before, name = line.split(" %  ")
     assert name.startswith("Gänseblümchen ")
     assert len(before) == other.index(" %  ")
     assert before[:-5] == other[: len(before) - 5]
     assert float(before[-5:]) == pytest.approx(float(other[len(before) - 5 : len(before)]), abs=0.3)
+
+
+@pytest.mark.parametrize("antialias", [False, True])
+@pytest.mark.parametrize(("height", "width", "resize"), [(32, 32, 32), (32, 32, 40), (48, 48, 50)])
+def test_pictures_are_prepared_as_the_file_describes(source, tmp_path, height, width, resize, antialias):
+  """The same pixels as those that evaluation has, up to one level."""
+  deployed = network.of_checkpoint(source)
+  prepare = {"height": height, "width": width, "resize": resize, "antialias": antialias}
+  deployed = dataclasses.replace(deployed, description=dataclasses.replace(deployed.description, **prepare))
+  path = tmp_path / "net.onnx"
+  path.write_bytes(exporting.encode(deployed, ".onnx", exporting.Options()))
+  noise = np.random.default_rng(0).integers(0, 256, (99, 150, 3), np.uint8)
+  expected = augment.center_crop(tf.constant(noise), height, resize, antialias).numpy()
+  found = FilePredictor(str(path)).decode(tf.io.encode_png(noise).numpy())
+  assert (found.dtype, found.shape) == (np.uint8, (height, width, 3))
+  assert np.abs(found.astype(int) - expected.astype(int)).max() <= 1
 
 
 @pytest.mark.parametrize("suffix", runtimes.SUFFIXES)
@@ -163,6 +184,13 @@ def test_what_is_no_whole_exported_file_is_one_line(exported, tmp_path, suffix, 
     FilePredictor(str(path))
   assert "\n" not in str(e.value)
   assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(("suffix", "content"), [(".onnx", foreign_onnx), (".tflite", zipped), (".tflite", bytes)])
+def test_files_of_others_have_no_description(tmp_path, suffix, content):
+  (tmp_path / f"other{suffix}").write_bytes(content())
+  with pytest.raises(UserError, match="is not a whole file of .*export .it has no description.; export"):
+    FilePredictor(str(tmp_path / f"other{suffix}"))
 
 
 @pytest.mark.parametrize(
