@@ -5,7 +5,7 @@
 The suffix chooses the format: LiteRT (TensorFlow Lite), ONNX, or StableHLO (of `jax.export`, for CPU, TPU and CUDA).
 The file takes `images`, uint8 RGB (n, height, width, 3), and gives `logits`, float32 (n, classes). Pictures are scaled
 by the network, batch norm is merged into the convolutions, and the file's metadata has the class names and how to
-prepare pictures. The file is run against the checkpoint before it gets its name. `predict --checkpoint=FILE` runs it.
+prepare pictures. The file is compared with the checkpoint before it is written. `predict --checkpoint=FILE` runs it.
 
 --int8 makes kernels, or everything, integers of 8 bits. It needs a folder of pictures to calibrate on, and reports on
 others of them how often the file gives the same answer as the checkpoint.
@@ -46,7 +46,7 @@ def define_flags(values: flags.FlagValues) -> None:
     "weights: kernels of 8 bits, a third of the size; computed in float32. full: all in 8 bits (.tflite only).",
     values,
   )
-  cli.define_path(values, "calibrate", "For --int8: a folder of pictures such as the network will see, some hundred.")
+  cli.define_path(values, "calibrate", "For --int8: a folder of pictures such as the network will see, a few hundred.")
 
 
 def main(values: flags.FlagValues) -> None:

@@ -42,11 +42,11 @@ def find(folder: str, classes: tuple[str, ...]) -> Pictures:
     UserError: it holds fewer than two pictures.
   """
   if not storage.is_folder(storage.normalize(folder, "--calibrate=")):
-    raise UserError(f"--calibrate={folder} is no folder; give one with some hundred pictures or more")
+    raise UserError(f"--calibrate={folder} is no folder; give one with a few hundred pictures")
   found = [picture.path for picture in picture_files.find([folder]) if not picture.wrong]
   if len(found) < 2:
     has = "one picture" if found else "no pictures"
-    raise UserError(f"--calibrate={folder} has {has}; give a folder with some hundred or more")
+    raise UserError(f"--calibrate={folder} has {has}; give a folder with a few hundred")
   found = [found[i] for i in np.random.default_rng(0).permutation(len(found))]
   count = min(CALIBRATION_PICTURES, len(found) // 2)
   held_out = found[count : count + HELD_OUT_PICTURES]

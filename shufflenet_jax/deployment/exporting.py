@@ -52,7 +52,7 @@ def check(to: str, options: Options) -> None:
   if options.int8 and suffix not in (known := formats.INT8_SUFFIXES[options.int8]):
     raise UserError(f"--int8={options.int8} is for {' and '.join(known)}, not for --to={to}")
   if options.int8 and not options.calibrate:
-    raise UserError(f"--int8={options.int8} needs --calibrate=FOLDER, with some hundred pictures or more")
+    raise UserError(f"--int8={options.int8} needs --calibrate=FOLDER, with a few hundred pictures")
   if options.calibrate and not options.int8:
     raise UserError(f"--calibrate={options.calibrate} is for --int8=weights or --int8=full")
 
