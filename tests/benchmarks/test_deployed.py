@@ -73,6 +73,7 @@ def test_alexnet_keeps_its_weights_at_every_size(size):
     assert network.multiply_adds / 1e6 == pytest.approx(720, rel=0.01)  # Table 8
 
 
+@pytest.mark.slow
 def test_a_resized_network_is_the_one_that_is_traced_at_that_size():
   function = make("network=mobilenet_v1,scale=0.25").function
   output, expected = networks.resized(trace.layers(function, 64, 64), *SIZE), trace.layers(function, *SIZE)
@@ -140,6 +141,7 @@ def test_the_generic_export_takes_the_same_pictures(scaling):
   assert np.array_equal(run(noise), run(black)) == (scaling is None)
 
 
+@pytest.mark.slow
 def test_random_weights_keep_values_away_from_zero_and_infinity():
   """Times depend on values only where these underflow: denormal numbers are slow."""
   for name in ("0.5x", "mobilenet"):

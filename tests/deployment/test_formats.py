@@ -19,12 +19,12 @@ from tests.deployment import networks
 
 # Between them they have every kind of layer but AlexNet's.
 NETWORKS = [
-  "scale=0.25,groups=3,se=True",
-  "scale=0.25,groups=4,shuffle=release,shortcut_first=False,classifier_bias=False",
+  "scale=0.25,groups=4,se=True,shuffle=release,shortcut_first=False,classifier_bias=False",
   "network=mobilenet_v1,scale=0.25",
   "network=squeezenet",
 ]
 OTHERS = [
+  "scale=0.25,groups=3,se=True",
   "scale=0.25,groups=1",
   "scale=0.5,groups=2,shuffle=none",
   "scale=0.5,groups=3",
