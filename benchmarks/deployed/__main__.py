@@ -15,7 +15,7 @@ to the 6x6 of 224x224 (benchmarks/deployed/networks.py says why), and there is n
 benchmarks/arm64_instructions counts the instructions of the same files on ARM64.
 
 Memory is in huge pages, as for the package's commands. Without them, GLIBC_TUNABLES= python -m benchmarks.deployed,
-AlexNet with its 244 MB of weights takes up to twice as long, and from run to run it varies; so speedups are larger.
+AlexNet with its 244 MB of weights took up to twice as long on a virtual machine, which makes speedups larger.
 """
 
 import argparse
