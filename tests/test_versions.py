@@ -16,9 +16,13 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-REQUIREMENTS = ("requirements.txt", "requirements-torch.txt", "requirements-browser.txt")
 FOLDERS = ("shufflenet_jax", "configs", "launch", "tests", "benchmarks")
-REQUIREMENTS = ("requirements.txt", "requirements-torch.txt", "benchmarks/requirements.txt")
+REQUIREMENTS = (
+  "requirements.txt",
+  "requirements-torch.txt",
+  "requirements-browser.txt",
+  "benchmarks/requirements.txt",
+)
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 # What cannot be asked of the installed packages: PyTorch's are optional, and TensorFlow's name depends on the machine.
 DISTRIBUTIONS = {
