@@ -31,7 +31,7 @@ def encode(
     statistics: of the layers, for "full".
 
   Raises:
-    UserError: the package for the format is not installed, or the network has a layer that int8 cannot express.
+    UserError: the package for the format is not installed.
   """
   described = dataclasses.replace(network.description, batch=batch)
   try:

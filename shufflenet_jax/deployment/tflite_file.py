@@ -80,7 +80,7 @@ def encode(output: Layer, tensors: FloatTensors) -> bytes:
 
   Args:
     output: the network.
-    tensors: how values are tensors, in a new graph.
+    tensors: how values are represented, in a new graph.
   """
   graph = tensors.graph
   order = layers.in_order(output)
