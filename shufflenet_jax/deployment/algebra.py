@@ -20,8 +20,8 @@ from shufflenet_jax.deployment.layers import (
   Padding,
   Relu,
   Shuffle,
-  in_order,
   never_negative,
+  rebuilt,
 )
 
 
@@ -91,30 +91,29 @@ def without_groups(output: Layer) -> Layer:
 
   A dense kernel is zero where a grouped one has no weights. Depthwise convolutions are kept.
   """
-  replaced: dict[Layer, Layer] = {}
-  for layer in in_order(output):
-    inputs = tuple(replaced[x] for x in layer.inputs)
-    new = dataclasses.replace(layer, inputs=inputs)
+
+  def change(layer: Layer, new: Layer) -> Layer:
     if isinstance(new, Conv) and new.groups > 1 and not new.depthwise:
-      new = dataclasses.replace(new, kernel=_ungrouped(new.kernel, new.groups), groups=1)
-    elif isinstance(new, Shuffle) and isinstance(new.x, Conv):
+      return dataclasses.replace(new, kernel=_ungrouped(new.kernel, new.groups), groups=1)
+    if isinstance(new, Shuffle) and isinstance(new.x, Conv):
       order = shuffled(np.arange(new.shape[-1]), new.groups)
-      new = dataclasses.replace(new.x, kernel=new.x.kernel[..., order], bias=new.x.bias[order])
-    replaced[layer] = new
-  return replaced[output]
+      return dataclasses.replace(new.x, kernel=new.x.kernel[..., order], bias=new.x.bias[order])
+    return new
+
+  return rebuilt(output, change)[output]
 
 
 def without_average_pools(output: Layer) -> Layer:
   """The same network with depthwise convolutions for average pools, whose kernels have the same value everywhere."""
-  replaced: dict[Layer, Layer] = {}
-  for layer in in_order(output):
-    new = dataclasses.replace(layer, inputs=tuple(replaced[x] for x in layer.inputs))
-    if isinstance(new, AveragePool):
-      c = new.shape[-1]
-      kernel = np.full((*new.window, 1, c), 1 / (new.window[0] * new.window[1]))
-      new = Conv(new.inputs, new.shape, kernel, np.zeros(c), new.stride, new.padding, c, never_negative(new.x))
-    replaced[layer] = new
-  return replaced[output]
+
+  def change(layer: Layer, new: Layer) -> Layer:
+    if not isinstance(new, AveragePool):
+      return new
+    c = new.shape[-1]
+    kernel = np.full((*new.window, 1, c), 1 / (new.window[0] * new.window[1]))
+    return Conv(new.inputs, new.shape, kernel, np.zeros(c), new.stride, new.padding, c, never_negative(new.x))
+
+  return rebuilt(output, change)[output]
 
 
 def _ungrouped(kernel: np.ndarray, groups: int) -> np.ndarray:

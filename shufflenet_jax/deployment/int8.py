@@ -86,15 +86,16 @@ def with_rounded_kernels(output: Layer, statistics: dict[Layer, Statistics]) -> 
   Returns:
     The network, and the statistics of its layers.
   """
-  replaced: dict[Layer, Layer] = {}
-  for layer in layers.in_order(output):
-    new = dataclasses.replace(layer, inputs=tuple(replaced[x] for x in layer.inputs))
-    if isinstance(layer, layers.Conv | layers.Dense):
-      rounded = round_kernel(layer.kernel, -1)
-      kernel = rounded.values * rounded.scales.astype(np.float64)
-      bias = layer.bias - _mean_output(layer, kernel - layer.kernel, statistics[layer.x].mean)
-      new = dataclasses.replace(new, kernel=kernel, bias=bias)
-    replaced[layer] = new
+
+  def change(layer: Layer, new: Layer) -> Layer:
+    if not isinstance(layer, layers.Conv | layers.Dense):
+      return new
+    rounded = round_kernel(layer.kernel, -1)
+    kernel = rounded.values * rounded.scales.astype(np.float64)
+    bias = layer.bias - _mean_output(layer, kernel - layer.kernel, statistics[layer.x].mean)
+    return dataclasses.replace(new, kernel=kernel, bias=bias)
+
+  replaced = layers.rebuilt(output, change)
   return replaced[output], {replaced[layer]: known for layer, known in statistics.items()}
 
 

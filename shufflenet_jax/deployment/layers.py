@@ -6,6 +6,7 @@ them; writers round them to float32 once.
 """
 
 import dataclasses
+from collections.abc import Callable
 
 import numpy as np
 
@@ -204,3 +205,16 @@ def in_order(output: Layer) -> list[Layer]:
 
   visit(output)
   return list(done)
+
+
+def rebuilt(output: Layer, change: Callable[[Layer, Layer], Layer]) -> dict[Layer, Layer]:
+  """A network with some layers changed: each layer -> the one in its place.
+
+  Args:
+    output: the network.
+    change: called with each layer and with the same layer on its new inputs; returns the one to use.
+  """
+  new: dict[Layer, Layer] = {}
+  for layer in in_order(output):
+    new[layer] = change(layer, dataclasses.replace(layer, inputs=tuple(new[x] for x in layer.inputs)))
+  return new
