@@ -132,7 +132,7 @@ def test_pictures_are_prepared_as_the_file_describes(source, tmp_path, height, w
   prepare = {"height": height, "width": width, "resize": resize, "antialias": antialias}
   deployed = dataclasses.replace(deployed, description=dataclasses.replace(deployed.description, **prepare))
   path = tmp_path / "net.onnx"
-  path.write_bytes(exporting.encode(deployed, ".onnx", exporting.Options()))
+  exporting.write(deployed, str(path), exporting.Options())
   noise = np.random.default_rng(0).integers(0, 256, (99, 150, 3), np.uint8)
   expected = augment.center_crop(tf.constant(noise), height, resize, antialias).numpy()
   found = FilePredictor(str(path)).decode(tf.io.encode_png(noise).numpy())
