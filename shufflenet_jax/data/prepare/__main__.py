@@ -1,5 +1,7 @@
-"""Makes a sharded TFDS dataset from pictures: from class folders, tars of them, or ImageNet's two tars, read in place; or
-from pictures with boxes, annotated as COCO or Pascal VOC are.
+"""Makes a sharded TFDS dataset from pictures.
+
+They come in class folders, tars of them, or ImageNet's two tars, read in place; or with boxes, annotated as in COCO or
+Pascal VOC.
 
     python -m shufflenet_jax.data.prepare --name=imagenet2012 --train=ILSVRC2012_img_train.tar \\
         --validation=ILSVRC2012_img_val.tar --to=$HOME/tensorflow_datasets [--short_side=256]
@@ -10,8 +12,8 @@ from pictures with boxes, annotated as COCO or Pascal VOC are.
         --validation=cells/ImageSets/Main/test.txt --to=DIR
 
 The dataset is DIR/<name>/1.0.0 (for imagenet2012 the version of TFDS's own builder) with the splits train and
-validation; its labels are the class folders in alphabetical order. If the command is stopped, run it again: it
-continues with the shards that are missing.
+validation; without boxes, its labels are the class folders in alphabetical order. If the command is stopped, run it
+again: it continues with the shards that are missing.
 
 Each picture is decoded once, to check that training can read it, and its file is stored byte for byte. With
 --short_side, a picture with a larger short side is shrunk as evaluation would shrink it (Pillow, bilinear with
@@ -31,7 +33,7 @@ coco/2017. Every picture has to be there, and to have the size that its annotati
             pixels from 1 and includes xmax and ymax; the dataset's boxes are [xmin - 1, xmax) and [ymin - 1, ymax).
 
   crowd (COCO), difficult (VOC)     kept with is_crowd, neither object nor background in training and evaluation
-  no or negative size               left out, and counted
+  no or negative size               left out, and counted (VOC: xmax <= xmin or ymax <= ymin)
   sticking out of the picture       clipped to it, and counted
   wholly outside                    an error
   more than 100 in a picture        an error

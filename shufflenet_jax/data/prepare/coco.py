@@ -4,7 +4,6 @@ import json
 import math
 import os
 
-from shufflenet_jax.data.listing import printable
 from shufflenet_jax.data.prepare.annotations import AnnotatedPicture, Annotations, Box
 from shufflenet_jax.errors import UserError
 
@@ -117,6 +116,6 @@ def _whole(source: str, what: str, entry: dict, key: str, default=None) -> int:
 
 def _text(source: str, what: str, entry: dict, key: str) -> str:
   value = entry.get(key)
-  if not isinstance(value, str) or not value or printable(value) != value:
-    raise UserError(f"{source}: {what} has {key} {value!r:.60}, which must be text")
+  if not isinstance(value, str) or not value or not value.isprintable():
+    raise UserError(f"{source}: {what} has {key} {value!r:.60}, which must be text on one line")
   return value

@@ -124,7 +124,7 @@ def _classification_keys(name: str, builder) -> tuple[str, str]:
     and isinstance(features[image_key], tfds.features.Image)
     and isinstance(features[label_key], tfds.features.ClassLabel)
   ):
-    raise UserError(f"dataset {name!r} is not image classification: its features are {', '.join(features)}")
+    raise UserError(f"dataset {name!r} is not image classification: its features are {', '.join(sorted(features))}")
   return image_key, label_key
 
 
