@@ -46,8 +46,8 @@ def open_objects(data, split: str, num_classes: int, class_names: Sequence[str] 
   features = builder.info.features
   if not has_objects(features):
     raise UserError(
-      f"dataset {data.name!r} has no boxes: its features are {', '.join(sorted(features))}; it needs image and objects, which"
-      " have bbox and label, as in coco/2017"
+      f"dataset {data.name!r} has no boxes: its features are {', '.join(sorted(features))}; it needs image, and objects"
+      " that have bbox and label, as in coco/2017"
     )
   label = features["objects"].feature["label"]
 

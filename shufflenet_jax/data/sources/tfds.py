@@ -75,19 +75,7 @@ def open_records(
     )
   check_number_of_classes(f"dataset {name!r}", label.num_classes or 0, num_classes)
   note = _check_same_classes(name, label.names, class_names)
-  files, num_examples = _files_of_split(name, builder, split)
-  file_sizes = dict(storage.walk(str(builder.data_path)))
-  missing = {os.path.basename(file.filename) for file in files} - set(file_sizes)
-  if missing:
-    raise UserError(
-      f"{builder.data_path} lacks {len(missing)} of its files, {min(missing)} first; prepare {name} again"
-    )
-  seekable = storage.seeks_cheaply(str(builder.data_path))
-  try:
-    with storage.translate_errors(str(builder.data_path)):
-      chunks = _Chunks.of_files(files, num_examples, seekable)
-  except ValueError as error:
-    raise UserError(f"{name} {split} cannot be read: {error}; prepare it again") from None
+  chunks, num_examples, record_bytes = _open_chunks(name, builder, split)
 
   def explain_example(example_id):
     path = os.path.basename(chunks.path_of(example_id))
@@ -102,12 +90,31 @@ def open_records(
     class_names=pad_class_names(label.names, num_classes),
     dataset_classes=len(label.names),
     chunk_sizes=chunks.sizes,
-    record_bytes=max(1, file_sizes[os.path.basename(files[0].filename)] // files[0].examples_in_shard),
+    record_bytes=record_bytes,
     read=chunks.read,
     parse=parse,
     explain=explain_example,
     note=note,
   )
+
+
+def _open_chunks(name: str, builder, split: str) -> tuple["_Chunks", int, int]:
+  """The chunks of a split, the number of its examples, and about how large a record is, in bytes."""
+  files, num_examples = _files_of_split(name, builder, split)
+  file_sizes = dict(storage.walk(str(builder.data_path)))
+  missing = {os.path.basename(file.filename) for file in files} - set(file_sizes)
+  if missing:
+    raise UserError(
+      f"{builder.data_path} lacks {len(missing)} of its files, {min(missing)} first; prepare {name} again"
+    )
+  seekable = storage.seeks_cheaply(str(builder.data_path))
+  try:
+    with storage.translate_errors(str(builder.data_path)):
+      chunks = _Chunks.of_files(files, num_examples, seekable)
+  except ValueError as error:
+    raise UserError(f"{name} {split} cannot be read: {error}; prepare it again") from None
+  record_bytes = max(1, file_sizes[os.path.basename(files[0].filename)] // files[0].examples_in_shard)
+  return chunks, num_examples, record_bytes
 
 
 def datasets_folder(data_dir: str) -> str:

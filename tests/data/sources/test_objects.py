@@ -151,5 +151,7 @@ def test_what_does_not_fit_in_one_line(data_dir, name, changes, message):
 
 def test_a_dataset_of_classes_has_no_boxes(options):
   prepare(options)
-  with pytest.raises(UserError, match="'flowers' has no boxes: its features are .*file_name, .*; it needs image and"):
+  with pytest.raises(
+    UserError, match="'flowers' has no boxes: its features are file_name, image, label; it needs image, and"
+  ):
     opened(options)
