@@ -14,7 +14,7 @@ if typing.TYPE_CHECKING:  # the source of pictures in arrays must work where Ten
 
 @dataclasses.dataclass(frozen=True)
 class Split:
-  """One split of an image-classification dataset.
+  """One split of a dataset.
 
   Its examples lie in chunks: files, parts of files, or single pictures. Chunks can be read in any order, each from any
   example on. The id of an example is its position in the split, counted from 0 through all chunks in order.
@@ -30,7 +30,8 @@ class Split:
     read: (chunks, skips, takes, parallel=False) -> `tf.data.Dataset` of (id, record). For each number in `chunks`, it
       skips `skips` examples of that chunk and yields the next `takes`; all three are int64 (n,). Chunks follow one
       another, or are interleaved in a fixed order if `parallel`.
-    parse: record -> (encoded image, label).
+    parse: record -> (encoded image, label), or for a dataset with boxes (encoded image, dict of padded targets), see
+      `sources/objects.py`.
     explain: id -> one line on why that example cannot be used.
     note: what the user should know about the data, for instance which files were ignored; "" if nothing.
   """
@@ -43,7 +44,7 @@ class Split:
   chunk_sizes: np.ndarray
   record_bytes: int
   read: Callable[..., "tf.data.Dataset"]
-  parse: Callable[..., tuple["tf.Tensor", "tf.Tensor"]]
+  parse: Callable[..., tuple["tf.Tensor", "tf.Tensor | dict[str, tf.Tensor]"]]
   explain: Callable[[int], str]
   note: str = ""
 

@@ -4,7 +4,7 @@ import contextlib
 import os
 import sys
 import tempfile
-from collections import Counter
+import types
 from collections.abc import Callable, Iterator
 
 import PIL
@@ -12,11 +12,10 @@ import tensorflow_datasets as tfds
 
 from shufflenet_jax import storage
 from shufflenet_jax.data import pictures
-from shufflenet_jax.data.class_names import match
-from shufflenet_jax.data.prepare import imagenet, inputs, plan, recode, shards
-from shufflenet_jax.data.prepare.inputs import Picture, Source
+from shufflenet_jax.data.prepare import classes, objects, plan, recode, shards
 from shufflenet_jax.data.prepare.options import QUALITY, Options
 from shufflenet_jax.data.prepare.shards import Result, Shard
+from shufflenet_jax.data.prepare.source import Contents, Picture, Source
 from shufflenet_jax.data.sources import SOURCES
 from shufflenet_jax.data.sources.tfds import MARKER
 from shufflenet_jax.errors import UserError
@@ -39,13 +38,13 @@ def prepare(options: Options) -> str:
     raise UserError(f"{final} exists and was not made by this command; choose another --name or --to, or remove it")
 
   progress = ProgressLine(sys.stdout, terminal_seconds=0.2)
-  sources = _open_sources(options, progress)
-  of_imagenet = options.name == "imagenet2012" or any(source.of_imagenet for source in sources.values())
-  class_names = _check_imagenet(sources, options.allow_partial) if of_imagenet else _common_classes(**sources)
+  kind = objects if objects.are_wanted(options) else classes
+  sources = _open_sources(kind, options, progress)
+  contents = kind.contents(options, sources)
   split_shards = {
     split: shards.assign(options.name, split, source.pictures, options.shards) for split, source in sources.items()
   }
-  dataset_plan = plan.make(options, version, sources, split_shards)
+  dataset_plan = plan.make(options, version, sources, split_shards, contents.plan)
   if is_complete:
     plan.check_same(dataset_plan, final)
     storage.remove_folder(work)  # remains if a move was killed
@@ -53,13 +52,12 @@ def prepare(options: Options) -> str:
     print(f"{final} is already complete and made from the same pictures: nothing to do")
     return final
 
-  features = _features(class_names, of_imagenet)
   with _explained_storage(options):
     storage.make_folder(work)
     with storage.locked(work):
       plan.check_same(dataset_plan, work)
       _check_space(options, sources, work)
-      to_record = _record_maker(options, features, _labels(sources, class_names), of_imagenet)
+      to_record = _record_maker(options, contents)
       all_results = iter(shards.write(work, sum(split_shards.values(), []), to_record, progress.show))
       progress.clear()
       results = {split: [next(all_results) for _ in split_shards[split]] for split in sources}
@@ -69,13 +67,16 @@ def prepare(options: Options) -> str:
         split_shards,
         results,
         version=version,
-        features=features,
-        description=_description(options, len(class_names), num_bad),
-        homepage="https://image-net.org/" if of_imagenet else "",
+        features=contents.features,
+        supervised_keys=contents.supervised_keys,
+        description=_description(options, contents.title, num_bad),
+        homepage=contents.homepage,
       )
+      for name, content in contents.files.items():
+        storage.write_bytes(storage.join(work, name), content)
       storage.move_folder(work, final, marker=MARKER)
       shards.remove_results(final)
-  _report(options, final, sources, results, len(class_names))
+  _report(options, final, sources, results, contents)
   return final
 
 
@@ -90,77 +91,24 @@ def _version(name: str) -> str:
   return "1.0.0"
 
 
-def _open_sources(options: Options, progress: ProgressLine) -> dict[str, Source]:
+def _open_sources(kind: types.ModuleType, options: Options, progress: ProgressLine) -> dict[str, Source]:
   """Split -> its source; prints what was found."""
   sources = {}
   for split in ("train", "validation"):
-    path = os.path.expanduser(getattr(options, split))
-    source = inputs.open_source(
-      f"--{split}", path, lambda count, split=split: progress.show(f"looking through {split}: {count:,} files")
+    source = kind.open_source(
+      options, split, lambda count, split=split: progress.show(f"looking through {split}: {count:,} files")
     )
     progress.clear()
-    print(f"{split}: {len(source.pictures):,} pictures in {path} ({source.kind})", flush=True)
+    print(f"{split}: {len(source.pictures):,} pictures in {source.path} ({source.kind})", flush=True)
     if source.note:
       print(source.note)
     sources[split] = source
   return sources
 
 
-def _check_imagenet(sources: dict[str, Source], allow_partial: bool) -> list[str]:
-  """ImageNet's class names, after checking that the sources are ImageNet's."""
-  for split, source in sources.items():
-    names_and_labels = [(os.path.basename(p.name), p.label) for p in source.pictures]
-    imagenet.check(split, source.path, names_and_labels, allow_partial)
-  return list(imagenet.class_names())
-
-
-def _common_classes(train: Source, validation: Source) -> list[str]:
-  """Names of the training split's class folders; raises a UserError if the validation split has others."""
-  names, validation_names = (sorted({p.label for p in source.pictures}) for source in (train, validation))
-  matched = match(validation_names, names)
-  in_both = set(matched.values())
-  only_in = {
-    "training": [name for i, name in enumerate(names) if i not in in_both],
-    "validation": [name for i, name in enumerate(validation_names) if i not in matched],
-  }
-  differences = []
-  for split, only in only_in.items():
-    if only:
-      more = f" and {len(only) - 5:,} more" if len(only) > 5 else ""
-      differences.append(f"only in {split}: {', '.join(only[:5])}{more}")
-  if differences:
-    raise UserError(f"the classes of --train and --validation differ; {'; '.join(differences)}")
-  if len(names) == 1:
-    raise UserError(f"--train={train.path} holds one class, {names[0]}; give the folder that holds the class folders")
-  odd = [name for name in names if name != name.strip() or not name.isprintable()]
-  if odd:
-    raise UserError(f"class folder {odd[0]!r} has a name that TFDS cannot store; rename it")
-  return names
-
-
-def _labels(sources: dict[str, Source], class_names: list[str]) -> dict[str, int]:
-  """Name of each class folder in any split -> label."""
-  labels = {}
-  for source in sources.values():
-    names = sorted({p.label for p in source.pictures})
-    labels |= {names[i]: label for i, label in match(names, class_names).items()}
-  return labels
-
-
-def _features(class_names: list[str], of_imagenet: bool) -> tfds.features.FeaturesDict:
-  return tfds.features.FeaturesDict(
-    {
-      "image": tfds.features.Image(encoding_format="jpeg" if of_imagenet else None),
-      "label": tfds.features.ClassLabel(names=class_names),
-      "file_name": tfds.features.Text(),  # ImageNet's as in TFDS, n01440764_10026.JPEG; others with the class folder
-    }
-  )
-
-
-def _record_maker(
-  options: Options, features: tfds.features.FeaturesDict, labels: dict[str, int], of_imagenet: bool
-) -> Callable[[Picture], bytes]:
+def _record_maker(options: Options, contents: Contents) -> Callable[[Picture], bytes]:
   """Returns the function from a picture to its serialized example; that function may raise a `PictureError`."""
+  features = contents.features
   serializer = tfds.core.example_serializer.ExampleSerializer(features.get_serialized_info())
 
   def to_stored(encoded: bytes) -> bytes:
@@ -170,9 +118,7 @@ def _record_maker(
     return encoded
 
   def to_record(picture: Picture) -> bytes:
-    name = os.path.basename(picture.name) if of_imagenet else picture.name
-    image, label = to_stored(picture.read()), labels[picture.label]
-    example = features.encode_example({"image": image, "label": label, "file_name": os.fsencode(name)})
+    example = features.encode_example(contents.to_example(picture, to_stored(picture.read())))
     # features.serialize_example would do the same, but with the fields in an order that differs between processes.
     return serializer.get_tf_example(example).SerializeToString(deterministic=True)
 
@@ -194,7 +140,7 @@ def _explained_storage(options: Options) -> Iterator[None]:
 def _check_space(options: Options, sources: dict[str, Source], work: str) -> None:
   """Raises a UserError before hours of writing, if the size is known in advance and the space is limited."""
   written = sum(size for _, size in storage.walk(work))
-  needed = sum(p.size + 200 for source in sources.values() for p in source.pictures) - written  # 200: label and name
+  needed = sum(p.size + 200 for source in sources.values() for p in source.pictures) - written  # 200: labels and name
   free = storage.free_bytes(work)
   if not options.short_side and needed > free:
     raise UserError(
@@ -232,7 +178,6 @@ def _write_metadata(work: str, split_shards: dict[str, list[Shard]], results: di
         tfds.core.SplitInfo(split, [r.pictures for r in of_split], sum(r.record_bytes for r in of_split))
         for split, of_split in results.items()
       ],
-      supervised_keys=("image", "label"),
       check_data=False,  # it would read one example, but we know that every shard was closed without an error
       **info,
     )
@@ -241,8 +186,8 @@ def _write_metadata(work: str, split_shards: dict[str, list[Shard]], results: di
         storage.write_bytes(storage.join(work, name), storage.read_bytes(storage.join(folder, name)))
 
 
-def _description(options: Options, num_classes: int, num_bad: int) -> str:
-  text = f"Pictures of {num_classes:,} classes, prepared by shufflenet_jax.data.prepare. "
+def _description(options: Options, title: str, num_bad: int) -> str:
+  text = f"{title}, prepared by shufflenet_jax.data.prepare. "
   if options.short_side:
     text += (
       f"Those with a short side above {options.short_side} pixels were shrunk to it (Pillow {PIL.__version__}, bilinear"
@@ -256,18 +201,17 @@ def _description(options: Options, num_classes: int, num_bad: int) -> str:
 
 
 def _report(
-  options: Options, final: str, sources: dict[str, Source], results: dict[str, list[Result]], num_classes: int
+  options: Options, final: str, sources: dict[str, Source], results: dict[str, list[Result]], contents: Contents
 ) -> None:
   print(final)
   for split, source in sources.items():
-    class_sizes = Counter(p.label for p in source.pictures).values()
     num_pictures, file_bytes = (sum(getattr(r, key) for r in results[split]) for key in ("pictures", "file_bytes"))
     print(
-      f"  {split}: {num_pictures:,} pictures, {len(class_sizes):,} classes of {min(class_sizes):,} to"
-      f" {max(class_sizes):,}, {len(results[split]):,} shards, {file_bytes / 1e6:,.1f} MB"
+      f"  {split}: {num_pictures:,} pictures, {contents.describe(source)}, {len(results[split]):,} shards,"
+      f" {file_bytes / 1e6:,.1f} MB"
       f" ({file_bytes / sum(p.size for p in source.pictures):.2f} of the source pictures)"
     )
   print(
     f"train on it with: --config.data.name={options.name} --config.data.data_dir={storage.normalize(options.to)}"
-    f" --config.data.eval_split=validation --config.model.num_classes={num_classes}"
+    f" --config.data.eval_split=validation --config.model.num_classes={contents.num_classes}"
   )

@@ -15,66 +15,26 @@ from shufflenet_jax import storage
 from shufflenet_jax.data import picture_formats
 from shufflenet_jax.data.listing import is_hidden, printable, visible_folders
 from shufflenet_jax.data.prepare import imagenet
+from shufflenet_jax.data.prepare.source import Picture, Source
 from shufflenet_jax.errors import UserError
 
 _CLASS_TAR = re.compile(r"(n\d{8})\.tar")
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Picture:
-  """Where the bytes of one picture are.
-
-  Attributes:
-    name: `CLASS/.../FILE`, or only `FILE` in ImageNet's validation tar.
-    label: name of its class.
-    path: the file that holds it: the picture's own, or a tar.
-    offset: of its first byte in that file.
-    size: bytes.
-  """
-
-  name: str
-  label: str
-  path: str
-  offset: int
-  size: int
-
-  def read(self) -> bytes:
-    """The picture's bytes.
-
-    Raises:
-      UserError: the file is gone or has changed.
-    """
-    try:
-      with open(self.path, "rb") as file:
-        file.seek(self.offset)
-        encoded = file.read(self.size)
-    except OSError as error:
-      raise UserError(f"{self.path} cannot be read: {error.strerror}") from None
-    if len(encoded) != self.size:
-      raise UserError(f"{self.path} has become shorter since it was listed: {self.name} is no longer complete")
-    return encoded
-
-
 @dataclasses.dataclass(frozen=True)
-class Source:
-  """The pictures of one split.
+class ClassSource(Source):
+  """The pictures of one split, each labelled with the name of its class.
+
+  Their names are `CLASS/.../FILE`, or only `FILE` in ImageNet's validation tar.
 
   Attributes:
-    path: the folder or tar.
-    kind: the form in which the pictures come, for messages.
     of_imagenet: whether only ImageNet comes in this form.
-    pictures: sorted by name.
-    note: which files were ignored, "" if none.
   """
 
-  path: str
-  kind: str
   of_imagenet: bool
-  pictures: list[Picture]
-  note: str
 
 
-def open_source(flag: str, path: str, progress: Callable[[int], None]) -> Source:
+def open_source(flag: str, path: str, progress: Callable[[int], None]) -> ClassSource:
   """Lists the pictures in a folder or tar, in whichever of the known forms it has.
 
   Args:
@@ -102,7 +62,7 @@ def open_source(flag: str, path: str, progress: Callable[[int], None]) -> Source
   if ignored:
     first = printable(min(ignored))
     note = f"{flag}: ignored {len(ignored):,} files that are not pictures in a class folder, {first} first"
-  return Source(
+  return ClassSource(
     path=path,
     kind=kind,
     of_imagenet=contents.has_class_tars or is_validation_tar,

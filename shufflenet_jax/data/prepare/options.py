@@ -22,8 +22,8 @@ class Options:
   """
 
   name: str = _option("Name of the dataset: a-z, 0-9 and _.")
-  train: str = _option("Folder or tar of the training pictures.", is_path=True)
-  validation: str = _option("Folder or tar of the validation pictures.", is_path=True)
+  train: str = _option("Folder or tar of the training pictures, or the file of their boxes (COCO, VOC).", is_path=True)
+  validation: str = _option("Folder or tar of the validation pictures, or the file of their boxes.", is_path=True)
   to: str = _option("Folder of TFDS datasets to write into; later the value of --config.data.data_dir.", is_path=True)
   short_side: int | None = _option("Short side, pixels, to shrink larger pictures to.", None, bounds=(16, None))
   quality: int | None = _option(f"With --short_side: JPEG quality; {QUALITY} if not given.", None, bounds=(1, 100))
@@ -34,6 +34,10 @@ class Options:
   allow_partial: bool = _option(
     "Accepts a part of ImageNet; its labels are still right, as they follow from names and numbers.", False
   )
+  train_pictures: str | None = _option(
+    "With boxes: folder of the training pictures, if it is not where COCO and VOC have it.", None, is_path=True
+  )
+  validation_pictures: str | None = _option("With boxes: folder of the validation pictures.", None, is_path=True)
   skip_bad: int = _option("Leaves out up to this many pictures that cannot be decoded.", 0)
 
   def __post_init__(self):

@@ -5,16 +5,20 @@ import json
 import os
 
 from shufflenet_jax import storage
-from shufflenet_jax.data.prepare.inputs import Source
 from shufflenet_jax.data.prepare.options import QUALITY, Options
 from shufflenet_jax.data.prepare.shards import Shard
+from shufflenet_jax.data.prepare.source import Source
 from shufflenet_jax.errors import UserError
 
 FILE = "prepare_plan.json"  # in the dataset's folder
 
 
-def make(options: Options, version: str, sources: dict[str, Source], shards: dict[str, list[Shard]]) -> dict:
+def make(
+  options: Options, version: str, sources: dict[str, Source], shards: dict[str, list[Shard]], further: dict
+) -> dict:
   """The plan, as JSON values. Unfinished datasets hold such plans, so keys and values must never change.
+
+  `further` entries are those of one kind of dataset.
 
   --skip_bad and --allow_partial are not part of it: they decide whether there will be a dataset, but do
   not affect its bytes.
@@ -32,7 +36,7 @@ def make(options: Options, version: str, sources: dict[str, Source], shards: dic
     plan[f"{split} bytes"] = sum(p.size for p in source.pictures)
     plan[f"{split} names and sizes"] = f"sha256 {listing.hexdigest()}"
     plan[f"{split} shards"] = len(shards[split])
-  return plan
+  return plan | further
 
 
 def check_same(plan: dict, folder: str) -> None:

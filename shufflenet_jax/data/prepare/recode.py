@@ -1,4 +1,4 @@
-"""Shrinks a picture, with Pillow."""
+"""Shrinks a picture and reads its size, with Pillow."""
 
 import io
 
@@ -36,6 +36,23 @@ def shrink(encoded: bytes, short_side: int, quality: int, upright: bool) -> byte
   buffer = io.BytesIO()
   image.save(buffer, "JPEG", quality=quality, subsampling="4:2:0")
   return buffer.getvalue()
+
+
+def read_size(path: str, upright: bool) -> tuple[int, int]:
+  """The (width, height) of a picture file in pixels, from its header; with `upright`, after `shrink` has turned it.
+
+  Raises:
+    picture_formats.PictureError: the header is not that of a picture.
+    OSError: the file cannot be read.
+  """
+  with open(path, "rb") as file:
+    try:
+      with Image.open(file, formats=picture_formats.FORMATS) as image:
+        width, height = image.size
+        is_turned = upright and _orientation(image) in range(5, 9)
+    except Exception as error:  # Pillow's readers raise exceptions of any kind
+      raise picture_formats.PictureError(str(error)) from None
+  return (height, width) if is_turned else (width, height)
 
 
 def _orientation(image: Image.Image) -> int:

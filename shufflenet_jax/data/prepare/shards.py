@@ -15,7 +15,7 @@ import tensorflow as tf
 from shufflenet_jax import storage
 from shufflenet_jax.data import cores
 from shufflenet_jax.data.picture_formats import PictureError
-from shufflenet_jax.data.prepare.inputs import Picture
+from shufflenet_jax.data.prepare.source import Picture
 
 SHARD_BYTES = 128_000_000
 MIN_SHARDS = 16  # so that several hosts can read

@@ -4,7 +4,7 @@ import dataclasses
 import difflib
 import functools
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -27,48 +27,94 @@ _READ_AHEAD_BYTES = {True: 256 << 10, False: 8 << 20}  # by whether `storage.see
 def open_split(data, split: str, num_classes: int, class_names: Sequence[str] = (), every_class: bool = False) -> Split:
   """Opens a prepared dataset; arguments and errors as for `sources.open_split`."""
   del every_class  # a dataset has the classes it was prepared with
-  builder = _find_builder(data.name, datasets_folder(data.data_dir))
+  builder = find_builder(data.name, datasets_folder(data.data_dir))
   image_key, label_key = _classification_keys(data.name, builder)
+
+  def parse(serialized):
+    example = builder.info.features.deserialize_example(serialized, decoders={image_key: tfds.decode.SkipDecoding()})
+    return example[image_key], example[label_key]
+
   label = builder.info.features[label_key]
-  check_number_of_classes(f"dataset {data.name!r}", label.num_classes or 0, num_classes)
-  note = _check_same_classes(data.name, label.names, class_names)
-  files, num_examples = _files_of_split(data.name, builder, split)
+  return open_records(
+    data.name, builder, split, label=label, num_classes=num_classes, class_names=class_names, parse=parse
+  )
+
+
+def open_records(
+  name: str,
+  builder,
+  split: str,
+  *,
+  label: tfds.features.ClassLabel,
+  num_classes: int,
+  class_names: Sequence[str],
+  parse: Callable,
+  explain: Callable[[bytes], str] | None = None,
+) -> Split:
+  """Opens a split of a dataset, whatever its records hold.
+
+  Args:
+    name: the dataset's in the config.
+    builder: as `find_builder` returns it.
+    split: a TFDS split expression.
+    label: the feature with the dataset's classes.
+    num_classes: classes of the network.
+    class_names: the network's, if known.
+    parse: serialized example -> what `Split.parse` gives.
+    explain: serialized example -> why it cannot be used, or "" if the reason must be its picture, which is also
+      assumed without this function.
+
+  Raises:
+    UserError: the split is absent or empty, the files are damaged or in another format, or the classes are not the
+      network's.
+  """
+  if builder.info.file_format != tfds.core.FileFormat.TFRECORD:
+    raise UserError(
+      f"dataset {name!r} in {builder.data_dir} is stored as {builder.info.file_format.value}; prepare it with"
+      " file_format='tfrecord'"
+    )
+  check_number_of_classes(f"dataset {name!r}", label.num_classes or 0, num_classes)
+  note = _check_same_classes(name, label.names, class_names)
+  chunks, num_examples, record_bytes = _open_chunks(name, builder, split)
+
+  def explain_example(example_id):
+    path = os.path.basename(chunks.path_of(example_id))
+    reason = explain(chunks.record(example_id)) if explain else ""
+    reason = f": {reason}" if reason else ", is not a picture that can be decoded; prepare it again"
+    return f"example {example_id} of {name} {split}, in {path}{reason}"
+
+  return Split(
+    name=f"{name} {split}",
+    folder=str(builder.data_path),
+    num_examples=num_examples,
+    class_names=pad_class_names(label.names, num_classes),
+    dataset_classes=len(label.names),
+    chunk_sizes=chunks.sizes,
+    record_bytes=record_bytes,
+    read=chunks.read,
+    parse=parse,
+    explain=explain_example,
+    note=note,
+  )
+
+
+def _open_chunks(name: str, builder, split: str) -> tuple["_Chunks", int, int]:
+  """The chunks of a split, the number of its examples, and about how large a record is, in bytes."""
+  files, num_examples = _files_of_split(name, builder, split)
   file_sizes = dict(storage.walk(str(builder.data_path)))
   missing = {os.path.basename(file.filename) for file in files} - set(file_sizes)
   if missing:
     raise UserError(
-      f"{builder.data_path} lacks {len(missing)} of its files, {min(missing)} first; prepare {data.name} again"
+      f"{builder.data_path} lacks {len(missing)} of its files, {min(missing)} first; prepare {name} again"
     )
   seekable = storage.seeks_cheaply(str(builder.data_path))
   try:
     with storage.translate_errors(str(builder.data_path)):
       chunks = _Chunks.of_files(files, num_examples, seekable)
   except ValueError as error:
-    raise UserError(f"{data.name} {split} cannot be read: {error}; prepare it again") from None
-
-  def parse(serialized):
-    example = builder.info.features.deserialize_example(serialized, decoders={image_key: tfds.decode.SkipDecoding()})
-    return example[image_key], example[label_key]
-
-  def explain(example_id):
-    path = os.path.basename(chunks.path_of(example_id))
-    return (
-      f"example {example_id} of {data.name} {split}, in {path}, is not a picture that can be decoded; prepare it again"
-    )
-
-  return Split(
-    name=f"{data.name} {split}",
-    folder=str(builder.data_path),
-    num_examples=num_examples,
-    class_names=pad_class_names(label.names, num_classes),
-    dataset_classes=len(label.names),
-    chunk_sizes=chunks.sizes,
-    record_bytes=max(1, file_sizes[os.path.basename(files[0].filename)] // files[0].examples_in_shard),
-    read=chunks.read,
-    parse=parse,
-    explain=explain,
-    note=note,
-  )
+    raise UserError(f"{name} {split} cannot be read: {error}; prepare it again") from None
+  record_bytes = max(1, file_sizes[os.path.basename(files[0].filename)] // files[0].examples_in_shard)
+  return chunks, num_examples, record_bytes
 
 
 def datasets_folder(data_dir: str) -> str:
@@ -77,7 +123,7 @@ def datasets_folder(data_dir: str) -> str:
 
 
 def _classification_keys(name: str, builder) -> tuple[str, str]:
-  """The keys of image and label in a dataset's examples; raises a UserError if it has none or cannot be read here."""
+  """The keys of image and label in a dataset's examples; raises a UserError if it has none."""
   features = builder.info.features
   image_key, label_key = builder.info.supervised_keys or ("image", "label")
   if not (
@@ -85,12 +131,7 @@ def _classification_keys(name: str, builder) -> tuple[str, str]:
     and isinstance(features[image_key], tfds.features.Image)
     and isinstance(features[label_key], tfds.features.ClassLabel)
   ):
-    raise UserError(f"dataset {name!r} is not image classification: its features are {', '.join(features)}")
-  if builder.info.file_format != tfds.core.FileFormat.TFRECORD:
-    raise UserError(
-      f"dataset {name!r} in {builder.data_dir} is stored as {builder.info.file_format.value}; prepare it with"
-      " file_format='tfrecord'"
-    )
+    raise UserError(f"dataset {name!r} is not image classification: its features are {', '.join(sorted(features))}")
   return image_key, label_key
 
 
@@ -173,7 +214,17 @@ class _Chunks:
 
   def path_of(self, example_id: int) -> str:
     """The file that holds an example."""
-    return self.paths[np.searchsorted(self.first_ids, example_id, side="right") - 1]
+    return self.paths[self._chunk_of(example_id)]
+
+  def record(self, example_id: int) -> bytes:
+    """An example as it is stored."""
+    chunk = self._chunk_of(example_id)
+    skip = example_id - self.first_ids[chunk]
+    [(_, record)] = self.read(np.array([chunk]), np.array([skip]), np.array([1])).as_numpy_iterator()
+    return record
+
+  def _chunk_of(self, example_id: int) -> int:
+    return int(np.searchsorted(self.first_ids, example_id, side="right")) - 1
 
   def read(self, chunks, skips, takes, parallel=False) -> tf.data.Dataset:
     """(id, serialized example); see `Split.read`."""
@@ -199,7 +250,8 @@ class _Chunks:
     return rows.interleave(read_chunk, cycle_length=8, block_length=8, num_parallel_calls=8, deterministic=True)
 
 
-def _find_builder(name: str, folder: str):
+def find_builder(name: str, folder: str):
+  """The TFDS builder of a prepared dataset; raises a UserError if `folder` does not hold the dataset."""
   base_name = name.split("/")[0].split(":")[0]
   try:
     # We list the folder ourselves, because TFDS reports one without read permission as absent.
