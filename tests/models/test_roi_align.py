@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from shufflenet_jax.models.roi_align import roi_align
+from shufflenet_jax.models.roi_align import joint, roi_align, separable
 
 
 def value_at(features, y, x):
@@ -34,14 +34,15 @@ def roi_align_in_loops(features, roi, crop, samples):
   return out
 
 
+@pytest.mark.parametrize("function", [separable, joint])
 @pytest.mark.parametrize("crop", [3, 7])
-def test_it_is_a_loop_over_the_sampling_points_also_over_the_border(crop):
+def test_it_is_a_loop_over_the_sampling_points_also_over_the_border(crop, function):
   rng = np.random.default_rng(crop)
   features = rng.normal(size=(2, 9, 13, 4)).astype(np.float32)
   corner = rng.uniform(-6, 10, (2, 12, 2))
   rois = np.concatenate([corner, corner + rng.uniform(0, 12, (2, 12, 2))], axis=-1).astype(np.float32)
   rois[:, -1] = [-5, -5, 20, 25]  # beyond every border
-  ours = roi_align(jnp.asarray(features), jnp.asarray(rois), crop)
+  ours = function(jnp.asarray(features), jnp.asarray(rois), crop, samples=2)
   for n in range(2):
     for r in range(12):
       expected = roi_align_in_loops(features[n].astype(np.float64), rois[n, r].astype(np.float64), crop, 2)
@@ -85,3 +86,14 @@ def test_it_computes_in_the_dtype_of_the_map():
   crops = roi_align(jnp.ones((1, 4, 4, 2), jnp.bfloat16), jnp.asarray([[[0.0, 0.0, 4.0, 4.0]]]), 2)
   assert crops.dtype == jnp.bfloat16
   np.testing.assert_allclose(crops.astype(jnp.float32), 1, rtol=1e-2)
+
+
+def test_one_product_is_two_also_in_its_gradient():
+  features = jax.random.normal(jax.random.key(0), (2, 6, 7, 3))
+  rois = jnp.asarray([[[0.5, 1.0, 4.0, 6.5], [-1.0, 2.0, 3.0, 3.0]]] * 2)
+  weights = jax.random.normal(jax.random.key(1), (2, 2, 4, 4, 3))
+
+  def gradient(function):
+    return jax.grad(lambda x: (weights * function(x, rois, 4, 2)).sum())(features)
+
+  np.testing.assert_allclose(gradient(joint), gradient(separable), atol=1e-5)
