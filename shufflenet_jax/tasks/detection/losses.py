@@ -45,7 +45,7 @@ def rpn_losses(
   sampled = positive | negative
   number = jnp.maximum(sampled.sum(dtype=jnp.int32), 1).astype(jnp.float32)
   cross_entropy = optax.sigmoid_binary_cross_entropy(objectness, positive.astype(jnp.float32))
-  wanted = box_ops.encode(targets.boxes[matches.object], anchors)
+  wanted = box_ops.encode(matching.matched_boxes(matches, targets), anchors)
   box = jnp.where(positive[:, None], smooth_l1(deltas - wanted, settings.rpn_box_beta), 0)
   return jnp.where(sampled, cross_entropy, 0).sum() / number, box.sum() / number
 
