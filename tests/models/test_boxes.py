@@ -7,6 +7,8 @@ import pytest
 
 from shufflenet_jax.models import boxes as box_ops
 
+nms = jax.jit(box_ops.nms, static_argnums=2)
+
 
 def random_boxes(rng, count: int, extent: float = 100.0) -> np.ndarray:
   corner = rng.uniform(0, extent, (count, 2))
@@ -76,7 +78,7 @@ def test_nms_is_tensorflows_on_50_sets(threshold):
   objects[..., 2:] += 6  # so that no shift turns a box inside out, which TensorFlow would turn back
   sets = np.tile(objects, (1, 5, 1)) + rng.uniform(-3, 3, (50, 150, 4)).astype(np.float32)
   scores = np.sort(rng.uniform(size=(50, 150)).astype(np.float32), axis=1)[:, ::-1]
-  kept = jax.jit(box_ops.nms, static_argnums=2)(jnp.asarray(sets), jnp.ones((50, 150), bool), threshold)
+  kept = nms(jnp.asarray(sets), jnp.ones((50, 150), bool), threshold)
   for boxes, score, ours in zip(sets, scores, np.asarray(kept)):
     theirs = tf.image.non_max_suppression(boxes, score, 150, iou_threshold=threshold).numpy()
     assert 0 < len(theirs) < 150
@@ -87,14 +89,14 @@ def test_nms_of_a_chain_keeps_every_second_box():
   """Each box overlaps its neighbours only, so every decision depends on the one before: the most rounds there are."""
   begin = 6 * jnp.arange(40, dtype=jnp.float32)
   boxes = jnp.stack([jnp.zeros(40), begin, jnp.full(40, 10.0), begin + 10], axis=-1)
-  kept = box_ops.nms(boxes, jnp.ones(40, bool), 0.2)
+  kept = nms(boxes, jnp.ones(40, bool), 0.2)
   np.testing.assert_array_equal(kept, np.arange(40) % 2 == 0)
 
 
 def test_nms_ignores_what_is_not_valid():
   boxes = jnp.asarray([[0, 0, 10, 10], [0, 0, 10, 9], [0, 0, 10, 8]], jnp.float32)
-  assert box_ops.nms(boxes, jnp.asarray([False, True, True]), 0.5).tolist() == [False, True, False]
-  assert box_ops.nms(boxes, jnp.zeros(3, bool), 0.5).tolist() == [False] * 3
+  assert nms(boxes, jnp.asarray([False, True, True]), 0.5).tolist() == [False, True, False]
+  assert nms(boxes, jnp.zeros(3, bool), 0.5).tolist() == [False] * 3
 
 
 def test_nms_of_a_batch_is_one_loop():
@@ -112,7 +114,7 @@ def test_boxes_without_an_area_give_finite_values_and_gradients():
     decoded = box_ops.clip(box_ops.decode(deltas, boxes), jnp.asarray([[6.0, 6.0]]))
     return overlaps + jnp.tanh(deltas).sum() + decoded.sum()
 
-  value, gradient = jax.value_and_grad(everything)(boxes)
+  value, gradient = jax.jit(jax.value_and_grad(everything))(boxes)
   assert bool(jnp.isfinite(value))
   assert bool(jnp.isfinite(gradient).all())
   overlaps = np.asarray(box_ops.iou(boxes, boxes))

@@ -10,6 +10,7 @@ from tests.tasks.detection import examples
 
 SETTINGS = examples.SETTINGS
 SIZE = jnp.asarray([60.0, 50.0])
+jitted = jax.jit(detections.select, static_argnums=5)
 
 
 def select(probabilities, rois, deltas=None, valid=None):
@@ -17,7 +18,7 @@ def select(probabilities, rois, deltas=None, valid=None):
   logits, rois = jnp.log(jnp.asarray(probabilities, jnp.float32)), jnp.asarray(rois, jnp.float32)
   deltas = jnp.zeros((len(rois), logits.shape[1] - 1, 4)) if deltas is None else deltas
   valid = jnp.ones(len(rois), bool) if valid is None else jnp.asarray(valid)
-  return [np.asarray(x) for x in detections.select(logits, deltas, rois, valid, SIZE, SETTINGS)]
+  return [np.asarray(x) for x in jitted(logits, deltas, rois, valid, SIZE, SETTINGS)]
 
 
 def test_suppression_is_within_a_class():

@@ -11,6 +11,10 @@ from shufflenet_jax.tasks.detection import losses
 from tests.tasks.detection import examples
 
 KEY = jax.random.key(0)
+rpn_losses, sample_regions, head_losses = (
+  jax.jit(function, static_argnames="settings")
+  for function in (losses.rpn_losses, losses.sample_regions, losses.head_losses)
+)
 EVERYTHING = dataclasses.replace(
   examples.SETTINGS, rpn_samples=4000, rpn_positive_share=0.5, roi_samples=400, roi_foreground_share=0.5
 )
@@ -37,7 +41,7 @@ def test_rpn_losses_are_those_of_loops():
   anchors, boxes = examples.random_boxes(rng, 200), examples.random_boxes(rng, 4)
   objectness, deltas = rng.normal(size=200), rng.normal(size=(200, 4), scale=0.3)
   arrays = (jnp.asarray(x, jnp.float32) for x in (objectness, deltas, anchors))
-  ours = losses.rpn_losses(*arrays, jnp.ones(200, bool), examples.targets(boxes), KEY, EVERYTHING)
+  ours = rpn_losses(*arrays, jnp.ones(200, bool), examples.targets(boxes), KEY, settings=EVERYTHING)
   iou, _ = examples.overlaps_in_numpy(anchors, boxes)
   classes, box, number = 0.0, 0.0, 0
   for i in range(200):
@@ -56,12 +60,12 @@ def test_head_losses_are_those_of_loops():
   rng = np.random.default_rng(1)
   proposals, boxes, labels = examples.random_boxes(rng, 150), examples.random_boxes(rng, 3), [2, 0, 2]
   target = examples.targets(boxes, labels)
-  rois, label, of_object = losses.sample_regions(jnp.asarray(proposals), jnp.ones(150, bool), target, KEY, EVERYTHING)
+  rois, label, of_object = sample_regions(jnp.asarray(proposals), jnp.ones(150, bool), target, KEY, settings=EVERYTHING)
   number = int((label > -2).sum())
   assert number == 150 + 3  # the objects are among the proposals
   logits, deltas = rng.normal(size=(400, 4)), rng.normal(size=(400, 3, 4))
   arrays = (jnp.asarray(x, jnp.float32) for x in (logits, deltas))
-  ours = losses.head_losses(*arrays, rois, label, of_object, EVERYTHING)
+  ours = head_losses(*arrays, rois, label, of_object, settings=EVERYTHING)
   classes, box = 0.0, 0.0
   rois = np.asarray(rois)
   iou, _ = examples.overlaps_in_numpy(rois, boxes)
@@ -82,7 +86,7 @@ def test_regions_have_the_label_of_their_object_and_padding_has_none():
     [[0, 0, 20, 19], [31, 30, 60, 60], [40, 0, 60, 20], [10, 40, 20, 59], [0, 0, 20, 20]], jnp.float32
   )
   valid = jnp.asarray([True, True, True, True, False])
-  rois, label, _ = losses.sample_regions(proposals, valid, target, KEY, examples.SETTINGS)
+  rois, label, _ = sample_regions(proposals, valid, target, KEY, settings=examples.SETTINGS)
   # Two foreground proposals and the two objects themselves; one background; the crowd's is ignored.
   assert sorted(np.asarray(label)[np.asarray(label) >= 0].tolist()) == [1, 1, 2, 2]
   assert np.asarray(label == -1).sum() == 1

@@ -1,5 +1,6 @@
 """Matching against a rendition in NumPy, and what crowds, padding and boxes without an area do."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -9,6 +10,8 @@ from shufflenet_jax.tasks.detection.settings import Settings
 from tests.tasks.detection import examples
 
 SETTINGS = Settings()
+match_anchors = jax.jit(matching.match_anchors, static_argnums=3)
+match_proposals = jax.jit(matching.match_proposals, static_argnums=3)
 
 
 def anchors_in_numpy(anchors, trained, boxes, crowds):
@@ -35,7 +38,7 @@ def test_anchors_match_as_in_numpy(seed):
   anchors, boxes, crowds = (examples.random_boxes(rng, count) for count in (300, 5, 2))
   trained = rng.uniform(size=300) < 0.8
   target = examples.targets([*boxes, *crowds], crowd=[False] * 5 + [True] * 2, padded_to=9)
-  ours = matching.match_anchors(jnp.asarray(anchors), jnp.asarray(trained), target, SETTINGS)
+  ours = match_anchors(jnp.asarray(anchors), jnp.asarray(trained), target, SETTINGS)
   positive, negative, best = anchors_in_numpy(anchors, trained, boxes, crowds)
   assert positive.any() and negative.any() and not (positive | negative).all()
   np.testing.assert_array_equal(ours.positive, positive)
@@ -49,7 +52,7 @@ def test_proposals_match_as_in_numpy(seed):
   proposals, boxes, crowds = (examples.random_boxes(rng, count) for count in (300, 5, 2))
   valid = rng.uniform(size=300) < 0.8
   target = examples.targets([*boxes, *crowds], crowd=[False] * 5 + [True] * 2, padded_to=9)
-  ours = matching.match_proposals(jnp.asarray(proposals), jnp.asarray(valid), target, SETTINGS)
+  ours = match_proposals(jnp.asarray(proposals), jnp.asarray(valid), target, SETTINGS)
   iou, _ = examples.overlaps_in_numpy(proposals, boxes)
   _, in_crowd = examples.overlaps_in_numpy(proposals, crowds)
   positive = iou.max(1) >= 0.5
@@ -63,9 +66,9 @@ def test_proposals_match_as_in_numpy(seed):
 def test_the_best_anchor_of_an_object_is_positive_at_any_overlap():
   anchors = jnp.asarray([[0, 0, 16, 16], [0, 0, 20, 20], [40, 40, 60, 60]], jnp.float32)
   target = examples.targets([[0, 0, 60, 60]])
-  matches = matching.match_anchors(anchors, jnp.ones(3, bool), target, SETTINGS)
+  matches = match_anchors(anchors, jnp.ones(3, bool), target, SETTINGS)
   assert matches.positive.tolist() == [False, True, True]  # both cover a ninth of it
-  without = matching.match_anchors(anchors, jnp.asarray([True, False, False]), target, SETTINGS)
+  without = match_anchors(anchors, jnp.asarray([True, False, False]), target, SETTINGS)
   assert without.positive.tolist() == [True, False, False]
 
 
@@ -77,8 +80,8 @@ def test_nothing_matches_padding_or_boxes_without_an_area():
     examples.targets([[0, 0, 16, 16]], label=[-1]),
   ):
     for matches in (
-      matching.match_anchors(anchors, jnp.ones(3, bool), target, SETTINGS),
-      matching.match_proposals(anchors, jnp.ones(3, bool), target, SETTINGS),
+      match_anchors(anchors, jnp.ones(3, bool), target, SETTINGS),
+      match_proposals(anchors, jnp.ones(3, bool), target, SETTINGS),
     ):
       assert not matches.positive.any()
       assert matches.negative.all()
@@ -88,11 +91,11 @@ def test_a_crowd_is_neither_an_object_nor_background():
   boxes = jnp.asarray([[0, 0, 20, 20], [0, 0, 40, 40], [44, 44, 60, 60]], jnp.float32)
   target = examples.targets([[0, 0, 40, 40]], crowd=[True])
   for matches in (
-    matching.match_anchors(boxes, jnp.ones(3, bool), target, SETTINGS),
-    matching.match_proposals(boxes, jnp.ones(3, bool), target, SETTINGS),
+    match_anchors(boxes, jnp.ones(3, bool), target, SETTINGS),
+    match_proposals(boxes, jnp.ones(3, bool), target, SETTINGS),
   ):
     assert not matches.positive.any()
     assert matches.negative.tolist() == [False, False, True]
   # An object in a crowd is still one.
   target = examples.targets([[0, 0, 40, 40], [0, 0, 20, 20]], crowd=[True, False])
-  assert matching.match_proposals(boxes, jnp.ones(3, bool), target, SETTINGS).positive.tolist() == [True, False, False]
+  assert match_proposals(boxes, jnp.ones(3, bool), target, SETTINGS).positive.tolist() == [True, False, False]
