@@ -80,14 +80,14 @@ def test_head_losses_are_those_of_loops():
 
 
 def test_regions_have_the_label_of_their_object_and_padding_has_none():
-  boxes = [[0, 0, 20, 20], [30, 30, 60, 60], [10, 40, 20, 60]]
-  target = examples.targets(boxes, [1, 2, 0], crowd=[False, False, True])
+  boxes = [[0, 0, 20, 20], [30, 30, 60, 60], [10, 40, 20, 60], [50, 5, 50, 9]]
+  target = examples.targets(boxes, [1, 2, 0, 1], crowd=[False, False, True, False])
   proposals = jnp.asarray(
     [[0, 0, 20, 19], [31, 30, 60, 60], [40, 0, 60, 20], [10, 40, 20, 59], [0, 0, 20, 20]], jnp.float32
   )
   valid = jnp.asarray([True, True, True, True, False])
   rois, label, _ = sample_regions(proposals, valid, target, KEY, settings=examples.SETTINGS)
-  # Two foreground proposals and the two objects themselves; one background; the crowd's is ignored.
+  # Two foreground proposals and the two objects themselves; one background; the crowd and the box without an area are ignored.
   assert sorted(np.asarray(label)[np.asarray(label) >= 0].tolist()) == [1, 1, 2, 2]
   assert np.asarray(label == -1).sum() == 1
   np.testing.assert_array_equal(np.asarray(rois)[np.asarray(label) == -1], [[40, 0, 60, 20]])
