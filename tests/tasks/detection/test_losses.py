@@ -87,7 +87,8 @@ def test_regions_have_the_label_of_their_object_and_padding_has_none():
   )
   valid = jnp.asarray([True, True, True, True, False])
   rois, label, _ = sample_regions(proposals, valid, target, KEY, settings=examples.SETTINGS)
-  # Two foreground proposals and the two objects themselves; one background; the crowd and the box without an area are ignored.
+  # Two foreground proposals and the two objects themselves; one background. The crowd and the box without an area count
+  # as neither.
   assert sorted(np.asarray(label)[np.asarray(label) >= 0].tolist()) == [1, 1, 2, 2]
   assert np.asarray(label == -1).sum() == 1
   np.testing.assert_array_equal(np.asarray(rois)[np.asarray(label) == -1], [[40, 0, 60, 20]])
