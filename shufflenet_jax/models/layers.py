@@ -3,6 +3,7 @@
 Images are NHWC, kernels HWIO, parameters float32; modules compute in their `dtype`.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -52,6 +53,21 @@ def relu(x: jax.Array) -> jax.Array:
 def _relu_jvp(primals, tangents):
   y = relu(*primals)
   return y, jax.lax.select(y > 0, *tangents, jnp.zeros_like(y))
+
+
+def stages_between(stages: Sequence[str], after: str | None, until: str) -> Sequence[str]:
+  """The stages of a network that follow `after` (None: from the first) up to and including `until`.
+
+  Raises:
+    ValueError: an unknown stage, or none in between.
+  """
+  for stage in filter(None, (after, until)):
+    if stage not in stages:
+      raise ValueError(f"{stage!r} is not a stage of this network: {', '.join(stages)}")
+  between = stages[0 if after is None else stages.index(after) + 1 : stages.index(until) + 1]
+  if not between:
+    raise ValueError(f"no stage follows {after!r} up to {until!r}")
+  return between
 
 
 class SqueezeExcite(nn.Module):

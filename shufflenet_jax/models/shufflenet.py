@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from shufflenet_jax.models.batch_norm import BatchNorm
 from shufflenet_jax.models.formulations import choose
 from shufflenet_jax.models.formulations.interface import PerLayer
-from shufflenet_jax.models.layers import Kernel, SqueezeExcite
+from shufflenet_jax.models.layers import Kernel, SqueezeExcite, stages_between
 
 # Groups -> output channels of Stage 2 at 1x (Table 1). Every later stage doubles them.
 STAGE2_CHANNELS = {1: 144, 2: 200, 3: 240, 4: 272, 8: 384}
@@ -49,6 +49,8 @@ def stem_channels(groups: int, scale: float) -> int:
   return groups * math.ceil(width / groups)
 
 
+# The keys of `features`, in the network's order.
+STAGES = ("stage2", "stage3", "stage4")
 # How a unit mixes the channels of its bottleneck: as in the paper, in the reversed order of the authors' release, or
 # not at all.
 SHUFFLES = ("paper", "release", "none")
@@ -188,33 +190,48 @@ class ShuffleNetV1(nn.Module):
     return self.classify(self.features(images, train))
 
   @nn.compact
-  def features(self, images: jax.Array, train: bool = False) -> dict[str, jax.Array]:
+  def features(
+    self, images: jax.Array, train: bool = False, *, after: str | None = None, until: str = "stage4"
+  ) -> dict[str, jax.Array]:
     """The output of each stage, in `dtype`: "stage2", "stage3", "stage4" -> (n, h, w, c), of strides 8, 16 and 32.
 
+    A detector calls this twice: `until="stage3"` for the images, and then `after="stage3"` for crops of that map.
+
+    Args:
+      images: float (n, h, w, 3); with `after`, the output of that stage or parts of it.
+      train: see `__call__`.
+      after: the stage whose output is given in place of images. Only the stages after it are computed.
+      until: the last stage that is computed.
+
     Raises:
-      ValueError: images without three channels, or fields that do not fit together.
+      ValueError: images without three channels, an unknown stage, or fields that do not fit together.
     """
-    if images.shape[-1] != 3:
-      raise ValueError(f"images of shape {images.shape} do not have three channels (n, h, w, 3)")
+    computed = stages_between(STAGES, after, until)
     norm = functools.partial(BatchNorm, train=train, momentum=self.norm_momentum, epsilon=self.norm_epsilon)
-    x = self._stem(images.astype(self.dtype), norm)
+    x = images.astype(self.dtype)
+    if after is None:
+      if images.shape[-1] != 3:
+        raise ValueError(f"images of shape {images.shape} do not have three channels (n, h, w, 3)")
+      x = self._stem(x, norm)
     maps = {}
-    for stage, (features, units) in enumerate(zip(stage_channels(self.groups, self.scale), self.repeats), start=2):
+    for stage, features, units in zip(STAGES, stage_channels(self.groups, self.scale), self.repeats):
+      if stage not in computed:
+        continue
       for unit in range(1, units + 1):
         x = ShuffleUnit(
           features,
           self.groups,
           stride=2 if unit == 1 else 1,
           norm=norm,
-          compress_groups=1 if (stage, unit) == (2, 1) else None,
+          compress_groups=1 if (stage, unit) == ("stage2", 1) else None,
           shuffle=self.shuffle,
           shortcut_first=self.shortcut_first,
           se=self.se,
           lowering=self.lowering,
           dtype=self.dtype,
-          name=f"stage{stage}_unit{unit}",
+          name=f"{stage}_unit{unit}",
         )(x)
-      maps[f"stage{stage}"] = x
+      maps[stage] = x
     return maps
 
   def classify(self, features: dict[str, jax.Array]) -> jax.Array:

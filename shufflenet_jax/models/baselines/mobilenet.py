@@ -7,12 +7,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from shufflenet_jax.models.layers import ConvNormRelu
+from shufflenet_jax.models.layers import ConvNormRelu, stages_between
 
 # (output channels, stride) of each depthwise-separable block at 1.0.
 BLOCKS = ((64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), *[(512, 1)] * 5, (1024, 2), (1024, 1))
-# Stride of a map with respect to the images -> its name in `features`.
-STAGES = {8: "stage2", 16: "stage3", 32: "stage4"}
+# Name of a map in `features` -> its stride with respect to the images.
+STRIDES = {"stage2": 8, "stage3": 16, "stage4": 32}
 
 
 class MobileNetV1(nn.Module):
@@ -36,17 +36,31 @@ class MobileNetV1(nn.Module):
     return self.classify(self.features(images, train))
 
   @nn.compact
-  def features(self, images: jax.Array, train: bool = False) -> dict[str, jax.Array]:
-    """Maps by ShuffleNet's names: "stage2", "stage3", "stage4" -> (n, h, w, c), of strides 8, 16 and 32."""
+  def features(
+    self, images: jax.Array, train: bool = False, *, after: str | None = None, until: str = "stage4"
+  ) -> dict[str, jax.Array]:
+    """Maps by ShuffleNet's names: "stage2", "stage3", "stage4" -> (n, h, w, c), of strides 8, 16 and 32.
+
+    See `ShuffleNetV1.features` for the arguments.
+
+    Raises:
+      ValueError: an unknown stage.
+    """
+    computed = stages_between(tuple(STRIDES), after, until)
     conv = functools.partial(ConvNormRelu, train=train, dtype=self.dtype)
-    x = conv(int(32 * self.scale), stride=2, name="stem")(images.astype(self.dtype))
-    maps, total_stride = {}, 2
+    x, total_stride = images.astype(self.dtype), 2
+    if after is None:
+      x = conv(int(32 * self.scale), stride=2, name="stem")(x)
+    maps = {}
     for i, (features, stride) in enumerate(BLOCKS, start=1):
+      total_stride *= stride
+      # Blocks of stride 2 and 4 with respect to the images belong to the first stage.
+      stage = next(name for name, stage_stride in STRIDES.items() if total_stride <= stage_stride)
+      if stage not in computed:
+        continue
       x = conv(x.shape[-1], stride=stride, groups=x.shape[-1], name=f"depthwise{i}")(x)
       x = conv(int(features * self.scale), kernel=1, name=f"pointwise{i}")(x)
-      total_stride *= stride
-      if total_stride in STAGES:
-        maps[STAGES[total_stride]] = x  # the last block of a stride replaces those before it
+      maps[stage] = x  # the last block of a stage replaces those before it
     return maps
 
   def classify(self, features: dict[str, jax.Array]) -> jax.Array:

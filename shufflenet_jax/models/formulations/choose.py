@@ -44,16 +44,30 @@ def stem(lowering: str, kernel: jax.Array, norm: Norm, images: jax.Array) -> tup
 def _dispatch(lowering: str, function_of: Callable, *operands):
   """Calls `function_of(formulation)(*operands)` for the formulation that `lowering` names.
 
-  "auto" depends on the platform that the program is compiled for. Under a mesh of devices, as in a `shard_map`, that is
-  the mesh's platform, and only its formulation is traced. Otherwise the platform is known only when the traced function
-  is lowered, so that every formulation is traced, which takes two to five times as long.
+  Raises:
+    ValueError: an unknown lowering.
   """
   if lowering not in LOWERINGS:
     raise ValueError(f"lowering={lowering!r} is not one of {', '.join(LOWERINGS)}")
   if lowering != "auto":
     return function_of(FORMULATIONS[lowering])(*operands)
+  of_platform = {platform: function_of(FORMULATIONS[name]) for platform, name in FASTEST.items()}
+  return by_platform(function_of(reference), of_platform, *operands)
+
+
+def by_platform(default: Callable, of_platform: dict[str, Callable], *operands):
+  """Calls the function for the platform that the program is compiled for.
+
+  Under a mesh of devices, as in a `shard_map`, that is the mesh's platform, and only its function is traced. Otherwise
+  the platform is known only when the traced function is lowered, so that every function is traced, which takes two to
+  five times as long.
+
+  Args:
+    default: for platforms without a function of their own; its multiply-adds are those that are counted.
+    of_platform: "tpu", "cpu", "cuda" or "rocm" -> a function of the same operands and results.
+    *operands: arrays or trees of them.
+  """
   if device := jax.sharding.get_abstract_mesh().abstract_device:
     platform = "cuda" if device.platform == "gpu" else device.platform
-    return function_of(FORMULATIONS[FASTEST.get(platform, "reference")])(*operands)
-  by_platform = {platform: function_of(FORMULATIONS[name]) for platform, name in FASTEST.items()}
-  return jax.lax.platform_dependent(*operands, default=function_of(reference), **by_platform)
+    return of_platform.get(platform, default)(*operands)
+  return jax.lax.platform_dependent(*operands, default=default, **of_platform)
