@@ -17,7 +17,6 @@ from shufflenet_jax import tasks
 from shufflenet_jax.config import config_file, settings
 from shufflenet_jax.data import opening
 from shufflenet_jax.distributed import mesh
-from shufflenet_jax.models import build
 from shufflenet_jax.training import batches, prefetch
 from shufflenet_jax.training.optimizer import sgd
 from shufflenet_jax.training.step import compile_train_step, init_state
@@ -28,13 +27,13 @@ SECONDS = 5.0  # of each turn
 def contestants(config, stack: contextlib.ExitStack) -> dict:
   """`training` and `batches`: functions that each take the next batch, and train on it or not."""
   over = mesh.data_mesh()
-  model, _ = build.network_for_images(config)
+  model, _ = tasks.network_for_images(config)
   task = tasks.build(model, config)
   optimizer, schedule = sgd(config.optimizer, config.num_train_steps)
   arguments = settings.step_arguments(config, mesh.micro_batches(config, over.size))
   step = compile_train_step(over, task=task, optimizer=optimizer, schedule=schedule, **arguments)
   state = mesh.replicate(init_state(model, optimizer, config.data.image_size, config.seed), over)
-  made = batches.for_training(opening.open_split(config, config.data.train_split), config, task, over)
+  made = batches.for_training(opening.open_split(config, config.data.train_split, task.examples), config, task, over)
   feeds = [stack.enter_context(prefetch.Feed(made.host(0), made.to_devices)) for _ in range(2)]
 
   def train():

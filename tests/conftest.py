@@ -23,7 +23,7 @@ import pytest
 import shufflenet_jax.data  # noqa: F401  before TensorFlow, to quieten it
 from configs import quickstart
 
-pytest_plugins = ["tests.preparation", "tests.annotated", "tests.authors"]
+pytest_plugins = ["tests.preparation", "tests.annotated", "tests.authors", "tests.boxes"]
 jax.config.update("jax_num_cpu_devices", 4)
 # A broadcast or a conversion that the code does not write out is an error.
 jax.config.update("jax_numpy_rank_promotion", "raise")

@@ -122,7 +122,10 @@ def test_what_a_config_path_names(tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
   monkeypatch.setenv("HOME", str(tmp_path))
   assert shipped.find("configs/imagenet.py") == shipped.find("./configs/imagenet.py") == found
-  names = "configs/folder.py, configs/imagenet.py, configs/quickstart.py, configs/tiny_imagenet.py"
+  names = (
+    "configs/boxes.py, configs/coco.py, configs/folder.py, configs/imagenet.py, configs/quickstart.py,"
+    " configs/tiny_imagenet.py"
+  )
   for wrong in (
     "imagenet.py",
     "other/imagenet.py",

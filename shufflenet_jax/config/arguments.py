@@ -15,8 +15,8 @@ def parse(arguments: str) -> dict[str, str]:
   return dict(argument.partition("=")[::2] for argument in arguments.split(",") if argument)
 
 
-def config_for(arguments: dict[str, str]) -> ml_collections.ConfigDict:
-  """The default config of the network that `arguments` describe: `network`, and any of that network's own fields.
+def config_for(arguments: dict[str, str], task: str = fields.DEFAULT_TASK) -> ml_collections.ConfigDict:
+  """The default config of a task and the network that `arguments` describe: `network`, and any of its own fields.
 
   Raises:
     UserError: no such network or field, or a value of another type.
@@ -30,7 +30,26 @@ def config_for(arguments: dict[str, str]) -> ml_collections.ConfigDict:
     if field not in own:
       hint = "; --config.batch_size sets the batch" if field == "batch" else ""
       raise UserError(f"network {network} takes no argument {field!r}; it takes {', '.join(own) or 'none'}{hint}")
-  return fields.default_config(network, **{field: _value(field, text, own[field]) for field, text in given.items()})
+  values = {field: _value(field, text, own[field]) for field, text in given.items()}
+  return fields.default_config(network, task, **values)
+
+
+BACKBONES = ("shufflenet_v1", "mobilenet_v1")  # networks whose last stage can be computed on crops
+
+
+def detector_config_for(arguments: dict[str, str]) -> ml_collections.ConfigDict:
+  """The default config of a detector: `arguments` are `backbone`, and any of that network's own fields.
+
+  Raises:
+    UserError: no such backbone or field, or a value of another type.
+  """
+  given = dict(arguments)
+  backbone = given.pop("backbone", BACKBONES[0])
+  if backbone not in BACKBONES:
+    raise UserError(f"backbone={backbone} is not one of {', '.join(BACKBONES)}")
+  if "network" in given:
+    raise UserError(f"network={given['network']}: the network of a detector is called backbone={given['network']}")
+  return config_for({"network": backbone} | given, task="detection")
 
 
 def _value(field: str, text: str, default: Any) -> Any:

@@ -34,10 +34,17 @@ class Rule(typing.NamedTuple):
 
 
 class Field(typing.NamedTuple):
-  """A field of a config: its default, and its rule, or None if any value of the default's type is allowed."""
+  """A field of a config.
+
+  Attributes:
+    default: its default.
+    rule: None if any value of the default's type is allowed.
+    task: the only task whose configs have the field, or "" if all have it.
+  """
 
   default: Any
   rule: Rule | None = None
+  task: str = ""
 
 
 def _at_least(least: float, **options) -> Rule:
@@ -57,14 +64,24 @@ _ABOVE_0 = Rule(lambda value, config: value > 0, "above 0")
 _AREA = Rule(lambda value, config: 0 < value <= 1, "above 0 and at most 1")
 _GROUP = Rule(lambda value, config: value >= 0, "0 (a device's images) or more")
 _WARMUP = Rule(lambda value, config: 0 <= value < config.num_train_steps, "from 0 to below num_train_steps")
-_RESIZE = Rule(lambda value, config: value >= config.data.image_size, "at least data.image_size", evaluation=True)
+_RESIZE = Rule(
+  lambda value, config: config.get("task") == "detection" or value >= config.data.image_size,
+  "at least data.image_size",
+  evaluation=True,
+)
+_SHORT_SIDE = Rule(lambda value, config: 0 < value <= config.data.long_side, "at most data.long_side", evaluation=True)
+_LONG_SIDE = Rule(lambda value, config: value <= config.data.image_size, "at most data.image_size", evaluation=True)
+_SIDES = Rule(lambda value, config: len(value) and min(value) > 0, "one or more lengths in pixels", evaluation=True)
+_CROP = Rule(lambda value, config: value in (7, 14), "14 or 7", evaluation=True)
 _MEAN = Rule(lambda value, config: _is_triple(value), "three numbers, on the 0-255 scale", evaluation=True)
 _STD = Rule(
   lambda value, config: _is_triple(value) and all(value), "three non-zero numbers, on the 0-255 scale", evaluation=True
 )
 
+DEFAULT_TASK = "classification"  # of configs of versions that had no other
+
 FIELDS = {
-  "task": Field("classification"),  # what the network learns; one of `tasks.TASKS`
+  "task": Field(DEFAULT_TASK),  # what the network learns; one of `tasks.TASKS`
   "seed": Field(0, _INT64),
   "init_from": Field(""),  # a checkpoint to fine-tune; it sets the network and the scaling of pictures
   "num_train_steps": Field(300_000, _at_least(1)),
@@ -80,7 +97,7 @@ FIELDS = {
   "peer_timeout_seconds": Field(60, _at_least(10)),  # a host that is silent for longer counts as lost: the run ends
   "model.num_classes": Field(1000),
   "model.dtype": Field("bfloat16"),  # of computation; parameters and batch statistics are float32
-  "data.name": Field("imagenet2012"),  # any image-classification dataset of TFDS; "digits"; "folder"; "arrays"
+  "data.name": Field("imagenet2012"),  # any dataset of TFDS with labels or boxes; "digits"; "folder"; "arrays"
   "data.data_dir": Field(""),  # "": ~/tensorflow_datasets. DIR of DIR/<split>/<class>/x.jpg, or of DIR/<split>.npz
   "data.in_memory": Field(False),  # decodes all pictures once, into the devices' memory; with "arrays" always
   "data.train_split": Field("train"),  # or "train[:90%]"; for "folder": the folder's name
@@ -91,12 +108,18 @@ FIELDS = {
   "data.max_crop_aspect": Field(4 / 3, _at_least(1)),
   "data.flip": Field(True),  # mirrors half of the training pictures
   "data.color_jitter": Field(0.0, _fraction_below_1()),  # scales brightness, contrast and saturation by up to 1 +- this
-  "data.antialias": Field(True),  # when evaluation makes pictures smaller; training does not antialias
+  "data.antialias": Field(True),  # when evaluation makes pictures smaller; training does not, except of detectors
   "data.shuffle_bytes": Field(1 << 30, _at_least(1)),  # encoded pictures in memory, over all hosts
   "data.max_bad_train": Field(100, _at_least(0)),  # pictures that each host may skip as undecodable
   "data.max_bad_eval": Field(0, _at_least(0, evaluation=True)),  # the same in an evaluation, which reports them
   "data.mean": Field((123.675, 116.28, 103.53), _MEAN),  # RGB
   "data.std": Field((58.395, 57.12, 57.375), _STD),
+  "data.short_side": Field(600, _SHORT_SIDE, "detection"),  # pixels to which a picture is resized; its long side may
+  "data.long_side": Field(1000, _LONG_SIDE, "detection"),  # then not exceed this; image_size is the side of the canvas
+  "detection.anchor_sizes": Field((64, 128, 256, 512), _SIDES, "detection"),  # pixels; each in three aspect ratios
+  "detection.crop": Field(14, _CROP, "detection"),  # positions per side that a proposal is cut to; 7 is faster
+  "detection.rois": Field(128, _at_least(4), "detection"),  # proposals of a picture that the head is trained on
+  "detection.proposals": Field(300, _at_least(1, evaluation=True), "detection"),  # the same, in evaluation
   "optimizer.learning_rate": Field(0.5, _ABOVE_0),  # falls linearly to 0
   "optimizer.warmup_steps": Field(0, _WARMUP),
   "optimizer.momentum": Field(0.9, _fraction_below_1()),
@@ -121,7 +144,7 @@ def complete(values: dict[str, Any]) -> dict[str, Any]:
     raise UserError("config.model has no field network: it does not say which network the checkpoint is of")
   if network == "shufflenet_v1" and "lowering" not in model:
     raise UserError("config.model has no field lowering: the checkpoint is of a version with another order of channels")
-  defaults = _defaults(network)
+  defaults = _defaults(network, values.get("task", DEFAULT_TASK))
   completed = {name: dict(value) if isinstance(value, dict) else value for name, value in values.items()}
   for name, default in defaults.items():
     section, _, field = name.rpartition(".")
@@ -129,10 +152,15 @@ def complete(values: dict[str, Any]) -> dict[str, Any]:
   return completed
 
 
-def _defaults(network: str) -> dict[str, Any]:
-  """Dotted name -> default, of all fields of a config for a network."""
+def of_task(task: str) -> dict[str, Field]:
+  """The fields of a config for a task, without those of the network."""
+  return {name: field for name, field in FIELDS.items() if field.task in ("", task)}
+
+
+def _defaults(network: str, task: str) -> dict[str, Any]:
+  """Dotted name -> default, of all fields of a config for a network and a task."""
   own = networks.own_fields(network) if network in networks.NETWORKS else {}
-  return {name: field.default for name, field in FIELDS.items()} | {f"model.{name}": own[name] for name in own}
+  return {name: field.default for name, field in of_task(task).items()} | {f"model.{name}": own[name] for name in own}
 
 
 def check_names(config: ml_collections.ConfigDict) -> None:
@@ -145,7 +173,8 @@ def check_names(config: ml_collections.ConfigDict) -> None:
   network = section.get("network") if isinstance(section, ml_collections.ConfigDict) else None
   if network not in networks.NETWORKS:
     raise UserError(f"config.model.network={network!r} is not one of {', '.join(networks.NETWORKS)}")
-  expected, present = {"model.network", *_defaults(network)}, set(_names(config))
+  task = config.get("task", DEFAULT_TASK)
+  expected, present = {"model.network", *_defaults(network, task)}, set(_names(config))
   for name in sorted(present - expected):
     near = difflib.get_close_matches(name, expected - present or expected, n=1)
     hint = f"; did you mean {near[0]}?" if near else ""
@@ -163,9 +192,9 @@ def _names(config: ml_collections.ConfigDict, prefix: str = ""):
       yield prefix + name
 
 
-def default_config(network: str = "shufflenet_v1", **own: Any) -> ml_collections.ConfigDict:
-  """A config with every field at its default, for one of `build.NETWORKS`, and with these fields of `model`."""
+def default_config(network: str = "shufflenet_v1", task: str = DEFAULT_TASK, **own: Any) -> ml_collections.ConfigDict:
+  """A config with every field at its default, for one of `build.NETWORKS` and a task, and with these of `model`."""
   model = {"network": network, **networks.own_fields(network)}
-  config = ml_collections.ConfigDict(complete({"model": model}))
+  config = ml_collections.ConfigDict(complete({"task": task, "model": model}))
   config.model.update(own)
   return config

@@ -5,7 +5,7 @@ from typing import Any
 
 from flax import traverse_util
 
-from shufflenet_jax.config.fields import FIELDS
+from shufflenet_jax.config import fields
 from shufflenet_jax.errors import UserError
 
 # Fields of `model` that determine how a network is computed, but not which network it is.
@@ -16,9 +16,15 @@ def check(config, training: bool) -> None:
   """Checks every field that evaluation depends on, and with `training` all others too.
 
   Raises:
-    UserError: a value is out of range. The message names the first such field, its value and its range.
+    UserError: a value is out of range, or a field of the task is missing, because a flag chose the task. The message
+      names the first such field, its value and its range.
   """
-  for name, field in FIELDS.items():
+  task = config.get("task", fields.DEFAULT_TASK)
+  for name, field in fields.of_task(task).items():
+    section = name.partition(".")[0]
+    if field.task and (section not in config or name.partition(".")[2] not in config[section]):
+      raise UserError(f"config.task={task} needs the field {name}; begin with configs/boxes.py or configs/coco.py")
+  for name, field in fields.of_task(task).items():
     if field.rule and (training or field.rule.evaluation):
       _check(config, name)
 
@@ -29,7 +35,7 @@ def check_image_size(config) -> None:
 
 
 def _check(config, name: str) -> None:
-  rule, value = FIELDS[name].rule, config
+  rule, value = fields.FIELDS[name].rule, config
   for part in name.split("."):
     value = value[part]
   if isinstance(value, float) and not math.isfinite(value):
@@ -67,5 +73,5 @@ def check_same_network(where: str, before: dict[str, Any], now: dict[str, Any], 
   """
   changed = {k: v for k, v in differences(before, now).items() if k not in COMPUTE_FIELDS}
   if changed:
-    fields = ", ".join(f"model.{k}: {v}" for k, v in changed.items())
-    raise UserError(f"{where} is of another network ({fields}); {remedy}")
+    listed = ", ".join(f"model.{k}: {v}" for k, v in changed.items())
+    raise UserError(f"{where} is of another network ({listed}); {remedy}")

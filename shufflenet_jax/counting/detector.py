@@ -4,9 +4,8 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import tabulate
 
-from shufflenet_jax.counting.multiply_adds import count_multiply_adds, count_parameters
+from shufflenet_jax.counting.multiply_adds import count_multiply_adds, count_parameters, table
 
 
 class DetectorCount(NamedTuple):
@@ -19,20 +18,29 @@ class DetectorCount(NamedTuple):
     multiply_adds: the total.
     resampling: multiply-adds of RoIAlign's matrix products, which are in no row and not in the total: the usual
       figures, such as those of MobileNet's paper, do not count interpolation.
+    regions: how many the head computes.
   """
 
   rows: dict[str, tuple[int, int]]
   parameters: int
   multiply_adds: int
   resampling: int
+  regions: int
+
+  def overview(self, image_size: int) -> str:
+    """A table of the detector's parts."""
+    return (
+      f"{table(self, 'part')}  for one {image_size}x{image_size} image and {self.regions} regions;"
+      f" cutting them out adds {self.resampling:,}"
+    )
 
 
-def count_detector(model, height: int, width: int) -> DetectorCount:
-  """Counts a `models.faster_rcnn.FasterRCNN` on one RGB picture that fills a canvas of height x width.
+def count_detector(model, image_size: int) -> DetectorCount:
+  """Counts a `models.faster_rcnn.FasterRCNN` on one RGB picture that fills a square canvas.
 
   Nothing is computed. The number of regions is the module's `test_proposals`.
   """
-  image = jax.ShapeDtypeStruct((1, height, width, 3), jnp.float32)
+  image = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
   key = jax.eval_shape(lambda: jax.random.key(0))
   whole = jax.eval_shape(model.init, key, image)["params"]
   without_head = jax.eval_shape(lambda *args: model.init(*args, method="propose"), key, image)["params"]
@@ -47,15 +55,4 @@ def count_detector(model, height: int, width: int) -> DetectorCount:
     multiply_adds[part] += count
   resampling = multiply_adds.pop("roi_align")
   rows = {name: (parameters[name], multiply_adds[name]) for name in parameters}
-  return DetectorCount(rows, total, sum(multiply_adds.values()), resampling)
-
-
-def overview(counted: DetectorCount, height: int, width: int, regions: int) -> str:
-  """A table of the parts of a detector."""
-  rows = [(name, *counts) for name, counts in counted.rows.items()]
-  rows.append(("total", counted.parameters, counted.multiply_adds))
-  table = tabulate.tabulate(rows, ("part", "parameters", "multiply-adds"), "plain", intfmt=",")
-  return (
-    f"{table}  for one {height}x{width} picture and {regions} regions;"
-    f" resampling the regions adds {counted.resampling:,}"
-  )
+  return DetectorCount(rows, total, sum(multiply_adds.values()), resampling, model.test_proposals)

@@ -98,6 +98,10 @@ class NetworkCount(typing.NamedTuple):
   multiply_adds: int
   without_classifier: int
 
+  def overview(self, image_size: int) -> str:
+    """A table of the network's modules."""
+    return f"{table(self, 'module')}  for one {image_size}x{image_size} image"
+
 
 def count_network(model, image_size: int) -> NetworkCount:
   """Parameters and multiply-adds of a Flax image classifier for one square RGB image."""
@@ -120,9 +124,8 @@ def count_network(model, image_size: int) -> NetworkCount:
   return NetworkCount(rows, count_parameters(params), total, total - rows.get("classifier", (0, 0))[1])
 
 
-def overview(counted: NetworkCount, image_size: int) -> str:
-  """A table of a network's modules."""
+def table(counted, heading: str) -> str:
+  """The `rows` of counts, and the total, as text; `heading` is that of the first column."""
   rows = [(name, *counts) for name, counts in counted.rows.items()]
   rows.append(("total", counted.parameters, counted.multiply_adds))
-  table = tabulate.tabulate(rows, ("module", "parameters", "multiply-adds"), "plain", intfmt=",")
-  return f"{table}  for one {image_size}x{image_size} image"
+  return tabulate.tabulate(rows, (heading, "parameters", "multiply-adds"), "plain", intfmt=",")

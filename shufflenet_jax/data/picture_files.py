@@ -6,8 +6,7 @@ import threading
 import typing
 from collections.abc import Callable, Iterator
 from concurrent import futures
-
-import numpy as np
+from typing import Any
 
 from shufflenet_jax import storage
 from shufflenet_jax.data import cores, picture_formats
@@ -21,12 +20,12 @@ class Picture(typing.NamedTuple):
   Attributes:
     path: as the user wrote it, or derived from that.
     wrong: one line that explains why there is no picture; empty if there is one, or if it has not been read yet.
-    image: uint8 (h, w, 3) once it is decoded.
+    decoded: what `decoded` made of its bytes.
   """
 
   path: str
   wrong: str = ""
-  image: np.ndarray | None = None
+  decoded: Any = None
 
 
 def find(arguments: list[str]) -> list[Picture]:
@@ -64,16 +63,16 @@ def _in_folder(argument: str, path: str) -> list[Picture]:
   return [Picture(storage.join(argument, name)) for name in names]
 
 
-def decoded(named: list[Picture], decode: Callable[[bytes], np.ndarray], group_size: int) -> Iterator[list[Picture]]:
+def decoded(named: list[Picture], decode: Callable[[bytes], Any], group_size: int) -> Iterator[list[Picture]]:
   """Reads and decodes pictures in threads, up to three groups before the caller asks for them.
 
   Args:
     named: pictures as `find` returns them.
-    decode: the bytes of a file -> the image, or a `PictureError` with the reason why there is none.
+    decode: the bytes of a file -> the decoded picture, or a `PictureError` with the reason why there is none.
     group_size: pictures in a group; the last group may be smaller.
 
   Yields:
-    Groups of pictures with `image` or `wrong`, in the given order.
+    Groups of pictures with `decoded` or `wrong`, in the given order.
 
   Raises:
     Outage: a bucket does not answer. We stop at once, since every other picture would wait as long.

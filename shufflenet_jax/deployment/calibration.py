@@ -86,7 +86,7 @@ def batches(paths: tuple[str, ...], description: Description, size: int) -> Iter
 
 
 def _stacked(batch: list[picture_files.Picture]) -> tuple[list[str], np.ndarray]:
-  return [picture.path for picture in batch], np.stack([picture.image for picture in batch])
+  return [picture.path for picture in batch], np.stack([picture.decoded for picture in batch])
 
 
 def statistics(

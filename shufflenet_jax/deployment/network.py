@@ -12,6 +12,7 @@ from shufflenet_jax.config import settings
 from shufflenet_jax.deployment import trace
 from shufflenet_jax.deployment.description import Description
 from shufflenet_jax.deployment.layers import Layer
+from shufflenet_jax.errors import UserError
 from shufflenet_jax.models import build
 
 
@@ -36,9 +37,12 @@ def of_checkpoint(source: Checkpoint) -> Network:
   """The network of a checkpoint.
 
   Raises:
-    UserError: a field of its config is out of range, or its files are damaged.
+    UserError: it is of another task than classification, a field of its config is out of range, or its files are
+      damaged.
   """
   config = source.config
+  if tasks.name_of(config) != "classification":
+    raise UserError(f"{source.path} is of the task {tasks.name_of(config)}; only classification can be exported")
   settings.check(config, training=False)
   data, variables = config.data, source.restore_variables()
   forward = forward_of(config)

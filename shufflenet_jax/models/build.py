@@ -8,7 +8,6 @@ import typing
 import jax
 import jax.numpy as jnp
 
-from shufflenet_jax.counting.multiply_adds import NetworkCount, count_network
 from shufflenet_jax.errors import UserError
 from shufflenet_jax.models.baselines.alexnet import AlexNet
 from shufflenet_jax.models.baselines.googlenet import GoogLeNet
@@ -112,16 +111,20 @@ def variable_shapes(fields: typing.Mapping[str, typing.Any], image_size: int) ->
     return _variable_shapes(network(fields), image_size)
 
 
-def network_for_images(config) -> tuple[typing.Any, NetworkCount]:
-  """The network of a whole config, checked to accept its images, and its multiply-adds for one of them.
+def count_for_images(model, config, count):
+  """The multiply-adds of a config's network for one of its images, after checking that it accepts them.
+
+  Args:
+    model: the Flax module.
+    config: the whole config, of which the messages name fields.
+    count: (model, image_size) -> its multiply-adds, as `counting` counts them.
 
   Raises:
-    UserError: a value that the network does not accept, values that do not fit together, or images that are too small.
+    UserError: values that do not fit together, or images that are too small.
   """
   size, largest = config.data.image_size, 224
-  model = network(config.model)
   try:
-    return model, count_network(model, size)
+    return count(model, size)
   except (ValueError, ZeroDivisionError):  # initialising an empty kernel divides by zero
     with _value_errors_as_user_errors():
       _variable_shapes(model, max(size, largest))

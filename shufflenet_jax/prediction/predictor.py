@@ -9,8 +9,7 @@ from shufflenet_jax import tasks
 from shufflenet_jax.checkpoints.checkpoint import Checkpoint
 from shufflenet_jax.config import settings
 from shufflenet_jax.data import pictures
-from shufflenet_jax.data.stream import augment
-from shufflenet_jax.models import build
+from shufflenet_jax.data.stream import examples
 
 # Pictures are computed in batches of the smallest of these sizes that holds all of them, or else of the largest: so
 # each run compiles once. On a CPU larger batches are no faster, but take more memory, and the first answer comes later.
@@ -30,27 +29,31 @@ class Predictor:
     """Raises a UserError if a field of the checkpoint's config is out of range."""
     config = checkpoint.config
     settings.check(config, training=False)
-    self.task = tasks.build(build.network(config.model), config)
-    self.batch_sizes = CPU_BATCH_SIZES if jax.default_backend() == "cpu" else ACCELERATOR_BATCH_SIZES
+    self.task = tasks.build(tasks.network(config), config)
+    sizes = CPU_BATCH_SIZES if jax.default_backend() == "cpu" else ACCELERATOR_BATCH_SIZES
+    self.batch_sizes = tuple(size for size in sizes if size <= self.task.largest_batch)
     self._data, self._class_names = config.data, checkpoint.class_names
+    self._examples = examples.KINDS[self.task.examples]
     variables = checkpoint.restore_variables()
-    self._predict = jax.jit(lambda images: self.task.predict(variables, images))
+    self._predict = jax.jit(lambda batch: self.task.predict(variables, batch))
 
-  def decode(self, encoded: bytes) -> np.ndarray:
-    """An image's encoded bytes -> uint8 (h, w, 3), as evaluation crops it. May be called by several threads.
+  def decode(self, encoded: bytes) -> dict[str, np.ndarray]:
+    """An image's encoded bytes -> `image`, uint8 (h, w, 3), as evaluation makes it, and what the task needs besides it.
+
+    May be called by several threads.
 
     Raises:
       PictureError: they cannot be decoded.
     """
-    data = self._data
-    return augment.center_crop(pictures.decode_file(encoded), data.image_size, data.eval_resize, data.antialias).numpy()
+    example = self._examples.of_picture(pictures.decode_file(encoded), self._data)
+    return {name: np.asarray(value) for name, value in example.items()}
 
-  def answers(self, images: list[np.ndarray], batch_size: int) -> list:
-    """The task's answer for each of at most `batch_size` decoded images; see `Task.answer`."""
-    batch = np.zeros((batch_size, *images[0].shape), np.uint8)
-    batch[: len(images)] = images
+  def answers(self, decoded: list[dict[str, np.ndarray]], batch_size: int) -> list:
+    """The task's answer for each of at most `batch_size` decoded pictures; see `Task.answer`."""
+    padded = decoded + decoded[:1] * (batch_size - len(decoded))
+    batch = {name: np.stack([example[name] for example in padded]) for name in decoded[0]}
     predictions = jax.device_get(self._predict(batch))
-    rows = (jax.tree.map(operator.itemgetter(i), predictions) for i in range(len(images)))
+    rows = (jax.tree.map(operator.itemgetter(i), predictions) for i in range(len(decoded)))
     return [self.task.answer(row, self._class_names) for row in rows]
 
   def __call__(self, encoded: bytes):

@@ -5,10 +5,10 @@ import sys
 import time
 from typing import Any, Protocol
 
-import numpy as np
-
 from shufflenet_jax.data import picture_files
 from shufflenet_jax.data.listing import printable
+from shufflenet_jax.data.picture_formats import PictureError
+from shufflenet_jax.prediction.drawing import Drawing
 from shufflenet_jax.progress import ProgressLine, duration
 
 
@@ -23,20 +23,21 @@ class PicturePredictor(Protocol):
   task: Any
   batch_sizes: tuple[int, ...]
 
-  def decode(self, encoded: bytes) -> np.ndarray:
-    """An image's encoded bytes -> uint8 (h, w, 3); raises a `PictureError` if there is none. Called by threads."""
+  def decode(self, encoded: bytes) -> Any:
+    """An image's encoded bytes -> what `answers` takes; raises a `PictureError` if there is none. Called by threads."""
 
-  def answers(self, images: list[np.ndarray], batch_size: int) -> list:
-    """The task's answer for each of at most `batch_size` decoded images."""
+  def answers(self, decoded: list, batch_size: int) -> list:
+    """The task's answer for each of at most `batch_size` decoded pictures."""
 
 
-def report(predictor: PicturePredictor, arguments: list[str], as_json: bool) -> int:
+def report(predictor: PicturePredictor, arguments: list[str], as_json: bool, drawing: Drawing | None = None) -> int:
   """Prints the answer for each picture, or to stderr why it cannot be read.
 
   Args:
     predictor: gives the answers.
     arguments: files, folders and patterns.
     as_json: prints one JSON object a line instead of a table.
+    drawing: where to draw the objects that were found; only for a task that has `answer_as_boxes`.
 
   Returns:
     How many pictures could not be read, including arguments that name none.
@@ -51,16 +52,19 @@ def report(predictor: PicturePredictor, arguments: list[str], as_json: bool) -> 
   batch_size = next((size for size in predictor.batch_sizes if size >= len(pictures)), predictor.batch_sizes[-1])
   progress, began, failed, done = ProgressLine(sys.stderr, terminal_seconds=1), time.monotonic(), 0, 0
   for group in picture_files.decoded(pictures, predictor.decode, batch_size):
-    images = [picture.image for picture in group if not picture.wrong]
-    answers = iter(predictor.answers(images, batch_size) if images else ())
+    decoded = [picture.decoded for picture in group if not picture.wrong]
+    answers = iter(predictor.answers(decoded, batch_size) if decoded else ())
     progress.clear()
     for path, wrong, _ in group:
       if wrong:
         print(f"error: {wrong}", file=sys.stderr)
         failed += 1
       else:
-        for line in _lines(predictor.task, path, next(answers), width, as_json):
+        answer = next(answers)
+        for line in _lines(predictor.task, path, answer, width, as_json):
           print(line)
+        if drawing:
+          failed += not _draw(drawing, path, predictor.task.answer_as_boxes(answer))
     sys.stdout.flush()
     done += len(group)
     if done < len(pictures):
@@ -68,6 +72,16 @@ def report(predictor: PicturePredictor, arguments: list[str], as_json: bool) -> 
   if failed:
     print(f"error: {failed} of {len(pictures)} images could not be read", file=sys.stderr)
   return failed
+
+
+def _draw(drawing: Drawing, path: str, boxes: list) -> bool:
+  """Whether a picture, which was read once already, could be drawn; prints why not."""
+  try:
+    drawing.add(path, boxes)
+  except (FileNotFoundError, PictureError) as error:
+    print(f"error: {printable(path)}: cannot be drawn: {error}", file=sys.stderr)
+    return False
+  return True
 
 
 def _lines(task, path: str, answer, width: int, as_json: bool):

@@ -6,12 +6,11 @@ from collections.abc import Callable, Collection, Sequence
 
 import jax
 
-from shufflenet_jax import storage
+from shufflenet_jax import storage, tasks
 from shufflenet_jax.checkpoints import checkpoint
 from shufflenet_jax.checkpoints.integrity import Damaged
 from shufflenet_jax.data import opening
 from shufflenet_jax.errors import RunFailed, UserError
-from shufflenet_jax.models import build
 from shufflenet_jax.progress import duration
 from shufflenet_jax.reproduction import results
 from shufflenet_jax.reproduction.cells import Cell
@@ -57,7 +56,7 @@ def list_runs(cells: Sequence[Cell], seeds: int, config_of: Callable[[Cell], obj
     UserError: a config is impossible.
   """
   configs = {cell: config_of(cell) for cell in cells}
-  counted = {cell: build.network_for_images(config)[1].multiply_adds for cell, config in configs.items()}
+  counted = {cell: tasks.network_for_images(config)[1].multiply_adds for cell, config in configs.items()}
   order = sorted(
     ((cell, seed) for cell in cells for seed in range(seeds)), key=lambda run: (run[0].scale, run[1], counted[run[0]])
   )

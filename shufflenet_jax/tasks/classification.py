@@ -37,12 +37,12 @@ class Classification(TopClasses, Task):
   def from_config(cls, forward, config) -> "Classification":
     return cls(forward, label_smoothing=config.optimizer.label_smoothing)
 
-  def loss(self, params, batch_stats, batch, key):
+  def loss(self, params, batch_stats, batch, keys):
     """Softmax cross-entropy with smoothed labels, averaged over the group.
 
     `accuracy` is the fraction of images whose top class is correct.
     """
-    logits, batch_stats = self.forward.train(params, batch_stats, batch["image"], key)
+    logits, batch_stats = self.forward.train(params, batch_stats, batch["image"], keys[0])
     targets = optax.smooth_labels(jax.nn.one_hot(batch["label"], logits.shape[-1]), self.label_smoothing)
     loss = optax.softmax_cross_entropy(logits, targets).mean()
     accuracy = (logits.argmax(-1) == batch["label"]).mean(dtype=jnp.float32)
@@ -62,7 +62,7 @@ class Classification(TopClasses, Task):
       "loss": jnp.where(mask, losses, 0.0).sum(),
     }
 
-  def figures(self, sums):
+  def figures(self, sums, rows):
     """`top1` and `top5`, fractions; `loss`, the mean cross-entropy."""
     return {name: sums[name] / sums["examples"] for name in ("top1", "top5", "loss")}
 
@@ -74,9 +74,9 @@ class Classification(TopClasses, Task):
     """`loss 0.1234  accuracy 97.5 %`."""
     return f"loss {metrics['loss']:.4f}  accuracy {100 * metrics['accuracy']:.1f} %"
 
-  def predict(self, variables, images):
+  def predict(self, variables, batch):
     """Probabilities, float32 (n, num_classes)."""
-    return jax.nn.softmax(self.forward(variables, images))
+    return jax.nn.softmax(self.forward(variables, batch["image"]))
 
   def adapt_params(self, params, fresh, names_before: Sequence[str], names_now: Sequence[str]):
     """In the last layer, classes that the checkpoint knows by name keep their weights; the others get fresh ones."""

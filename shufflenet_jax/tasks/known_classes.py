@@ -27,12 +27,22 @@ def _only_numbers(names_before: Sequence[str], names_now: Sequence[str]) -> bool
 def adapt_classifier(params, fresh, names_before: Sequence[str], names_now: Sequence[str]) -> dict:
   """`params` with a `classifier` for the classes of `names_now`; see `Task.adapt_params`."""
   known = known_classes(names_before, names_now)
+  return {**params, "classifier": copy_classes(fresh["classifier"], params["classifier"], known)}
+
+
+def copy_classes(fresh, old, known: dict[int, int]):
+  """Trees of arrays (..., classes): kernels and biases alike.
+
+  Args:
+    fresh: freshly initialised.
+    old: the checkpoint's, maybe with another number of classes.
+    known: label now -> label before.
+
+  Returns:
+    `fresh` with the values of known classes from `old`.
+  """
   now, before = (np.array(labels, int) for labels in (list(known), list(known.values())))
-  # Kernels (..., classes) and biases (classes,) alike.
-  classifier = jax.tree.map(
-    lambda new, old: new.at[..., now].set(old[..., before]), fresh["classifier"], params["classifier"]
-  )
-  return {**params, "classifier": classifier}
+  return jax.tree.map(lambda new, old: new.at[..., now].set(old[..., before]), fresh, old)
 
 
 def describe(where: str, names_before: Sequence[str], names_now: Sequence[str], dataset_classes: int) -> str:

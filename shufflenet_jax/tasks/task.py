@@ -6,18 +6,23 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import jax
+import numpy as np
 
+from shufflenet_jax.counting.detector import DetectorCount
+from shufflenet_jax.counting.multiply_adds import NetworkCount, count_network
 from shufflenet_jax.tasks.forward import Forward
 
 
 @dataclasses.dataclass(frozen=True)
 class Task(abc.ABC):
-  """What is learned from a batch. A subclass defines `loss` and `sums`; the rest has defaults.
+  """What is learned from a batch. A subclass defines `loss`, and `sums` or `rows`; the rest has defaults.
 
   A batch is a dict of arrays with `image`, uint8 (n, h, w, 3), and the `targets`.
 
   Attributes:
     forward: the network, which takes uint8 images.
+    examples: what the data have to give besides the picture: "labels", its class; or "objects", boxes in it. One of
+      `data.stream.examples.KINDS`.
     targets: what a batch holds besides the images: its key -> shape (without the batch axis) and dtype.
     train_metrics: names of the scalars that the method `loss` reports, one of which is the loss itself, named "loss".
       In `metrics.jsonl` they are `train_<name>`.
@@ -28,11 +33,15 @@ class Task(abc.ABC):
       task starts them anew.
     own_model_fields: fields of the config's `model` section that belong to the task. Fine-tuning keeps them, and
       takes the other fields from the checkpoint that it starts from.
+    network_fields: dotted names of the config's fields, outside of `model`, on which the meaning of the parameters
+      depends. They cannot change when a checkpoint is evaluated or training is resumed.
+    largest_batch: how many pictures `predict` computes at once, at most.
     table_heading: of what `predict` prints, to the right of the file's name.
   """
 
   forward: Forward
 
+  examples: ClassVar[str] = "labels"
   targets: ClassVar[dict[str, jax.ShapeDtypeStruct]] = {}
   train_metrics: ClassVar[tuple[str, ...]] = ("loss",)
   best: ClassVar[str] = "loss"
@@ -40,7 +49,19 @@ class Task(abc.ABC):
   panels: ClassVar[dict[str, dict[str, str]]] = {"loss": {"training": "train_loss", "evaluation": "eval_loss"}}
   head: ClassVar[tuple[str, ...]] = ("classifier",)
   own_model_fields: ClassVar[tuple[str, ...]] = ()
+  network_fields: ClassVar[tuple[str, ...]] = ()
+  largest_batch: ClassVar[int] = 64
   table_heading: ClassVar[str] = "output"
+
+  @classmethod
+  def network(cls, model, config):
+    """The whole Flax module that is trained, from the network that the config's `model` section describes."""
+    return model
+
+  @classmethod
+  def count(cls, model, image_size: int) -> NetworkCount | DetectorCount:
+    """Parameters and multiply-adds of the whole module for one square picture."""
+    return count_network(model, image_size)
 
   @classmethod
   def from_config(cls, forward: Forward, config) -> "Task":
@@ -49,28 +70,37 @@ class Task(abc.ABC):
 
   @abc.abstractmethod
   def loss(
-    self, params, batch_stats, batch: dict[str, jax.Array], key: jax.Array
+    self, params, batch_stats, batch: dict[str, jax.Array], keys: jax.Array
   ) -> tuple[jax.Array, Any, dict[str, jax.Array]]:
     """The loss of one statistics group: the images that batch norm sees together. Differentiated by the training step.
 
     Args:
       params, batch_stats: as in `TrainState`.
       batch: `image` and the `targets`.
-      key: a JAX key, for dropout.
+      keys: JAX keys (n,), one an image: functions of the seed, the step and the image's place in the global batch.
 
     Returns:
       (float32 scalar, updated batch_stats, the `train_metrics`: float32 scalars, each a mean over the group).
     """
 
-  @abc.abstractmethod
   def sums(self, params, batch_stats, batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
     """Sums over the examples of an evaluation batch whose `mask`, bool (n,), is True.
 
     The evaluation adds them up over all batches and devices, and counts `examples` itself.
     """
+    return {}
 
-  def figures(self, sums: dict[str, float]) -> dict[str, float]:
-    """The figures of an evaluation from the sums over its whole split, which include the number of `examples`."""
+  def rows(self, params, batch_stats, batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    """Arrays (n, ...) with a row for each example of an evaluation batch, for figures that are not sums."""
+    return {}
+
+  def figures(self, sums: dict[str, float], rows: dict[str, np.ndarray]) -> dict[str, float]:
+    """The figures of an evaluation.
+
+    Args:
+      sums: over its whole split, with the number of `examples`.
+      rows: those of all its examples, in an order that depends on the number of processes.
+    """
     return {name: value / sums["examples"] for name, value in sums.items() if name != "examples"}
 
   def describe(self, figures: dict[str, float]) -> str:
@@ -81,9 +111,14 @@ class Task(abc.ABC):
     """The `train_metrics` of an interval in a few words, for the console's line."""
     return "  ".join(f"{name} {metrics[name]:.4f}" for name in self.train_metrics)
 
-  def predict(self, variables: dict[str, Any], images: jax.Array) -> Any:
-    """What `answer` needs for images, uint8 (n, h, w, 3): a tree of arrays (n, ...). The caller compiles it."""
-    return self.forward(variables, images)
+  def predict(self, variables: dict[str, Any], batch: dict[str, jax.Array]) -> Any:
+    """What `answer` needs for pictures: a tree of arrays (n, ...). The caller compiles it.
+
+    Args:
+      variables: `params` and `batch_stats`.
+      batch: `image`, uint8 (n, h, w, 3), and what else `data.stream.examples` knows of a picture without annotations.
+    """
+    return self.forward(variables, batch["image"])
 
   def answer(self, prediction, class_names: Sequence[str]) -> Any:
     """The answer for one image: from its row of `predict`'s arrays, on the host."""

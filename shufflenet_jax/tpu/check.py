@@ -194,12 +194,12 @@ def check(config, topology_name: str, mode: str, dump_hlo: str | None = None, lo
   Raises:
     UserError: an unknown topology, another network, a batch that does not divide or does not fit.
   """
-  from shufflenet_jax.models import build
+  from shufflenet_jax import tasks
   from shufflenet_jax.tpu import topology
 
   devices = _checked_devices(config, topology_name, mode)
   folder = _writable_folder(dump_hlo) if dump_hlo else None
-  model = build.network(config.model)
+  model = tasks.network(config)
   wanted = {
     "own": model,
     "no_shuffle": model.clone(shuffle="none"),
@@ -226,10 +226,13 @@ def check(config, topology_name: str, mode: str, dump_hlo: str | None = None, lo
 
 def _checked_devices(config, topology_name: str, mode: str) -> list:
   """The topology's devices, after checking that the config suits this comparison."""
+  from shufflenet_jax import tasks
   from shufflenet_jax.config import settings
   from shufflenet_jax.distributed import mesh
   from shufflenet_jax.tpu import topology
 
+  if (task := tasks.name_of(config)) != "classification":
+    raise UserError(f"config.task={task} is not compared with a reference; tpu.plan compiles its training step")
   if config.model.network != "shufflenet_v1":
     raise UserError(f"config.model.network={config.model.network} has no channel shuffle; choose shufflenet_v1")
   if config.model.shuffle == "none":

@@ -70,7 +70,7 @@ def lower_step(model, config, devices, mode: str) -> Lowered:
   """The step of `config` with the network `model`, traced for `devices`: a few seconds of Python.
 
   Args:
-    model: a Flax module as `build.network` returns it.
+    model: a Flax module as `tasks.network` returns it.
     config: a config like that of `configs/imagenet.py`; its batch_size is global, for both modes.
     devices: from `topology.devices`, or real ones.
     mode: "train", the whole `train_step`; or "infer", uint8 images to the network's outputs.
@@ -89,7 +89,7 @@ def lower_step(model, config, devices, mode: str) -> Lowered:
   optimizer, schedule = sgd(config.optimizer, config.num_train_steps)
   state = _on(data_mesh, PartitionSpec(), jax.eval_shape(lambda: init_state(model, optimizer, size, 0)))
   example = {"image": jax.ShapeDtypeStruct((size, size, 3), jnp.uint8), **task.targets}
-  if config.data.flip:
+  if config.data.flip and task.examples == "labels":  # boxes are mirrored with their pictures, on the host
     example["flip"] = jax.ShapeDtypeStruct((), jnp.bool_)
   batch = {k: jax.ShapeDtypeStruct((config.batch_size, *x.shape), x.dtype) for k, x in example.items()}
   batch = _on(data_mesh, PartitionSpec(mesh.AXIS), batch)

@@ -98,6 +98,7 @@ def before_compiling(
   Raises:
     UserError: an unknown topology.
   """
+  from shufflenet_jax import tasks
   from shufflenet_jax.tpu import topology
 
   s = slices.from_topology(topology_name)
@@ -116,7 +117,7 @@ def before_compiling(
   elif plan.batch % unit:
     below = plan.batch // unit * unit
     plan.warnings.append(f"batch_size={plan.batch} is not a multiple of {unit}: {below} or {below + unit} is")
-  elif per_step % LANES:
+  elif per_step % LANES and tasks.name_of(config) == "classification":  # a detector's regions fill the lanes
     wanted = -(-plan.batch // (unit * LANES)) * unit * LANES
     plan.warnings.append(
       f"{per_step:g} images per chip are not a multiple of {LANES}, so lanes stay empty: batch={wanted}, or fewer chips"
@@ -189,15 +190,15 @@ def make_plans(config, topologies: list[str], images_per_second_per_core: float,
   Raises:
     UserError: an unknown topology, or a config from which no step can be built.
   """
+  from shufflenet_jax import tasks
   from shufflenet_jax.config import settings
-  from shufflenet_jax.models import build
   from shufflenet_jax.tpu import topology
   from shufflenet_jax.tpu.compile import OutOfMemory, compile_lowered, lower_step
 
   settings.check(config, training=True)
   plans = [before_compiling(config, name, images_per_second_per_core) for name in topologies]
   devices = {name: topology.devices(name) for name in topologies}
-  model = build.network(config.model)
+  model = tasks.network(config)
 
   def lowered(plan: Plan, batch_size: int):
     wanted = config.copy_and_resolve_references()

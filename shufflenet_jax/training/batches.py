@@ -38,7 +38,7 @@ def for_training(split: Split | Arrays, config, task: Task, over: jax.sharding.M
     cut = functools.partial(augment.training_batch, config=config.data, seed=config.seed)
     rows = functools.partial(order.training, len(split.images), batch_size, config.seed)
     return Batches(lambda start_step: rows(start_step, process), _Cutter(split, cut, ("id", "epoch"), task, over))
-  from shufflenet_jax.data.stream import training  # which imports TensorFlow
+  from shufflenet_jax.data.stream import examples, training  # which import TensorFlow
 
   def stream(start_step: int) -> Iterator:
     return training.train_batches(
@@ -48,6 +48,7 @@ def for_training(split: Split | Arrays, config, task: Task, over: jax.sharding.M
       num_classes=config.model.num_classes,
       seed=config.seed,
       start_step=start_step,
+      kind=examples.KINDS[task.examples],
       process=process,
       warn=functools.partial(print, flush=True),
     )
@@ -62,11 +63,16 @@ def for_evaluation(split: Split | Arrays, config, task: Task, over: jax.sharding
     cut = functools.partial(augment.evaluation_batch, config=config.data)
     rows = functools.partial(order.evaluation, len(split.images), batch_size, process)
     return Batches(lambda start_step: rows(), _Cutter(split, cut, ("id", "mask"), task, over))
-  from shufflenet_jax.data.stream import evaluation  # which imports TensorFlow
+  from shufflenet_jax.data.stream import evaluation, examples  # which import TensorFlow
 
   def stream(start_step: int) -> Iterator:
     return evaluation.eval_batches(
-      split, config.data, batch_size=batch_size, num_classes=config.model.num_classes, process=process
+      split,
+      config.data,
+      batch_size=batch_size,
+      num_classes=config.model.num_classes,
+      kind=examples.KINDS[task.examples],
+      process=process,
     )
 
   return Batches(stream, functools.partial(_transfer, names=("image", *task.targets, "mask"), over=over))

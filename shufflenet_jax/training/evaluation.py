@@ -3,6 +3,8 @@
 from collections.abc import Callable
 
 import jax
+import numpy as np
+from jax.experimental import multihost_utils
 
 from shufflenet_jax import tasks
 from shufflenet_jax.checkpoints import checkpoint
@@ -10,7 +12,6 @@ from shufflenet_jax.config import settings
 from shufflenet_jax.data import opening
 from shufflenet_jax.distributed import mesh
 from shufflenet_jax.errors import UserError
-from shufflenet_jax.models import build
 from shufflenet_jax.tasks.task import Task
 from shufflenet_jax.training import prefetch
 from shufflenet_jax.training.batches import Batches, for_evaluation
@@ -41,19 +42,31 @@ def run(
     UserError: no picture can be decoded, or the data cannot be read.
     RunFailed: the storage did not answer.
   """
-  # The sums stay on the devices until the end, so that no step waits for the one before.
-  sums = []
+  # The results stay on the devices until the end, so that no step waits for the one before.
+  results = []
   with prefetch.Feed(batches.host(0), batches.to_devices) as feed:
-    while (batch := feed.get(sums[-1:], stop)) is not None:
-      sums.append(eval_fn(state, batch))
+    while (batch := feed.get(results[-1:], stop)) is not None:
+      results.append(eval_fn(state, batch))
   if stop():
     return None
-  sums = jax.device_get(sums)
+  sums = jax.device_get([sums for sums, _ in results])
   total = {k: sum(s[k].item() for s in sums) for k in sums[0]}
+  rows = _all_rows([rows for _, rows in results])
   examples = total["examples"]
   if not examples:
     raise UserError(f"none of the {split.num_examples} pictures of {split.name} can be decoded")
-  return task.figures(total) | {"examples": examples, "bad_pictures": split.num_examples - examples}
+  return task.figures(total, rows) | {"examples": examples, "bad_pictures": split.num_examples - examples}
+
+
+def _all_rows(of_batches: list[dict[str, jax.Array]]) -> dict[str, np.ndarray]:
+  """The rows of all batches and processes whose `mask` is True, without that mask; {} if the task has none."""
+  if not of_batches[0].keys() - {"mask"}:
+    return {}
+  if jax.process_count() > 1:
+    of_batches = multihost_utils.process_allgather(of_batches, tiled=True)
+  of_batches = jax.device_get(of_batches)
+  masks = [rows.pop("mask") for rows in of_batches]
+  return {k: np.concatenate([rows[k][mask] for rows, mask in zip(of_batches, masks)]) for k in of_batches[0]}
 
 
 def describe(task: Task, figures: dict[str, float]) -> str:
@@ -82,16 +95,21 @@ def evaluate_checkpoint(
     UserError: a field is out of range, the task or the network is another one, or the data do not fit it or cannot be
       read.
   """
-  settings.check(config, training=False)
   tasks.check_same_task(source.path, source.config, config, "its task cannot be overridden")
+  settings.check(config, training=False)
   model_before, model_now = (checkpoint.to_json(c.model) for c in (source.config, config))
   settings.check_same_network(str(source.path), model_before, model_now, "its network cannot be overridden")
-  model, _ = build.network_for_images(config)
+  model, _ = tasks.network_for_images(config)
   task = tasks.build(model, config)
   data_mesh = mesh.data_mesh(devices)
   mesh.check_batch_size("config.eval_batch_size", config.eval_batch_size, data_mesh.size)
+  if folder is not None and task.examples != "labels":
+    raise UserError(
+      f"--data={folder} is a folder of classes, {source.path} is a detector; give --config.data.name of a dataset with"
+      " boxes"
+    )
   if folder is None:
-    split = opening.open_split(config, config.data.eval_split, source.class_names)
+    split = opening.open_split(config, config.data.eval_split, task.examples, source.class_names)
   else:
     from shufflenet_jax.data.sources import folder as folder_source  # which imports TensorFlow
 

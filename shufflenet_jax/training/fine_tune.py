@@ -32,13 +32,17 @@ def adopt(pretrained: Checkpoint, config) -> dict[str, str]:
     config.model = pretrained.config.model.to_dict() | own
   for field in PICTURE_FIELDS:
     config.data[field] = pretrained.config.data[field]
+  if tasks.name_of(pretrained.config) == tasks.name_of(config):
+    for section, field in (name.split(".") for name in tasks.class_of(config).network_fields):
+      config[section][field] = pretrained.config[section][field]
   return settings.differences(before, to_json(config))
 
 
 def start_from(pretrained: Checkpoint, state: TrainState, task: Task, class_names: Sequence[str]) -> TrainState:
   """A fresh state with the checkpoint's parameters and batch statistics.
 
-  The task adapts the parameters to the data. If the checkpoint is of another task, the task's `head` stays fresh.
+  The task adapts the parameters to the data. If the checkpoint is of another task, the task's `head` stays fresh,
+  and the other task's is left out.
 
   Args:
     pretrained: the checkpoint.
@@ -47,15 +51,18 @@ def start_from(pretrained: Checkpoint, state: TrainState, task: Task, class_name
     class_names: of the data, in label order.
 
   Raises:
-    UserError: the parameters differ in shape from those that the checkpoint's own config describes.
+    UserError: the parameters differ in shape from those of the network and task of the config.
   """
   variables = pretrained.restore_variables()
   if _is_of(pretrained, task):
     params = task.adapt_params(variables["params"], state.params, pretrained.class_names, class_names)
   else:
-    params = variables["params"] | {name: state.params[name] for name in task.head}
+    kept = variables["params"].keys() - set(task.head)
+    params = {name: variables["params"][name] if name in kept else fresh for name, fresh in state.params.items()}
   if jax.tree.map(lambda x: x.shape, params) != jax.tree.map(lambda x: x.shape, state.params):
-    raise UserError(f"--config.init_from={pretrained.path}: its parameters do not have the shapes of its own config")
+    raise UserError(
+      f"--config.init_from={pretrained.path}: its parameters do not have the shapes that this config needs"
+    )
   return state.replace(params=params, batch_stats=variables["batch_stats"])
 
 
@@ -70,7 +77,8 @@ def describe(pretrained: Checkpoint, task: Task, class_names: Sequence[str], dat
   if _is_of(pretrained, task):
     return task.describe_adaptation(pretrained.path, pretrained.class_names, class_names, dataset_classes)
   head, other = " and ".join(task.head), tasks.name_of(pretrained.config)
-  return f"{pretrained.path} is of another task ({other}): {head} starts from new weights, the rest is kept"
+  starts = "starts" if len(task.head) == 1 else "start"
+  return f"{pretrained.path} is of another task ({other}): {head} {starts} from new weights, the rest is kept"
 
 
 def _is_of(pretrained: Checkpoint, task: Task) -> bool:

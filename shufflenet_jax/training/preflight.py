@@ -16,13 +16,11 @@ from shufflenet_jax.checkpoints import checkpoint, recovery
 from shufflenet_jax.checkpoints.checkpoint import Checkpoint
 from shufflenet_jax.checkpoints.integrity import Damaged
 from shufflenet_jax.config import settings
-from shufflenet_jax.counting import multiply_adds
 from shufflenet_jax.data import opening
 from shufflenet_jax.data.arrays.arrays import Arrays
 from shufflenet_jax.data.split import Split
 from shufflenet_jax.distributed import hosts, mesh
 from shufflenet_jax.errors import RunFailed, UserError
-from shufflenet_jax.models import build
 from shufflenet_jax.tasks.task import Task
 from shufflenet_jax.training import batches, fine_tune, machine, metrics
 from shufflenet_jax.training.due import evaluation_owed
@@ -91,7 +89,7 @@ def prepare(config, workdir: str, devices=None, stop_after_step: int | None = No
   settings.check(config, training=True)
   resumed, arrays = _newest_whole(workdir, process, say) or (None, None)
   pretrained, replaced = _find_pretrained(config, resumed)
-  model, counted = build.network_for_images(config)
+  model, counted = tasks.network_for_images(config)
   task = tasks.build(model, config)
   optimizer, schedule = sgd(config.optimizer, config.num_train_steps)
   data_mesh = mesh.data_mesh(devices)
@@ -101,7 +99,7 @@ def prepare(config, workdir: str, devices=None, stop_after_step: int | None = No
   changes = _changes(resumed, config) if resumed else {}
   start_step = resumed.step if resumed else 0
   last_step = min(config.num_train_steps, stop_after_step or config.num_train_steps)
-  train_split, eval_split = splits or opening.open_splits(config)
+  train_split, eval_split = splits or opening.open_splits(config, task.examples)
   _check_same_classes(resumed, train_split)
   training = batches.for_training(train_split, config, task, data_mesh)
   evaluation = batches.for_evaluation(eval_split, config, task, data_mesh)
@@ -210,7 +208,7 @@ def _restored(resumed: Checkpoint, arrays: dict[str, np.ndarray], fresh: TrainSt
 
 def _overview(counted, config, data_mesh, train_split, eval_split) -> list[str]:
   lines = [
-    multiply_adds.overview(counted, config.data.image_size),
+    counted.overview(config.data.image_size),
     f"{config.data.name}: {train_split.num_examples:,} training and {eval_split.num_examples:,} evaluation examples;"
     f" batch {config.batch_size} over {data_mesh.size} x {data_mesh.devices.flat[0].device_kind}",
   ]

@@ -12,8 +12,7 @@ import numpy as np
 from shufflenet_jax import storage, tasks
 from shufflenet_jax.checkpoints import checkpoint, integrity
 from shufflenet_jax.errors import UserError
-from shufflenet_jax.models import build
-from shufflenet_jax.training.step import dropout_key, gradients
+from shufflenet_jax.training.step import example_keys, gradients
 
 
 def replay(folder: str) -> Iterator[tuple[list, float, list[str]]]:
@@ -31,7 +30,7 @@ def replay(folder: str) -> Iterator[tuple[list, float, list[str]]]:
     raise UserError(f"--dump={folder} is no dump of a step; {advice}")
   state_before = checkpoint.find(folder, "--dump")
   config = state_before.config
-  model, _ = build.network_for_images(config)
+  model, _ = tasks.network_for_images(config)
   task = tasks.build(model, config)
   try:
     step = json.loads(storage.read_bytes(storage.join(folder, "step.json")))
@@ -53,8 +52,8 @@ def replay(folder: str) -> Iterator[tuple[list, float, list[str]]]:
   size = state_before.statistics_group
   for group, first in enumerate(range(0, config.batch_size, size)):
     rows = slice(first, first + size)
-    key = dropout_key(config.seed, state_before.step, group)
+    keys = example_keys(config.seed, state_before.step, group, size)
     examples = {name: batch[name][rows] for name in ("image", *task.targets)}
-    grads, _, metrics = compute(variables["params"], variables["batch_stats"], examples, key)
+    grads, _, metrics = compute(variables["params"], variables["batch_stats"], examples, keys)
     wrong = [k for k, v in integrity.arrays_by_name(grads).items() if not np.isfinite(v).all()]
     yield batch["id"][rows].tolist(), float(metrics["loss"]), wrong

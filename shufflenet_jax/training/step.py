@@ -46,13 +46,13 @@ def mirror(images: jax.Array, flip: jax.Array) -> jax.Array:
   return jnp.where(flip[:, None, None, None], images[:, :, ::-1], images)  # (n,) -> (n, 1, 1, 1)
 
 
-def gradients(params, batch_stats, batch: dict[str, jax.Array], key: jax.Array, *, task: Task):
+def gradients(params, batch_stats, batch: dict[str, jax.Array], keys: jax.Array, *, task: Task):
   """Gradients of the task's loss on one statistics group: the images that batch norm sees together.
 
   Args:
     params, batch_stats: as in `TrainState`.
     batch: `image`, uint8 (n, h, w, 3), and the task's targets.
-    key: a JAX key, for dropout.
+    keys: JAX keys (n,), see `Task.loss`.
     task: defines the loss.
 
   Returns:
@@ -60,16 +60,20 @@ def gradients(params, batch_stats, batch: dict[str, jax.Array], key: jax.Array, 
   """
 
   def loss_of(params):
-    loss, updated, metrics = task.loss(params, batch_stats, batch, key)
+    loss, updated, metrics = task.loss(params, batch_stats, batch, keys)
     return loss, (updated, metrics)
 
   grads, (batch_stats, metrics) = jax.grad(loss_of, has_aux=True)(params)
   return grads, batch_stats, metrics
 
 
-def dropout_key(seed: int, step, group) -> jax.Array:
-  """The key of a statistics group in a step. Groups are numbered within the global batch, so devices do not matter."""
-  return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), step), group)
+def example_keys(seed: int, step, group, size: int) -> jax.Array:
+  """Keys (size,) of the examples of a statistics group: functions of seed, step and place in the global batch.
+
+  Groups of `size` examples are numbered within the global batch, so devices do not matter.
+  """
+  of_step = jax.random.fold_in(jax.random.key(seed), step)
+  return jax.vmap(jax.random.fold_in, (None, 0))(of_step, group * size + jnp.arange(size))
 
 
 def train_step(
@@ -102,7 +106,7 @@ def train_step(
     task: what is learned.
     optimizer, schedule: see `optimizer.sgd`.
     accumulate_steps: number of micro-batches; must divide n.
-    seed: of dropout, whose keys differ between steps and micro-batches.
+    seed: of dropout and sampling, see `example_keys`.
     max_skipped_steps: the limit for the whole run.
 
   Returns:
@@ -129,7 +133,7 @@ def train_step(
 
 def _mean_over_micro_batches(state: TrainState, batch: dict[str, jax.Array], task: Task, accumulate_steps: int, seed):
   """`gradients` of each of the `accumulate_steps` statistics groups of this device's images, averaged."""
-  key_of_group = functools.partial(dropout_key, seed, state.step)
+  size = len(batch["image"]) // accumulate_steps
   first_group = jax.lax.axis_index(AXIS) * accumulate_steps
   of_group = functools.partial(gradients, task=task)
   params, batch_stats = _varying((state.params, state.batch_stats))
@@ -137,11 +141,12 @@ def _mean_over_micro_batches(state: TrainState, batch: dict[str, jax.Array], tas
   if "flip" in batch:
     examples["image"] = mirror(batch["image"], batch["flip"])
   if accumulate_steps == 1:
-    return of_group(params, batch_stats, examples, key_of_group(first_group))
+    return of_group(params, batch_stats, examples, example_keys(seed, state.step, first_group, size))
 
   def micro_step(total, micro_batch):
     examples, index = micro_batch
-    sums = of_group(params, batch_stats, examples, key_of_group(first_group + index))
+    keys = example_keys(seed, state.step, first_group + index, size)
+    sums = of_group(params, batch_stats, examples, keys)
     return jax.tree.map(jnp.add, total, sums), None
 
   # (n, ...) -> (accumulate_steps, n / accumulate_steps, ...)
@@ -166,8 +171,10 @@ def all_finite(tree) -> jax.Array:
   return jnp.all(jnp.stack([functools.reduce(jnp.logical_and, alike).all() for alike in of_shape.values()]))
 
 
-def eval_step(state: TrainState, batch: dict[str, jax.Array], *, task: Task) -> dict[str, jax.Array]:
-  """Sums over the examples whose `mask` is True; runs inside `jax.shard_map`.
+def eval_step(
+  state: TrainState, batch: dict[str, jax.Array], *, task: Task
+) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
+  """Sums over the examples whose `mask` is True, and a row for each; runs inside `jax.shard_map`.
 
   Args:
     state: replicated.
@@ -175,10 +182,12 @@ def eval_step(state: TrainState, batch: dict[str, jax.Array], *, task: Task) -> 
     task: what is learned.
 
   Returns:
-    `examples`, int32, and the task's sums; over all devices.
+    The task's sums and `examples`, int32, over all devices; and the task's rows of this device's examples, with `mask`.
   """
   sums = task.sums(state.params, state.batch_stats, batch)
-  return jax.lax.psum(sums | {"examples": batch["mask"].sum(dtype=jnp.int32)}, AXIS)
+  rows = task.rows(state.params, state.batch_stats, batch)
+  counts = sums | {"examples": batch["mask"].sum(dtype=jnp.int32)}
+  return jax.lax.psum(counts, AXIS), rows | {"mask": batch["mask"]}
 
 
 def compile_train_step(mesh: jax.sharding.Mesh, **fixed):
@@ -190,7 +199,7 @@ def compile_train_step(mesh: jax.sharding.Mesh, **fixed):
 
 
 def compile_eval_step(mesh: jax.sharding.Mesh, *, task: Task):
-  """`eval_step` jitted for a mesh and a task: state replicated, batch split."""
+  """`eval_step` jitted for a mesh and a task: state and sums replicated, batch and rows split."""
   replicated, split = jax.sharding.PartitionSpec(), jax.sharding.PartitionSpec(AXIS)
   step = functools.partial(eval_step, task=task)
-  return jax.jit(jax.shard_map(step, mesh=mesh, in_specs=(replicated, split), out_specs=replicated))
+  return jax.jit(jax.shard_map(step, mesh=mesh, in_specs=(replicated, split), out_specs=(replicated, split)))

@@ -4,8 +4,8 @@ import jax
 import numpy as np
 
 from configs import quickstart
+from shufflenet_jax import tasks
 from shufflenet_jax.checkpoints import checkpoint, saver
-from shufflenet_jax.models import build
 from shufflenet_jax.training import metrics
 from shufflenet_jax.training.loop import train
 from shufflenet_jax.training.optimizer import sgd
@@ -16,7 +16,7 @@ def of_random_weights(folder, class_names) -> str:
   """Writes a small network of random weights as a new work directory; returns its checkpoint's path."""
   config = quickstart.get_config()
   config.model.scale, config.model.repeats = 0.25, (1, 1, 1)
-  model, _ = build.network_for_images(config)
+  model, _ = tasks.network_for_images(config)
   optimizer, _ = sgd(config.optimizer, 10)
   state = init_state(model, optimizer, 32, 0)
   variables = {"params": state.params, "batch_stats": state.batch_stats}

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from configs import imagenet, quickstart
+from shufflenet_jax import tasks
 from shufflenet_jax.counting.multiply_adds import count_network
 from shufflenet_jax.data import sources
 from shufflenet_jax.data.stream import training
@@ -214,7 +215,7 @@ def test_networks_that_do_not_fit_their_images_are_refused(arguments, image_size
   config = imagenet.get_config(arguments)
   config.data.image_size = image_size
   with pytest.raises(UserError) as raised:
-    build.network_for_images(config)
+    tasks.network_for_images(config)
   assert str(raised.value) == message
 
 
@@ -233,11 +234,11 @@ def test_a_network_without_channels_is_refused(monkeypatch):
   config = imagenet.get_config("network=squeezenet")
   monkeypatch.setitem(build.NETWORKS, "squeezenet", WithoutChannels)
   with pytest.raises(UserError, match="^config.model: a layer has no channels; choose a larger scale$"):
-    build.network_for_images(config)
+    tasks.network_for_images(config)
 
 
 @pytest.mark.parametrize("arguments", [*VARIANTS, "network=vgg16"])
 def test_every_other_network_takes_images_of_32(arguments):
   config = imagenet.get_config(arguments)
   config.data.image_size = 32
-  build.network_for_images(config)
+  tasks.network_for_images(config)

@@ -2,9 +2,9 @@
 
 import pytest
 
+from shufflenet_jax import tasks
 from shufflenet_jax.config import config_file
 from shufflenet_jax.errors import UserError
-from shufflenet_jax.models import build
 from shufflenet_jax.reproduction import cells
 
 ALL = (2, 3, 4, 5)
@@ -43,7 +43,7 @@ def test_every_cell_has_the_papers_budget():
     config = config_file.load(f"configs/imagenet.py:{cell.arguments}")
     assert (config.model.get("shuffle") == "none") == cell.name.endswith("noshuffle")
     if cell.scale == 0.25 and config.model.network == "shufflenet_v1":
-      counted = build.network_for_images(config)[1].without_classifier
+      counted = tasks.network_for_images(config)[1].without_classifier
       assert counted / 1e6 == pytest.approx(13, rel=0.19), cell.name
     elif config.model.network != "shufflenet_v1":
       assert config.model.mflops == budgets[cell.scale]

@@ -27,8 +27,8 @@ ONE = jax.devices()[:1]
 class Brightness(Task):
   """Estimates the mean brightness of an image, from 0 to 1, by the mean of the network's outputs."""
 
-  def loss(self, params, batch_stats, batch, key):
-    outputs, batch_stats = self.forward.train(params, batch_stats, batch["image"], key)
+  def loss(self, params, batch_stats, batch, keys):
+    outputs, batch_stats = self.forward.train(params, batch_stats, batch["image"], keys[0])
     loss = self._errors(outputs, batch["image"]).mean()
     return loss, batch_stats, {"loss": loss}
 

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from shufflenet_jax import tasks
-from shufflenet_jax.models import build
 from shufflenet_jax.training import fine_tune, preflight
 from shufflenet_jax.training.loop import train
 from shufflenet_jax.training.optimizer import sgd
@@ -65,14 +64,14 @@ def test_classes_that_the_checkpoint_knows_by_name_keep_their_weights(config, bi
   def state(num_classes):
     """Of random numbers throughout: no bias is as it was by being zero."""
     config.model.num_classes = num_classes
-    model, _ = build.network_for_images(config)
+    model, _ = tasks.network_for_images(config)
     shapes = jax.eval_shape(lambda: init_state(model, optimizer, 32, 0))
     return jax.tree.map(lambda x: jnp.asarray(rng.normal(size=x.shape), x.dtype), shapes)
 
   old, new = state(len(before)), state(len(now))
   variables = {"params": old.params, "batch_stats": old.batch_stats}
   pretrained = types.SimpleNamespace(path="old", config=config, class_names=before, restore_variables=lambda: variables)
-  task = tasks.build(build.network(config.model), config)
+  task = tasks.build(tasks.network(config), config)
   started = fine_tune.start_from(pretrained, new, task, now)
   for name, made in started.params["classifier"].items():
     kept, fresh = old.params["classifier"][name], new.params["classifier"][name]

@@ -12,7 +12,6 @@ from shufflenet_jax import tasks
 from shufflenet_jax.config import settings
 from shufflenet_jax.distributed import mesh
 from shufflenet_jax.errors import UserError
-from shufflenet_jax.models import build
 from shufflenet_jax.tasks.classification import Classification
 from shufflenet_jax.tasks.forward import Forward
 from shufflenet_jax.training import optimizer as optimizers
@@ -122,7 +121,7 @@ def test_an_evaluation_by_hand_ignores_what_is_masked(devices):
   on = mesh.data_mesh(jax.devices()[:devices])
   eval_fn = steps.compile_eval_step(on, task=Classification(Forward(Given(), mean, std)))
   state = steps.TrainState(0, 0, {}, {}, ())
-  sums = jax.device_get(eval_fn(state, mesh.split_batch(batch, on)))
+  sums, _ = jax.device_get(eval_fn(state, mesh.split_batch(batch, on)))
   logits = ((batch["image"].astype(np.float64) - mean) / std).reshape(8, -1)[:, :8] / 10
   order = np.argsort(-logits, axis=-1)
   rank = (order == batch["label"][:, None]).argmax(-1)
@@ -170,7 +169,7 @@ def step_of_groups_of_4(devices):
   config = small_config("")
   config.batch_norm_group = 4
   on = mesh.data_mesh(jax.devices()[:devices])
-  model, _ = build.network_for_images(config)
+  model, _ = tasks.network_for_images(config)
   optimizer, schedule = optimizers.sgd(config.optimizer, 10)
   arguments = settings.step_arguments(config, mesh.micro_batches(config, devices))
   step_fn = steps.compile_train_step(

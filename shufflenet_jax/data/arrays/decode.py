@@ -68,8 +68,10 @@ def _decode_as(split: Split, shape, side: int | None, num_classes: int, field: s
     image.set_shape(shape)
     return {"image": image, "label": tf.cast(label, tf.int32), "id": i, "ok": True, "same": same}
 
+  blank = {"image": np.zeros(shape, np.uint8), "label": np.int32(0), "same": True}
+
   def examples(first_batch: int, careful: bool) -> tf.data.Dataset:
-    function = undecodable.black_on_failure(example, shape, {"same": True}) if careful else example
+    function = undecodable.blank_on_failure(example, blank) if careful else example
     records = ranges.exactly(split.read_all(parallel=True), split.num_examples).skip(first_batch * _BATCH)
     return records.map(tf.autograph.experimental.do_not_convert(function), tf.data.AUTOTUNE, deterministic=True)
 
@@ -81,8 +83,7 @@ def _decode_as(split: Split, shape, side: int | None, num_classes: int, field: s
     if not batch["same"].all():
       line.clear()
       return None
-    for example_id in batch["id"][~batch["ok"]].tolist():
-      bad.add(example_id)
+    bad.add_all(batch)
     images[batch["id"]], labels[batch["id"]] = batch["image"], batch["label"]
     done += len(batch["id"])
     line.show(f"decoding {split.name} into memory: {done:,} of {split.num_examples:,} pictures")

@@ -40,7 +40,7 @@ coco/2017. Every picture has to be there, and to have the size that its annotati
   a picture without boxes           kept
 
 Boxes are fractions of height and width, so they fit a picture that --short_side has shrunk; areas stay those of the
-original. With --upright, boxes have to be those of the upright picture.
+original, so that AP by size is then not COCO's. With --upright, boxes have to be those of the upright picture.
 """
 
 import dataclasses

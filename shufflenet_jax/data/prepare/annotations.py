@@ -6,7 +6,7 @@ import typing
 from collections import Counter
 
 from shufflenet_jax.data.listing import printable
-from shufflenet_jax.data.sources.objects import MAX_BOXES
+from shufflenet_jax.data.max_boxes import MAX_BOXES
 from shufflenet_jax.errors import UserError
 
 
@@ -102,7 +102,7 @@ def fit(picture: AnnotatedPicture, size: tuple[int, int], source: str) -> tuple[
     box_height, box_width = clipped.ymax - clipped.ymin, clipped.xmax - clipped.xmin
     if box_height <= 0 or box_width <= 0:
       raise UserError(
-        f"{source}: box {box.id} of {name}, {box.category!r} at x {box.xmin:g} to {box.xmax:g} and y {box.ymin:g} to"
+        f"{source}: the box of {box.category!r} in {name}, at x {box.xmin:g} to {box.xmax:g} and y {box.ymin:g} to"
         f" {box.ymax:g}, lies outside the picture of {width}x{height} pixels; correct or remove it"
       )
     counts["clipped"] += clipped != box

@@ -7,11 +7,10 @@ import tensorflow as tf
 import tensorflow_datasets
 
 from shufflenet_jax.data import pictures
+from shufflenet_jax.data.max_boxes import MAX_BOXES
 from shufflenet_jax.data.sources import tfds
 from shufflenet_jax.data.split import Split
 from shufflenet_jax.errors import UserError
-
-MAX_BOXES = 100  # of a picture; the most in COCO is 93
 
 _CROWD_KEYS = ("is_crowd", "is_difficult")  # COCO's and VOC's
 

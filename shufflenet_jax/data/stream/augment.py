@@ -6,7 +6,7 @@ from shufflenet_jax.data import pictures
 from shufflenet_jax.data.center_crop import MAX_SIDE_RATIO
 
 
-def _to_uint8(image: tf.Tensor) -> tf.Tensor:
+def to_uint8(image: tf.Tensor) -> tf.Tensor:
   """Rounds float32 values in [0, 255]; bilinear interpolation never leaves that range."""
   return tf.cast(image + 0.5, tf.uint8)
 
@@ -36,7 +36,7 @@ def center_crop(image: tf.Tensor, size: int, resize: int, antialias: bool) -> tf
   image = resize_short_side(_limit_side_ratio(image), resize, antialias)
   # Halves are rounded to the even pixel, as in torchvision; //2 would shift every fourth crop by one pixel.
   corner = tf.cast(tf.round((tf.shape(image)[:2] - size) / 2), tf.int32)
-  return _to_uint8(tf.slice(image, tf.concat([corner, [0]], 0), [size, size, 3]))
+  return to_uint8(tf.slice(image, tf.concat([corner, [0]], 0), [size, size, 3]))
 
 
 def _crop_box(shape: tf.Tensor, min_area: float, max_aspect: float, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -68,7 +68,7 @@ def random_crop(image: tf.Tensor, size: int, min_area: float, max_aspect: float,
   # The sides and corner of a crop are whole pixels, too coarse for a small picture, so we enlarge it first. We do not
   # enlarge a very long one: it could become gigabytes, and hardly any of its crops has the wanted area and aspect.
   is_small = (tf.reduce_min(sides) < size) & (tf.reduce_max(sides) <= MAX_SIDE_RATIO * tf.reduce_min(sides))
-  image = tf.cond(is_small, lambda: _to_uint8(resize_short_side(image, size, False)), lambda: image)
+  image = tf.cond(is_small, lambda: to_uint8(resize_short_side(image, size, False)), lambda: image)
   return tf.slice(image, *_crop_box(tf.shape(image), min_area, max_aspect, seed))
 
 
@@ -110,6 +110,6 @@ def resize_crop(image: tf.Tensor, size: int, color_jitter: float, seed: tf.Tenso
     image = tf.reduce_mean(image) * (1 - contrast) + image * contrast
     gray = tf.image.rgb_to_grayscale(image)
     image = tf.clip_by_value(gray * (1 - saturation) + image * saturation, 0, 255)
-  image = _to_uint8(image)
+  image = to_uint8(image)
   image.set_shape((size, size, 3))
   return image

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from shufflenet_jax.data import pictures
 from shufflenet_jax.data.split import Split
-from shufflenet_jax.data.stream import augment, ranges, undecodable
+from shufflenet_jax.data.stream import labels, ranges, undecodable
 from shufflenet_jax.data.stream.undecodable import Batch
 
 
@@ -17,6 +17,7 @@ def eval_batches(
   *,
   batch_size: int,
   num_classes: int,
+  kind=labels,
   process: tuple[int, int] = (0, 1),
   warn: Callable[[str], None] = print,
 ) -> Iterator[Batch]:
@@ -27,6 +28,7 @@ def eval_batches(
     config: the config's `data` section.
     batch_size: global.
     num_classes: every label must be below it.
+    kind: of examples, one of `examples.KINDS`.
     process: (index, count). All processes yield the same number of batches.
     warn: called with one line for each picture that is left out.
 
@@ -41,23 +43,20 @@ def eval_batches(
   local_size = batch_size // count
   bad = undecodable.BadPictures(split, "max_bad_eval", config.max_bad_eval, warn)
   batches = undecodable.quick_batches(
-    lambda start, careful: _examples(split, config, process, start * local_size, careful), local_size, 0, split
+    lambda start, careful: _examples(split, config, kind, process, start * local_size, careful), local_size, 0, split
   )
-  empty = {
-    "image": np.zeros((0, config.image_size, config.image_size, 3), np.uint8),
-    "label": np.zeros(0, np.int32),
-    "id": np.zeros(0, np.int64),
-    "ok": np.zeros(0, bool),
-  }
+  one = kind.blank(config, training=False) | {"id": np.int64(0), "ok": np.bool_(False)}
+  empty = {name: np.zeros((0, *value.shape), value.dtype) for name, value in one.items()}
   for _ in range(-(-split.num_examples // batch_size)):
     batch = next(batches, empty)
-    undecodable.check_batch(batch, num_classes, split, bad)
-    missing = local_size - len(batch["label"])
+    kind.check(batch, num_classes, split)
+    bad.add_all(batch)
+    missing = local_size - len(batch["id"])
     padded = {k: np.pad(v, [(0, missing)] + [(0, 0)] * (v.ndim - 1)) for k, v in batch.items()}
     yield padded | {"mask": padded.pop("ok")}
 
 
-def _examples(split: Split, config, process: tuple[int, int], skip: int, careful: bool) -> tf.data.Dataset:
+def _examples(split: Split, config, kind, process: tuple[int, int], skip: int, careful: bool) -> tf.data.Dataset:
   """A process's examples after the first `skip`, each with `ok`: whether its picture could be decoded."""
   index, count = process
   first, last = (tf.constant(split.num_examples * p // count, tf.int64) for p in (index, index + 1))
@@ -65,12 +64,9 @@ def _examples(split: Split, config, process: tuple[int, int], skip: int, careful
   records = ranges.read_range(split, order, first, last, parallel=True).skip(skip)
 
   def example(i, record):
-    encoded, label = split.parse(record)
-    image = augment.center_crop(pictures.decode(encoded), config.image_size, config.eval_resize, config.antialias)
-    return {"image": image, "label": tf.cast(label, tf.int32), "id": i, "ok": True}
+    return kind.evaluation(*split.parse(record), config) | {"id": i, "ok": True}
 
-  shape = (config.image_size, config.image_size, 3)
-  make_example = undecodable.black_on_failure(example, shape, {}) if careful else example
+  make_example = undecodable.blank_on_failure(example, kind.blank(config, training=False)) if careful else example
   make_example = tf.autograph.experimental.do_not_convert(make_example)
   return records.map(make_example, tf.data.AUTOTUNE, deterministic=True)
 

@@ -4,9 +4,8 @@ from collections.abc import Callable, Iterator
 
 import tensorflow as tf
 
-from shufflenet_jax.data import pictures
 from shufflenet_jax.data.split import Split
-from shufflenet_jax.data.stream import augment, from_files, in_memory, readers, undecodable
+from shufflenet_jax.data.stream import from_files, in_memory, labels, readers, undecodable
 from shufflenet_jax.data.stream.undecodable import Batch
 from shufflenet_jax.errors import UserError
 
@@ -19,6 +18,7 @@ def train_batches(
   num_classes: int,
   seed: int,
   start_step: int,
+  kind=labels,
   process: tuple[int, int] = (0, 1),
   warn: Callable[[str], None] = print,
 ) -> Iterator[Batch]:
@@ -36,6 +36,7 @@ def train_batches(
     num_classes: every label must be below it.
     seed: of shuffling and augmentation.
     start_step: the step of the first batch.
+    kind: of examples, one of `examples.KINDS`.
     process: (index, count); a process reads and yields its contiguous part of each batch.
     warn: called with one line for each picture that is skipped.
 
@@ -51,10 +52,13 @@ def train_batches(
   bad = undecodable.BadPictures(split, "max_bad_train", config.max_bad_train, warn)
 
   def examples(step, careful):
-    return train_examples(split, config, batch_size, seed=seed, start_step=step, process=process, careful=careful)
+    return train_examples(
+      split, config, batch_size, seed=seed, start_step=step, kind=kind, process=process, careful=careful
+    )
 
   for batch in undecodable.quick_batches(examples, batch_size // count, start_step, split):
-    undecodable.check_batch(batch, num_classes, split, bad)
+    kind.check(batch, num_classes, split)
+    bad.add_all(batch)
     yield undecodable.replace_by_neighbours(batch)
 
 
@@ -65,6 +69,7 @@ def train_examples(
   *,
   seed: int,
   start_step: int,
+  kind=labels,
   process: tuple[int, int] = (0, 1),
   careful: bool = False,
 ) -> tf.data.Dataset:
@@ -85,40 +90,17 @@ def train_examples(
     records = in_memory.records(split, batch_size, seed, start_step, process)
   else:
     records = from_files.records(split, config.shuffle_bytes, batch_size, seed, start_step, process)
-  if careful:
-    shape = (config.image_size, config.image_size, 3)
-    example = undecodable.black_on_failure(_example_with(_crop_of_any, split, config), shape, _flip(config, (0, 0)))
-  else:
-    crop = augment.random_crop_of_jpeg if _begins_with_jpegs(split) else _crop_of_any
-    example = _example_with(crop, split, config)
-  # There is nothing for autograph to convert, and finding that out would take seconds.
-  example = tf.autograph.experimental.do_not_convert(example)
-  return records.map(example, tf.data.AUTOTUNE, deterministic=True)
-
-
-def _example_with(crop: Callable[..., tf.Tensor], split: Split, config) -> Callable[..., dict]:
-  """(key, id, record) -> a training example; `crop` takes the arguments of `augment.random_crop_of_jpeg`."""
+  only_jpegs = not careful and _begins_with_jpegs(split)
 
   def example(key, i, record):
     seed = tf.stack([key, tf.cast(i, tf.int32)])
-    encoded, label = split.parse(record)
-    image = crop(encoded, config.image_size, config.min_crop_area, config.max_crop_aspect, seed)
-    image = augment.resize_crop(image, config.image_size, config.color_jitter, seed + 1)
-    return {"image": image, "label": tf.cast(label, tf.int32), "id": i, "ok": True} | _flip(config, seed + 2)
+    return kind.training(*split.parse(record), seed, config, only_jpegs) | {"id": i, "ok": True}
 
-  return example
-
-
-def _flip(config, seed) -> dict:
-  return {"flip": tf.random.stateless_uniform((), seed) < 0.5} if config.flip else {}
-
-
-def _crop_of_any(encoded: tf.Tensor, *arguments) -> tf.Tensor:
-  return tf.cond(
-    tf.io.is_jpeg(encoded),
-    lambda: augment.random_crop_of_jpeg(encoded, *arguments),
-    lambda: augment.random_crop(pictures.decode(encoded), *arguments),
-  )
+  if careful:
+    example = undecodable.blank_on_failure(example, kind.blank(config, training=True))
+  # There is nothing for autograph to convert, and finding that out would take seconds.
+  example = tf.autograph.experimental.do_not_convert(example)
+  return records.map(example, tf.data.AUTOTUNE, deterministic=True)
 
 
 def _begins_with_jpegs(split: Split) -> bool:

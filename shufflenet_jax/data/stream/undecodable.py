@@ -37,6 +37,11 @@ class BadPictures:
     self.ids: set[int] = set()
     self._split, self._field, self._limit, self._warn = split, field, limit, warn
 
+  def add_all(self, batch: Batch) -> None:
+    """Adds the examples of a batch whose `ok` is False; raises a UserError if they are too many."""
+    for example_id in batch["id"][~batch["ok"]].tolist():
+      self.add(example_id)
+
   def add(self, example_id: int) -> None:
     """Raises a UserError if the limit is exceeded."""
     if example_id in self.ids:
@@ -47,19 +52,6 @@ class BadPictures:
       so_far = f" ({len(self.ids)} pictures so far)" if self._limit else ""
       raise UserError(f"{reason}{so_far}; at most --config.data.{self._field}={self._limit} may be skipped")
     self._warn(f"skipped: {reason}")
-
-
-def check_batch(batch: Batch, num_classes: int, split: Split, bad: BadPictures) -> None:
-  """Adds the batch's bad pictures to `bad`; raises a UserError if they are too many or a label is out of range."""
-  labels = batch["label"]
-  wrong = np.flatnonzero((labels < 0) | (labels >= num_classes))
-  if wrong.size:
-    raise UserError(
-      f"label {labels[wrong[0]]} of example {batch['id'][wrong[0]]} in {split.name} is out of range for"
-      f" num_classes={num_classes}"
-    )
-  for example_id in batch["id"][~batch["ok"]].tolist():
-    bad.add(example_id)
 
 
 def replace_by_neighbours(batch: Batch) -> Batch:
@@ -78,22 +70,21 @@ def replace_by_neighbours(batch: Batch) -> Batch:
   return {key: values[source] for key, values in batch.items()}
 
 
-def black_on_failure(example: Callable[..., dict], shape: tuple[int, ...], more: dict) -> Callable[..., dict]:
+def blank_on_failure(example: Callable[..., dict], blank: dict) -> Callable[..., dict]:
   """Makes a map function that never fails from one that fails at pictures that cannot be decoded.
 
   Args:
     example: (..., id, record) -> example.
-    shape: of the black picture, (h, w, 3).
-    more: what an example holds besides image, label, id and ok.
+    blank: an example without `id` and `ok`.
 
   Returns:
-    The same function, except that it returns a black picture with `ok` False instead of failing.
+    The same function, except that it returns the blank example with `ok` False instead of failing.
   """
 
   def guarded(*args):
-    black = {"image": tf.zeros(shape, tf.uint8), "label": 0, "id": args[-2], "ok": False} | more
+    instead = blank | {"id": args[-2], "ok": False}
     attempt = tf.data.Dataset.from_tensors(args).map(example).ignore_errors()
-    return attempt.concatenate(tf.data.Dataset.from_tensors(black)).take(1).get_single_element()
+    return attempt.concatenate(tf.data.Dataset.from_tensors(instead)).take(1).get_single_element()
 
   return guarded
 

@@ -77,7 +77,7 @@ def test_a_damaged_or_absent_file_is_named(saved, tmp_path):
 
 def test_other_classes_than_the_networks_are_refused(saved):
   with pytest.raises(UserError, match="other classes than the network: its class 1 is 'bee'"):
-    opening.open_split(saved, "train", ("ant", "wasp"))
+    opening.open_split(saved, "train", class_names=("ant", "wasp"))
 
 
 @pytest.fixture
