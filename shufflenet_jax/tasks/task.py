@@ -33,6 +33,7 @@ class Task(abc.ABC):
       task starts them anew.
     own_model_fields: fields of the config's `model` section that belong to the task. Fine-tuning keeps them, and
       takes the other fields from the checkpoint that it starts from.
+    updates_statistics: whether `loss` updates the running statistics of batch norm. If not, it returns {} for them.
     network_fields: dotted names of the config's fields, outside of `model`, on which the meaning of the parameters
       depends. They cannot change when a checkpoint is evaluated or training is resumed.
     largest_batch: how many pictures `predict` computes at once, at most.
@@ -49,6 +50,7 @@ class Task(abc.ABC):
   panels: ClassVar[dict[str, dict[str, str]]] = {"loss": {"training": "train_loss", "evaluation": "eval_loss"}}
   head: ClassVar[tuple[str, ...]] = ("classifier",)
   own_model_fields: ClassVar[tuple[str, ...]] = ()
+  updates_statistics: ClassVar[bool] = True
   network_fields: ClassVar[tuple[str, ...]] = ()
   largest_batch: ClassVar[int] = 64
   table_heading: ClassVar[str] = "output"

@@ -115,6 +115,8 @@ def train_step(
   """
   total = _mean_over_micro_batches(state, batch, task, accumulate_steps, seed)
   grads, batch_stats, metrics = jax.lax.pmean(total, AXIS)
+  if not task.updates_statistics:
+    batch_stats = state.batch_stats
   updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
   stepped = (optax.apply_updates(state.params, updates), batch_stats, opt_state)
 
@@ -152,7 +154,8 @@ def _mean_over_micro_batches(state: TrainState, batch: dict[str, jax.Array], tas
   # (n, ...) -> (accumulate_steps, n / accumulate_steps, ...)
   micro = jax.tree.map(lambda x: x.reshape(accumulate_steps, -1, *x.shape[1:]), examples)
   metrics = _varying({name: jnp.zeros(()) for name in task.train_metrics})
-  zeros = (*jax.tree.map(jnp.zeros_like, (params, batch_stats)), metrics)
+  statistics = batch_stats if task.updates_statistics else {}
+  zeros = (*jax.tree.map(jnp.zeros_like, (params, statistics)), metrics)
   total, _ = jax.lax.scan(micro_step, zeros, (micro, jnp.arange(accumulate_steps)))
   return jax.tree.map(lambda x: x / accumulate_steps, total)
 

@@ -68,6 +68,7 @@ class Detection(Task):
   }
   head: ClassVar = ("rpn", "box_head")
   own_model_fields: ClassVar = ("num_classes",)
+  updates_statistics: ClassVar = False  # too few pictures fit a device
   network_fields: ClassVar = ("detection.anchor_sizes",)
   largest_batch: ClassVar = 8  # each has hundreds of regions
   table_heading: ClassVar = "score  xmin  ymin  xmax  ymax  class"
@@ -102,7 +103,7 @@ class Detection(Task):
     loss, metrics = objective.loss(
       self.forward.model, params, batch_stats, self._normalized(batch), targets, keys, self.settings
     )
-    return loss, batch_stats, metrics
+    return loss, {}, metrics
 
   def _normalized(self, batch):
     return normalize(batch["image"], self.forward.mean, self.forward.std)
