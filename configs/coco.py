@@ -10,7 +10,7 @@ determines the backbone.
 Nobody has run this config on COCO yet: there is no result to expect but the paper's. Its Table 7 gives, for 300 and 600
 pixels, mAP [.5, .95]: ShuffleNet 2x g=3 18.7 and 25.0 %, 1x g=3 14.5 and 19.8 %, MobileNet 16.4 and 19.8 % as reported
 and 14.9 and 19.3 % as the authors implemented it. By the TPU compiler's estimate a step of 1x g=3 at 300 pixels takes
-43.4 million cycles of a v5e chip with eight pictures (`python -m benchmarks.detection`, 2026-11-27): 29 ms at 1.5 GHz,
+43.3 million cycles of a v5e chip with eight pictures (`python -m benchmarks.detection`, 2026-11-27): 29 ms at 1.5 GHz,
 7.4 minutes for all steps on a v5litepod-8, if its host could decode 2,200 pictures a second. Sorts and gathers are not
 in the estimate. `python -m shufflenet_jax.tpu.plan --config=configs/coco.py` plans other slices.
 
