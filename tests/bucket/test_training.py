@@ -79,7 +79,9 @@ def test_killed_twice_and_resumed_ends_as_a_local_run(here, compiled, local, tmp
   events = b"".join(here.get(name) for name in here.names("run/events"))
   assert b"train_loss" in events
   assert not [name for name in here.too_fast if "checkpoints" in name or "metrics" in name or "events" in name]
-  assert not here.names("run/damaged") or "half-written" in process.said()
+  # A kill may have interrupted a save, or the removal of an old checkpoint.
+  explained = ("half-written", "as after an interrupted removal")
+  assert not here.names("run/damaged") or any(words in process.said() for words in explained)
   # At the end there are only the files that the README lists.
   kinds = {name.removeprefix("run/").split("/")[0].split(".")[0] for name in here.names("run/")}
   assert kinds <= {"checkpoints", "config", "curves", "damaged", "events", "machine", "metrics"}
