@@ -174,7 +174,7 @@ def check_names(config: ml_collections.ConfigDict) -> None:
   if network not in networks.NETWORKS:
     raise UserError(f"config.model.network={network!r} is not one of {', '.join(networks.NETWORKS)}")
   task = config.get("task", DEFAULT_TASK)
-  expected, present = {"model.network", *_defaults(network, task)}, set(_names(config))
+  expected, present = {"model.network", *_defaults(network, task)}, set(names(config))
   for name in sorted(present - expected):
     near = difflib.get_close_matches(name, expected - present or expected, n=1)
     hint = f"; did you mean {near[0]}?" if near else ""
@@ -183,11 +183,11 @@ def check_names(config: ml_collections.ConfigDict) -> None:
     raise UserError(f"config.{name} is missing; begin with fields.default_config(), as configs/imagenet.py does")
 
 
-def _names(config: ml_collections.ConfigDict, prefix: str = ""):
+def names(config: ml_collections.ConfigDict, prefix: str = ""):
   """The dotted names of a config's fields, without its sections."""
   for name in config:
     if isinstance(config[name], ml_collections.ConfigDict):
-      yield from _names(config[name], f"{prefix}{name}.")
+      yield from names(config[name], f"{prefix}{name}.")
     else:
       yield prefix + name
 

@@ -20,9 +20,9 @@ def check(config, training: bool) -> None:
       names the first such field, its value and its range.
   """
   task = config.get("task", fields.DEFAULT_TASK)
+  present = set(fields.names(config))
   for name, field in fields.of_task(task).items():
-    section = name.partition(".")[0]
-    if field.task and (section not in config or name.partition(".")[2] not in config[section]):
+    if field.task and name not in present:
       raise UserError(f"config.task={task} needs the field {name}; begin with configs/boxes.py or configs/coco.py")
   for name, field in fields.of_task(task).items():
     if field.rule and (training or field.rule.evaluation):

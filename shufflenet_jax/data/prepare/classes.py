@@ -10,7 +10,7 @@ from shufflenet_jax.data.class_names import match
 from shufflenet_jax.data.prepare import imagenet, inputs
 from shufflenet_jax.data.prepare.inputs import ClassSource
 from shufflenet_jax.data.prepare.options import Options
-from shufflenet_jax.data.prepare.source import Contents, Picture, check_names
+from shufflenet_jax.data.prepare.source import Contents, Picture, check_names, check_same_in_both
 from shufflenet_jax.errors import UserError
 
 
@@ -57,17 +57,11 @@ def _common_classes(train: ClassSource, validation: ClassSource) -> list[str]:
   names, validation_names = (sorted({p.label for p in source.pictures}) for source in (train, validation))
   matched = match(validation_names, names)
   in_both = set(matched.values())
-  only_in = {
-    "training": [name for i, name in enumerate(names) if i not in in_both],
-    "validation": [name for i, name in enumerate(validation_names) if i not in matched],
-  }
-  differences = []
-  for split, only in only_in.items():
-    if only:
-      more = f" and {len(only) - 5:,} more" if len(only) > 5 else ""
-      differences.append(f"only in {split}: {', '.join(only[:5])}{more}")
-  if differences:
-    raise UserError(f"the classes of --train and --validation differ; {'; '.join(differences)}")
+  check_same_in_both(
+    "classes",
+    training=[name for i, name in enumerate(names) if i not in in_both],
+    validation=[name for i, name in enumerate(validation_names) if i not in matched],
+  )
   if len(names) == 1:
     raise UserError(f"--train={train.path} holds one class, {names[0]}; give the folder that holds the class folders")
   check_names("class folder", names)

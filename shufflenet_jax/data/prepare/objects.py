@@ -17,7 +17,7 @@ from shufflenet_jax.data.picture_formats import PictureError
 from shufflenet_jax.data.prepare import coco, recode, voc
 from shufflenet_jax.data.prepare.annotations import AnnotatedPicture, Annotations, fit
 from shufflenet_jax.data.prepare.options import Options
-from shufflenet_jax.data.prepare.source import Contents, Picture, Source, check_names
+from shufflenet_jax.data.prepare.source import Contents, Picture, Source, check_names, check_same_in_both
 from shufflenet_jax.errors import UserError
 
 CATEGORIES = "categories.json"  # in the dataset's folder: COCO's id and the name of each label
@@ -204,14 +204,11 @@ def _note(split: str, num_boxes: int, counts: Counter, crowds: str) -> str:
 
 def _common_categories(train: BoxSource, validation: BoxSource) -> dict[str, int]:
   """The categories of both splits; raises a UserError if they differ."""
-  differences = []
-  for split, one, other in (("training", train, validation), ("validation", validation, train)):
-    only = [f"{name} (id {id})" for name, id in one.categories.items() if (name, id) not in other.categories.items()]
-    if only:
-      more = f" and {len(only) - 5:,} more" if len(only) > 5 else ""
-      differences.append(f"only in {split}: {', '.join(only[:5])}{more}")
-  if differences:
-    raise UserError(f"the categories of --train and --validation differ; {'; '.join(differences)}")
+
+  def only_in(one: BoxSource, other: BoxSource) -> list[str]:
+    return [f"{name} (id {id})" for name, id in one.categories.items() if (name, id) not in other.categories.items()]
+
+  check_same_in_both("categories", training=only_in(train, validation), validation=only_in(validation, train))
   return train.categories
 
 

@@ -94,3 +94,19 @@ def check_names(what: str, names: Sequence[str]) -> None:
   for name in names:
     if name != name.strip() or not name.isprintable():
       raise UserError(f"{what} {name!r} has a name that TFDS cannot store; rename it")
+
+
+def check_same_in_both(what: str, **only_in: list[str]) -> None:
+  """Raises a UserError if a split has names that the other lacks.
+
+  Args:
+    what: they are names of.
+    **only_in: split -> the names that only it has.
+  """
+  differences = []
+  for split, only in only_in.items():
+    if only:
+      more = f" and {len(only) - 5:,} more" if len(only) > 5 else ""
+      differences.append(f"only in {split}: {', '.join(only[:5])}{more}")
+  if differences:
+    raise UserError(f"the {what} of --train and --validation differ; {'; '.join(differences)}")

@@ -32,9 +32,7 @@ def sample(key: jax.Array, positive: jax.Array, negative: jax.Array, total: int,
     total: size of the sample.
     max_positive: how many of it may be positive.
   """
-  keys, positives, negatives = _shuffle(key, positive, negative)
-  n_positive = jnp.minimum(positives, max_positive)
-  n_negative = jnp.minimum(negatives, total - n_positive)
+  keys, positives, n_positive, n_negative = _shuffle(key, positive, negative, total, max_positive)
   i = jnp.arange(total, dtype=jnp.int32)
   at = jnp.where(i < n_positive, i, i - n_positive + positives)  # negatives follow all positives
   index = jnp.sort(keys)[jnp.minimum(at, len(keys) - 1)] & _index_mask(len(keys))
@@ -45,9 +43,7 @@ def sample_masks(
   key: jax.Array, positive: jax.Array, negative: jax.Array, total: int, max_positive: int
 ) -> tuple[jax.Array, jax.Array]:
   """The sample of `sample` as masks: bool (p,) of the positives, and of the negatives."""
-  keys, positives, negatives = _shuffle(key, positive, negative)
-  n_positive = jnp.minimum(positives, max_positive)
-  n_negative = jnp.minimum(negatives, total - n_positive)
+  keys, positives, n_positive, n_negative = _shuffle(key, positive, negative, total, max_positive)
   in_order = jnp.sort(keys)
 
   def first(of, count, begin):
@@ -57,20 +53,24 @@ def sample_masks(
   return first(positive, n_positive, 0), first(negative, n_negative, positives)
 
 
-def _shuffle(key: jax.Array, positive: jax.Array, negative: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+def _shuffle(
+  key: jax.Array, positive: jax.Array, negative: jax.Array, total: int, max_positive: int
+) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
   """Keys whose order is a random one of the positives, then of the negatives, then of the rest.
 
   The lowest bits of a key are the box's index. So no two keys are equal, and sorting them alone gives the boxes.
 
   Returns:
-    uint32 (p,), and the numbers of positives and negatives.
+    uint32 (p,), the number of positives, and how many positives and negatives the sample has.
   """
   (p,) = positive.shape
   index_mask = _index_mask(p)
   class_bits = jnp.where(positive, 0, jnp.where(negative, 1, 2)).astype(jnp.uint32) << _CLASS_SHIFT
   random_bits = jax.random.bits(key, (p,), jnp.uint32) >> (32 - _CLASS_SHIFT)
   keys = class_bits | (random_bits & ~index_mask) | jnp.arange(p, dtype=jnp.uint32)
-  return keys, positive.sum(dtype=jnp.int32), negative.sum(dtype=jnp.int32)
+  positives, negatives = positive.sum(dtype=jnp.int32), negative.sum(dtype=jnp.int32)
+  n_positive = jnp.minimum(positives, max_positive)
+  return keys, positives, n_positive, jnp.minimum(negatives, total - n_positive)
 
 
 def _index_mask(p: int) -> jax.Array:
