@@ -9,17 +9,18 @@ determines the backbone.
 
 Nobody has run this config on COCO yet: there is no result to expect but the paper's. Its Table 7 gives, for 300 and 600
 pixels, mAP [.5, .95]: ShuffleNet 2x g=3 18.7 and 25.0 %, 1x g=3 14.5 and 19.8 %, MobileNet 16.4 and 19.8 % as reported
-and 14.9 and 19.3 % as the authors implemented it. By the TPU compiler's estimate a step of 1x g=3 at 300 pixels takes
-43.3 million cycles of a v5e chip with eight pictures (`python -m benchmarks.detection`, 2026-11-27): 29 ms at 1.5 GHz,
+and 14.9 and 19.3 % as the authors implemented it. By the TPU compiler's estimate, a step of 1x g=3 at 300 pixels with
+eight pictures per v5e chip takes 43.3 million cycles (`python -m benchmarks.detection`, 2026-11-27): 29 ms at 1.5 GHz,
 7.4 minutes for all steps on a v5litepod-8, if its host could decode 2,200 pictures a second. Sorts and gathers are not
 in the estimate. `python -m shufflenet_jax.tpu.plan --config=configs/coco.py` plans other slices.
 
 From the paper: Faster R-CNN by the public Caffe code with its default settings; training on COCO's train and validation
-pictures without 5,000, on which AP is measured. These are COCO 2017's two splits.
+pictures except 5,000, on which AP is measured. COCO 2017's train and validation splits are these two sets.
 From that code (py-faster-rcnn, COCO, VGG16, end to end): two pictures a step, 490,000 steps, learning rate 0.001,
 momentum 0.9, weight decay 5e-4; shufflenet_jax/tasks/detection/settings.py has the other numbers, each with its source.
-Inferred, because neither says it: 300x means the short side, with 500 for the long one; the stages up to stride 16 see
-the picture and Stage 4 the crops; batch norm keeps the statistics of the classifier.
+Inferred, because neither the paper nor the code says it: Table 7's "300x" is the length of the short side, with at most
+500 for the long one; the stages up to stride 16 see the picture, and Stage 4 sees crops of their map; batch norm keeps
+the statistics of the classifier.
 Different here: pictures lie on a square canvas of 512 or 1,024 pixels; anchors for 300 pixels are half as large; a
 batch of 64 or 32 with a learning rate in proportion, warmed up for 500 steps, which falls linearly to 0 (the code
 divides it by 10 after 350,000 of its steps).
@@ -29,7 +30,7 @@ from shufflenet_jax.config import arguments as network_arguments
 from shufflenet_jax.errors import UserError
 
 CAFFE_BATCH, CAFFE_STEPS, CAFFE_LEARNING_RATE = 2, 490_000, 0.001
-# Size -> (long side, canvas, batch, sides of anchors): the canvas holds a picture that lies or stands.
+# Size -> (long side, canvas, batch, sides of anchors): the canvas is square, for landscape and portrait pictures.
 SIZES = {300: (500, 512, 64, (32, 64, 128, 256)), 600: (1000, 1024, 32, (64, 128, 256, 512))}
 
 

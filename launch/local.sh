@@ -59,7 +59,7 @@ trap 'kill -TERM "${pids[@]}" 2>/dev/null' TERM
 trap 'kill -INT "${pids[@]}" 2>/dev/null' INT
 for ((i = 0; i < count; i++)); do
   # setsid: otherwise Ctrl-C would reach the process twice, from the terminal and from this script. `trap - INT`: bash
-  # makes processes that are started with & ignore Ctrl-C, and one that is still starting has to end as well.
+  # makes processes that are started with & ignore Ctrl-C, but it must also end one in which Python is still starting.
   (
     trap - INT TERM
     exec setsid "$python" -u -m "shufflenet_jax.$module" \
@@ -70,7 +70,7 @@ done
 
 wrong=0 failed=0 stopped=0 interrupted=0
 for pid in "${pids[@]}"; do
-  # A signal ends `wait` early, so wait until the process is gone: only then is the status its own.
+  # A signal ends `wait` early, with another status. Only once the process is gone is the status that of the process.
   while
     status=0
     wait "$pid" || status=$?

@@ -52,8 +52,8 @@ def bring_up(workers: Workers, run: Run) -> int:
 
   Raises:
     UserError: a slice of that name exists already, or somebody has deleted it.
-    Stopped, CommandFailed: see `Workers`; only until training has started once. After that we know that
-      everything has worked before, and retry: a failure takes one recovery.
+    Stopped, CommandFailed: see `Workers`. CommandFailed and RequestFailed are raised only until training has started
+      once. After that, everything has worked before, so such a failure is retried, and uses up one recovery.
     StillBilled: the slice could not be deleted.
   """
   request, runner = workers.request, workers.runner

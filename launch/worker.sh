@@ -90,7 +90,7 @@ job() {
   while sleep 60 && kill -0 "$trainer" 2>/dev/null; do copy_log "$logs"; done & # ends by itself if this script is killed
   copier=$!
   trap 'kill -TERM "$trainer" 2>/dev/null || true' TERM
-  # A signal ends `wait` early, so wait until the process is gone: only then is the status its own.
+  # A signal ends `wait` early, with another status. Only once the process is gone is the status that of the process.
   while
     status=0
     wait "$trainer" || status=$?

@@ -1,6 +1,6 @@
 """What `predict` answers for a picture, the same for a checkpoint and for a deployed file.
 
-It is in NumPy alone, because a deployed file runs where JAX is not installed.
+This module needs only NumPy, because deployed files are also run where JAX is not installed.
 """
 
 import dataclasses

@@ -100,7 +100,7 @@ class Command:
       define_flags: defines the command's flags on the `FlagValues` that it is given.
       required: flags that must be given.
       takes_arguments: whether there may be positional arguments.
-      config_of: takes the parsed flags, which are all but those of the config's fields; returns the config, or None.
+      config_of: takes the flags that do not depend on the config, parsed; returns the config, or None.
     """
     self._main, self._define_flags, self._required = main, define_flags, required
     self._takes_arguments, self._config_of = takes_arguments, config_of

@@ -1,7 +1,7 @@
-"""How a command can end, other than well: wrong input, a failure that a restart may cure, or a stop on request.
+"""Why a command can end early: wrong input, a failure that a restart may cure, or a stop on request.
 
-The three are siblings, so `except UserError` means wrong input and never hides a lost host or a preemption. To let all
-of them pass, or to print whichever it is, catch `CommandEnded`.
+The three are siblings, so `except UserError` means wrong input and never hides a lost host or a preemption. To treat
+all three alike, for instance to re-raise or to print them, catch their base class, `CommandEnded`.
 """
 
 # Exit statuses; launch/outcomes.py defines how the launchers react to each.
@@ -12,7 +12,7 @@ INTERRUPTED = 130  # 128 + SIGINT, as shells report a process that Ctrl-C ended
 
 
 class CommandEnded(Exception):
-  """The command ends here; the message explains why to its user, in one line.
+  """The command ends here; the message tells the user why, in one line.
 
   Attributes:
     status: the exit status of the process.
@@ -22,7 +22,7 @@ class CommandEnded(Exception):
 
   @property
   def line(self) -> str:
-    """The message without line breaks, which may come from a file's name or another library's message."""
+    """The message on one line: a file's name or another library's message in it may have brought line breaks."""
     return " ".join(str(self).split())
 
 

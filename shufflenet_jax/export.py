@@ -3,14 +3,15 @@
     python -m shufflenet_jax.export --checkpoint=WORKDIR_OR_CHECKPOINT --to=FILE.tflite|FILE.onnx|FILE.stablehlo
 
 The suffix chooses the format: LiteRT (TensorFlow Lite), ONNX, or StableHLO (of `jax.export`, for CPU, TPU and CUDA).
-The file takes `images`, uint8 RGB (n, height, width, 3), and gives `logits`, float32 (n, classes). Pictures are scaled
-by the network, batch norm is merged into the convolutions, and the file's metadata has the class names and how to
-prepare pictures. The file is compared with the checkpoint before it is written. `predict --checkpoint=FILE` runs it.
+The file takes `images`, uint8 RGB (n, height, width, 3), and gives `logits`, float32 (n, classes). The network in it
+subtracts the mean of pixels and divides by their standard deviation; batch norm is merged into the convolutions. The
+file's metadata has the class names and how to prepare pictures. The file is compared with the checkpoint before it is
+written. `predict --checkpoint=FILE` runs it.
 
---int8 makes kernels, or everything, integers of 8 bits. It needs a folder of pictures to calibrate on, and reports on
-others of them how often the file gives the same answer as the checkpoint.
+--int8 makes kernels, or everything, integers of 8 bits. It needs a folder of pictures: it calibrates on some of them,
+and reports for how many of the others the file gives the same answer as the checkpoint.
 
-In an environment of your own it needs the extra: python -m pip install 'shufflenet_jax[export]'
+If you installed the package with pip, this command needs an extra: python -m pip install 'shufflenet_jax[export]'
 """
 
 import re

@@ -7,8 +7,8 @@ An argument is a file, a folder (all pictures in it and its subfolders) or a pat
 "photos/**/*.jpg"; local or gs://. Answers are in the order of the arguments. Pictures that cannot be read are named on
 stderr, and the exit status is then 1. A bucket that does not answer ends the command.
 
-A detector's boxes are in pixels of the picture. The table has those with a score of 0.3 or more, and so have the copies
-of the pictures that --draw writes to DIR; --json has all, as [x, y, width, height].
+A detector's boxes are in pixels of the picture. The table, and the copies of the pictures that --draw writes to DIR,
+show only boxes with a score of 0.3 or more; --json has all, as [x, y, width, height].
 
 A file that `python -m shufflenet_jax.export` wrote is run by its own runtime alone, without JAX (except .stablehlo) or
 TensorFlow.

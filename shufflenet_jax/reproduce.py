@@ -3,11 +3,11 @@
     python -m shufflenet_jax.reproduce --tables=2,3,4 --config=configs/tiny_imagenet.py --seeds=3 \\
         --workdir=runs/tables [--scales=0.25,0.5] [--only=g3,g8] [--list | --report | --launch | --collect]
 
-A run is a network of a table and a seed. The runs without a line in WORKDIR/results.jsonl (or --results) are trained,
-one after the other; each can be stopped at any time, and the same command resumes it. The config must take the
-arguments of configs/imagenet.py. --list shows what is done and how long the rest will take; --report writes Markdown
-and plots beside the results; --launch prints the commands that train the missing runs on Cloud TPU, and their
-chip-hours, estimated; when these have ended, --collect adds their results.
+A run is the training of one network of a table with one seed. The runs without a line in WORKDIR/results.jsonl (or
+--results) are carried out, one after the other; each can be stopped at any time, and the same command resumes it. The
+config must take the arguments of configs/imagenet.py. --list shows what is done and how long the rest will take;
+--report writes Markdown and plots beside the results; --launch prints the commands for the missing runs on Cloud TPU,
+and an estimate of their chip-hours; when those runs have ended, --collect adds their results.
 """
 
 from absl import flags
@@ -33,7 +33,7 @@ def define_flags(values: flags.FlagValues) -> None:
 
 
 def config_and_file(values: flags.FlagValues):
-  """The config of the file; its name is kept, because each network loads the file with its own arguments."""
+  """Loads the config; the file's name is kept as a flag, because each network loads the file with its own arguments."""
   if ":" in values.config:
     raise UserError(f"--config={values.config}: give the file without :ARGUMENTS; the tables' networks determine them")
   flags.DEFINE_string("config_file", values.config, "", values)

@@ -54,7 +54,7 @@ def _end(text: str) -> None:
 
 @contextlib.contextmanager
 def held(note: Callable[[], None]):
-  """A context in which the first Ctrl-C only calls `note`, in the main thread; a second one acts as outside of it.
+  """A context in which the first Ctrl-C only calls `note`, in the main thread; a second one acts as it would outside.
 
   Does nothing in threads other than the main one, which is the only one to receive signals in Python.
   """
@@ -75,8 +75,8 @@ def held(note: Callable[[], None]):
   try:
     yield
   finally:
-    # The thread may not yet have received the Ctrl-C that the handler has noted. It is given time to, because with a
-    # count of 0 it would end the process.
+    # The thread may not yet have received the Ctrl-C that the handler has noted. We wait until it has: if the thread
+    # received it after the count is set to 0, it would end the process.
     until = time.monotonic() + 1
     while noted and _listening and _held_interrupts and time.monotonic() < until:
       time.sleep(0.001)

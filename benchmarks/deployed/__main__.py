@@ -14,8 +14,8 @@ and ncnn; `make test-torch` installs PyTorch and pytorchcv. At 480x640 and 720x1
 to the 6x6 of 224x224 (benchmarks/deployed/networks.py says why), and there is no generic export to compare with.
 benchmarks/arm64_instructions counts the instructions of the same files on ARM64.
 
-Memory is in huge pages, as for the package's commands. Without them, GLIBC_TUNABLES= python -m benchmarks.deployed,
-AlexNet with its 244 MB of weights took up to twice as long on a virtual machine, which makes speedups larger.
+Memory is in huge pages, as for the package's commands. `GLIBC_TUNABLES= python -m benchmarks.deployed` runs without
+them: on a virtual machine, AlexNet with its 244 MB of weights then took up to twice as long, which inflates speedups.
 """
 
 import argparse

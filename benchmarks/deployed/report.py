@@ -42,7 +42,7 @@ class Measured:
 
   @property
   def speedups(self) -> dict[str, dict[str, float]]:
-    """Runtime -> network -> AlexNet's time over the network's. No runtime that has not run AlexNet."""
+    """Runtime -> network -> AlexNet's time over the network's, for the runtimes that have run AlexNet."""
     by_runtime = {runtime: over_baseline(ms) for runtime, ms in self.ms.items()}
     return {runtime: speedups for runtime, speedups in by_runtime.items() if speedups}
 
@@ -80,7 +80,7 @@ class Measured:
 
 
 def over_baseline(costs: Mapping[str, float]) -> dict[str, float]:
-  """Network -> how many times the baseline costs as much; empty if the baseline's cost is unknown."""
+  """Network -> the baseline's cost divided by the network's; empty if the baseline's cost is unknown."""
   if table8.BASELINE not in costs:
     return {}
   return {network: costs[table8.BASELINE] / cost for network, cost in costs.items()}

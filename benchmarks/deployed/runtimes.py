@@ -34,7 +34,7 @@ class Runtime:
   Attributes:
     title: its name in reports.
     load: makes a network ready to run on one thread; None if it cannot run that network at that size.
-    packages: that it needs, by the names under which they are both imported and distributed, but for `-` and `_`.
+    packages: the packages that it needs. Each is imported and distributed under the same name, apart from `-` and `_`.
     generic: whether it runs another implementation of a network, with other weights.
   """
 
@@ -139,7 +139,7 @@ def _pytorch(network: "Network", compiled: bool = False) -> Function:
   module = in_torch.Module(network.output).eval()
   if compiled:
     example = torch.zeros((1, *network.size, 3), dtype=torch.uint8)
-    # Exported first, each network has code of its own; torch.compile compiles the same code only a few times.
+    # torch.compile recompiles the same code only a few times. After an export, each network has code of its own.
     module = torch.compile(torch.export.export(module, (example,)).module(), dynamic=False)
 
   def run(images: np.ndarray) -> np.ndarray:

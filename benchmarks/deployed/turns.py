@@ -22,7 +22,7 @@ def take_turns(
   Args:
     functions: what to time, by any key.
     rounds: how often each has its turn.
-    seconds: of a turn, or longer, as every turn has two calls at least, one of them timed.
+    seconds: length of a turn. It may be longer, because every turn has at least one untimed and one timed call.
     clock: one of `CLOCKS`.
   """
   line, began = ProgressLine(sys.stderr, terminal_seconds=0.5), time.monotonic()

@@ -50,7 +50,7 @@ class Checkpoint:
   metrics: dict[str, float] | None
 
   def read_arrays(self) -> dict[str, np.ndarray]:
-    """Reads a dict from name to array on the host, whatever devices wrote them; see `integrity.arrays_by_name`.
+    """Reads the arrays to the host, whatever devices wrote them: name -> array, see `integrity.arrays_by_name`.
 
     A process reads by itself: no other has to take part.
 
@@ -66,11 +66,11 @@ class Checkpoint:
       raise
     except FileNotFoundError as error:
       raise Damaged(f"{error.filename} is missing") from error
-    except Exception as error:  # Orbax's can be of any kind, and do not tell a forbidden file from a damaged one
+    except Exception as error:  # Orbax raises exceptions of any kind, alike for a forbidden file and a damaged one
       if isinstance(error, MemoryError):
         raise storage.translate_error(error, state) from error
       try:
-        for name, _ in storage.walk(state):  # if a file cannot be read, raises that as the reason
+        for name, _ in storage.walk(state):  # if a file cannot be read, this raises the true reason
           storage.read_bytes(storage.join(state, name))
       except FileNotFoundError as missing:
         raise Damaged(f"{missing.filename} is missing") from error

@@ -1,4 +1,4 @@
-"""Finds the newest checkpoint of a work directory that is whole, and moves damaged ones out of the way."""
+"""Finds the newest undamaged checkpoint of a work directory, and moves damaged ones out of the way."""
 
 import contextlib
 import re

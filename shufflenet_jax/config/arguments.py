@@ -16,7 +16,7 @@ def parse(arguments: str) -> dict[str, str]:
 
 
 def config_for(arguments: dict[str, str], task: str = fields.DEFAULT_TASK) -> ml_collections.ConfigDict:
-  """The default config of a task and the network that `arguments` describe: `network`, and any of its own fields.
+  """The default config for a task and a network; `arguments` hold the network's name (`network`) and any of its fields.
 
   Raises:
     UserError: no such network or field, or a value of another type.
@@ -53,7 +53,7 @@ def detector_config_for(arguments: dict[str, str]) -> ml_collections.ConfigDict:
 
 
 def _value(field: str, text: str, default: Any) -> Any:
-  """The value of the default's type that a text describes."""
+  """Converts the text of an argument to the type of its default."""
   kind = type(default)
   try:
     value = text if kind is str else ast.literal_eval(text)

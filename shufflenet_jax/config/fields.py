@@ -3,8 +3,8 @@
 The defaults are the paper's ImageNet recipe (section 4) for a ShuffleNet of 1x or more; configs/imagenet.py adds what
 the paper changes for other networks. The fields of a network are those of its Flax module: see `build.own_fields`.
 
-To add a field, add a line here, or an attribute to the module. A checkpoint that was written before then gets the
-default: see `complete`.
+To add a field, add a line here, or an attribute to the module. When a checkpoint from before that change is read, the
+new field has its default: see `complete`.
 """
 
 import difflib
@@ -78,12 +78,12 @@ _STD = Rule(
   lambda value, config: _is_triple(value) and all(value), "three non-zero numbers, on the 0-255 scale", evaluation=True
 )
 
-DEFAULT_TASK = "classification"  # of configs of versions that had no other
+DEFAULT_TASK = "classification"  # of configs without a `task`, from versions that had only this one
 
 FIELDS = {
   "task": Field(DEFAULT_TASK),  # what the network learns; one of `tasks.TASKS`
   "seed": Field(0, _INT64),
-  "init_from": Field(""),  # a checkpoint to fine-tune; it sets the network and the scaling of pictures
+  "init_from": Field(""),  # a checkpoint to fine-tune; it sets the network, and data.mean, data.std and data.antialias
   "num_train_steps": Field(300_000, _at_least(1)),
   "batch_size": Field(1024),  # over all devices
   "eval_batch_size": Field(1024),  # over all devices
@@ -98,7 +98,8 @@ FIELDS = {
   "model.num_classes": Field(1000),
   "model.dtype": Field("bfloat16"),  # of computation; parameters and batch statistics are float32
   "data.name": Field("imagenet2012"),  # any dataset of TFDS with labels or boxes; "digits"; "folder"; "arrays"
-  "data.data_dir": Field(""),  # "": ~/tensorflow_datasets. DIR of DIR/<split>/<class>/x.jpg, or of DIR/<split>.npz
+  # "folder" needs <split>/<class>/x.jpg in it, "arrays" <split>.npz, others a TFDS dataset; "": ~/tensorflow_datasets
+  "data.data_dir": Field(""),
   "data.in_memory": Field(False),  # decodes all pictures once, into the devices' memory; with "arrays" always
   "data.train_split": Field("train"),  # or "train[:90%]"; for "folder": the folder's name
   "data.eval_split": Field("validation"),
@@ -108,14 +109,16 @@ FIELDS = {
   "data.max_crop_aspect": Field(4 / 3, _at_least(1)),
   "data.flip": Field(True),  # mirrors half of the training pictures
   "data.color_jitter": Field(0.0, _fraction_below_1()),  # scales brightness, contrast and saturation by up to 1 +- this
-  "data.antialias": Field(True),  # when evaluation makes pictures smaller; training does not, except of detectors
+  "data.antialias": Field(True),  # when pictures are made smaller, in evaluation and in the training of detectors
   "data.shuffle_bytes": Field(1 << 30, _at_least(1)),  # encoded pictures in memory, over all hosts
   "data.max_bad_train": Field(100, _at_least(0)),  # pictures that each host may skip as undecodable
   "data.max_bad_eval": Field(0, _at_least(0, evaluation=True)),  # the same in an evaluation, which reports them
   "data.mean": Field((123.675, 116.28, 103.53), _MEAN),  # RGB
   "data.std": Field((58.395, 57.12, 57.375), _STD),
-  "data.short_side": Field(600, _SHORT_SIDE, "detection"),  # pixels to which a picture is resized; its long side may
-  "data.long_side": Field(1000, _LONG_SIDE, "detection"),  # then not exceed this; image_size is the side of the canvas
+  # A picture is resized to this short side, or to this long side if that makes it smaller; pixels. The square canvas
+  # that it is put on has a side of image_size pixels.
+  "data.short_side": Field(600, _SHORT_SIDE, "detection"),
+  "data.long_side": Field(1000, _LONG_SIDE, "detection"),
   "detection.anchor_sizes": Field((64, 128, 256, 512), _SIDES, "detection"),  # pixels; each in three aspect ratios
   "detection.crop": Field(14, _CROP, "detection"),  # positions per side that a proposal is cut to; 7 is faster
   "detection.rois": Field(128, _at_least(4), "detection"),  # proposals of a picture that the head is trained on
@@ -130,7 +133,7 @@ FIELDS = {
 
 
 def complete(values: dict[str, Any]) -> dict[str, Any]:
-  """Gives each field that is missing in a config's JSON values its default; for configs of earlier versions.
+  """Adds the fields that a config of an earlier version lacks, each with its default.
 
   Args:
     values: the config of a checkpoint, as nested dicts. Not changed.
@@ -167,7 +170,7 @@ def check_names(config: ml_collections.ConfigDict) -> None:
   """Checks that a config file's config has every field and no other.
 
   Raises:
-    UserError: a field is missing or unknown, or the network is. The message names the first such field.
+    UserError: the network is unknown, or a field is missing or unknown. The message names the first of these.
   """
   section = config.get("model")
   network = section.get("network") if isinstance(section, ml_collections.ConfigDict) else None
@@ -193,7 +196,7 @@ def names(config: ml_collections.ConfigDict, prefix: str = ""):
 
 
 def default_config(network: str = "shufflenet_v1", task: str = DEFAULT_TASK, **own: Any) -> ml_collections.ConfigDict:
-  """A config with every field at its default, for one of `build.NETWORKS` and a task, and with these of `model`."""
+  """The default config for one of `build.NETWORKS` and a task, except for the fields of `model` that `own` gives."""
   model = {"network": network, **networks.own_fields(network)}
   config = ml_collections.ConfigDict(complete({"task": task, "model": model}))
   config.model.update(own)

@@ -16,8 +16,8 @@ def check(config, training: bool) -> None:
   """Checks every field that evaluation depends on, and with `training` all others too.
 
   Raises:
-    UserError: a value is out of range, or a field of the task is missing, because a flag chose the task. The message
-      names the first such field, its value and its range.
+    UserError: a value is out of range; or a flag changed the task, and the config lacks a field of that task. The
+      message names the first such field, its value and its range.
   """
   task = config.get("task", fields.DEFAULT_TASK)
   present = set(fields.names(config))

@@ -1,4 +1,4 @@
-"""Parameters and multiply-adds of a detector: its body, its region proposal network and its head apart."""
+"""Parameters and multiply-adds of a detector, separately for its body, its region proposal network and its head."""
 
 from typing import NamedTuple
 

@@ -1,4 +1,4 @@
-"""Input: datasets, pictures and batches. TensorFlow is imported here and nowhere else at module level."""
+"""Input: datasets, pictures and batches. Only modules of this package import TensorFlow at module level."""
 
 import os
 

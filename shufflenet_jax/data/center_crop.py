@@ -10,7 +10,7 @@ MAX_SIDE_RATIO = 16
 def center_crop(image: np.ndarray, *, height: int, width: int, resize: int, antialias: bool) -> np.ndarray:
   """The short side to `resize` pixels, bilinear, then the central `height` x `width`.
 
-  Only the pixels of the crop are computed, in float32 as by TensorFlow, so that hardly any differs, and by one level.
+  Only the pixels of the crop are computed, in float32 as in TensorFlow: few differ from TensorFlow's, and by one level.
 
   Args:
     image: uint8 (h, w, 3).

@@ -18,7 +18,7 @@ _WORDNET_ID = re.compile(r"[nvars]\d{8}")
 
 
 def is_number(name: str) -> bool:
-  """Whether a name consists of digits alone, as those do that are made up for classes without names."""
+  """Whether a name consists of digits alone, like the names that are made up for classes without names."""
   return name.isdecimal()
 
 
@@ -51,7 +51,7 @@ def match(names: Sequence[str], classes: Sequence[str]) -> dict[int, int]:
 def _add_equal(
   names: Sequence[str], classes: Sequence[str], spelling: Callable[[str], str], matched: dict[int, int]
 ) -> dict[int, int]:
-  """`matched`, and matches of further names with classes not matched yet that have the same spelling."""
+  """`matched`, plus a match for each further name and class, neither of them matched yet, that are spelled alike."""
   labels, times, taken = defaultdict(list), Counter(map(spelling, names)), set(matched.values())
   for label, name in enumerate(classes):
     if label not in taken:

@@ -1,3 +1,3 @@
-"""How many boxes a picture can have; a batch holds so many for each, most of them padding. The most in COCO is 93."""
+"""The most boxes that a picture can have. In a batch, every picture is padded to this number. COCO has at most 93."""
 
 MAX_BOXES = 100

@@ -7,7 +7,7 @@ import io
 import warnings
 
 import numpy as np
-from PIL import Image, ImageChops, WebPImagePlugin  # noqa: F401  otherwise Pillow loads all its formats to find it
+from PIL import Image, ImageChops, WebPImagePlugin  # noqa: F401  otherwise Pillow loads all its plugins to read WebP
 
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP")
 NAMES = "JPEG, PNG, BMP, GIF, WebP"  # for messages

@@ -87,9 +87,10 @@ def shuffled(channels: np.ndarray, groups: int) -> np.ndarray:
 
 
 def without_groups(output: Layer) -> Layer:
-  """The same network with dense convolutions for grouped ones, and shuffles as the order of their output channels.
+  """The same network with dense convolutions instead of grouped ones, and without the shuffles after convolutions.
 
-  A dense kernel is zero where a grouped one has no weights. Depthwise convolutions are kept.
+  A dense kernel is zero where a grouped one has no weights. Its output channels are in the order after the shuffle.
+  Depthwise convolutions are kept.
   """
 
   def change(layer: Layer, new: Layer) -> Layer:
@@ -104,7 +105,7 @@ def without_groups(output: Layer) -> Layer:
 
 
 def without_average_pools(output: Layer) -> Layer:
-  """The same network with depthwise convolutions for average pools, whose kernels have the same value everywhere."""
+  """The same network with each average pool replaced by a depthwise convolution whose weights are all equal."""
 
   def change(layer: Layer, new: Layer) -> Layer:
     if not isinstance(new, AveragePool):

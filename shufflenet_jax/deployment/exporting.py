@@ -18,7 +18,7 @@ from shufflenet_jax.errors import RunFailed, UserError
 TOLERANCE = 1e-4
 _TRIALS = (1, 3)  # batch sizes, if a file takes any
 
-Show = Callable[[str, int, int], None]  # what is done, the number of pictures done, and of all
+Show = Callable[[str, int, int], None]  # what is being done, the number of pictures done, and their total number
 
 
 @dataclasses.dataclass(frozen=True)

@@ -23,7 +23,7 @@ def encode(
   """The bytes of a file.
 
   Args:
-    network: describes itself; for .stablehlo, it is the network that is written.
+    network: its description goes into the file; for .stablehlo, its function does as well.
     output: the network as plain layers, for the other formats.
     suffix: one of `runtimes.SUFFIXES`.
     batch: the only batch size that the file takes; None for any.

@@ -2,7 +2,7 @@
 
 A kernel has a scale for each output channel, and no offset: w is about `scale * q` with q from -127 to 127. Rounding a
 kernel shifts the mean of each output by (rounding error * mean input), padding ignored. The bias is corrected by that
-amount, on which most of the accuracy depends (arXiv 1906.04721, section 4.2).
+amount; most of the accuracy depends on this correction (arXiv 1906.04721, section 4.2).
 """
 
 import dataclasses
@@ -65,10 +65,10 @@ def round_kernel(kernel: np.ndarray, channel_axis: int) -> Rounded:
 
 
 def check_full(output: Layer) -> None:
-  """Checks that int8 has all layers of a network.
+  """Checks that LiteRT can compute every layer of a network in int8.
 
   Raises:
-    UserError: it has not. The message names the layer.
+    UserError: it cannot. The message names the layer.
   """
   for layer in layers.in_order(output):
     pads_negative = isinstance(layer, layers.MaxPool) and np.any(layer.padding) and not layers.never_negative(layer.x)
@@ -81,7 +81,7 @@ def check_full(output: Layer) -> None:
 
 
 def with_rounded_kernels(output: Layer, statistics: dict[Layer, Statistics]) -> tuple[Layer, dict[Layer, Statistics]]:
-  """The network with each kernel as int8 can express it, still as floating point, and each bias corrected for that.
+  """The network with each kernel rounded to what int8 can express, but still in floating point; biases are corrected.
 
   Returns:
     The network, and the statistics of its layers.

@@ -1,8 +1,8 @@
 """Applies a deployed file's network to pictures, as `prediction/predictor.py` does a checkpoint's.
 
-Neither JAX nor TensorFlow is needed: Pillow decodes, NumPy crops, and the file's own runtime computes. So the pixels
-are those of the checkpoint, with two exceptions: hardly any differs by one level, because sums are rounded in another
-order; and Pillow decodes some damaged pictures that TensorFlow refuses.
+Neither JAX nor TensorFlow is needed: Pillow decodes, NumPy crops, and the file's own runtime computes. The pixels are
+the same as for a checkpoint, with two exceptions: very few pixels differ, by one level, because sums are added up in
+another order; and Pillow decodes some damaged pictures that TensorFlow refuses.
 """
 
 import numpy as np
@@ -20,7 +20,7 @@ class FilePredictor:
 
   Attributes:
     task: makes and prints the answers.
-    batch_sizes: how many pictures are worth being given together, ascending.
+    batch_sizes: numbers of pictures that are worth giving to `answers` together, ascending.
   """
 
   def __init__(self, path: str):

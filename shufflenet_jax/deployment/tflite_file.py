@@ -104,15 +104,17 @@ def _activation(relu: bool) -> int:
 
 
 def _pad(layer: layers.Conv | layers.Pool, window: tuple[int, int], x: int, tensors: FloatTensors) -> tuple[int, int]:
-  """The input of a convolution or pool, padded if LiteRT has no such padding, and the code of the padding that is left.
+  """The input of a convolution or pool, and LiteRT's code for the padding that its operator has to apply itself.
 
-  At stride 1, SAME is the padding of odd windows. At stride 2, it would be at the bottom and the right only.
+  If no code stands for the layer's padding, a separate operator pads the input. At stride 1, the code SAME pads all
+  four sides alike if the window is odd. At stride 2, it pads an even-sized input only at the bottom and the right.
   """
   graph, padding = tensors.graph, layer.padding
   if padding == ((0, 0), (0, 0)):
     return x, schema.Padding.VALID
   odd = padding == tuple((side // 2, side // 2) for side in window) and all(side % 2 for side in window)
-  if odd and layer.stride == (1, 1) and not isinstance(layer, layers.AveragePool):  # it would not count as zeros
+  # An average pool leaves SAME's padding out of the mean, but has to count it as zeros.
+  if odd and layer.stride == (1, 1) and not isinstance(layer, layers.AveragePool):
     return x, schema.Padding.SAME
   h, w, c = layer.x.shape
   (top, bottom), (left, right) = padding

@@ -23,8 +23,8 @@ class Graph:
     """
     Args:
       batch: the only batch size that the model accepts; None for any.
-      versions: of operators that need more than their first. Runtimes refuse versions that they do not know, so a
-        version that is too low lets an old runtime compute wrongly.
+      versions: of operators that need more than their first. A runtime refuses a version that it does not know. With a
+        version that is too low here, an old runtime would accept the operator, and compute wrong results.
     """
     self._batch, self._versions = batch, versions
     self.tensors, self.operators = [], []

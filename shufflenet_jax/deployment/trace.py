@@ -109,7 +109,7 @@ def _read_equation(eqn, arguments: list[_Value]) -> list[_Value]:
 
 def _compute(eqn, arguments: list[np.ndarray]) -> list[np.ndarray]:
   """The outputs of an operation on parameters alone."""
-  if eqn.primitive.name == "broadcast_in_dim":  # without copies: a bias for each position of a large map would be many
+  if eqn.primitive.name == "broadcast_in_dim":  # a view: a copy of a bias for each position of a map would be large
     shape, dims = eqn.params["shape"], eqn.params["broadcast_dimensions"]
     sides = [arguments[0].shape[dims.index(d)] if d in dims else 1 for d in range(len(shape))]
     return [np.broadcast_to(arguments[0].reshape(sides), shape)]  # (c,) -> (1, 1, 1, c) -> (n, h, w, c)

@@ -135,7 +135,7 @@ class StopRequest(contextlib.AbstractContextManager):
       os.kill(os.getpid(), signal.SIGTERM)
 
   def hold_interrupts(self) -> None:
-    """From now on Ctrl-C is a request to save and stop. To be called once there is something to save.
+    """From now on Ctrl-C is a request to save and stop. Call this as soon as there is something to save.
 
     Before that, for instance while compiling, Ctrl-C ends the command at once.
     """
@@ -188,7 +188,7 @@ def tell(error: Exception, text: str) -> None:
 
 
 def leave(status: int, together: bool = False) -> None:
-  """Ends one of several processes at once: an ordinary exit would wait for processes that do not end.
+  """Ends this process immediately if it is one of several: an ordinary exit would wait for processes that do not end.
 
   Args:
     status: the exit status.

@@ -10,7 +10,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-# Sides are taken as at least this many pixels where they are divided by, or their logarithm is taken.
+# Shorter sides count as this many pixels where a number is divided by them or their logarithm is taken.
 MIN_SIDE = 1e-3
 # Largest `th` and `tw` that `decode` applies: Detectron's, by which a 16-pixel anchor grows to 1000 pixels.
 MAX_LOG_SCALE = math.log(1000 / 16)
@@ -92,7 +92,7 @@ def clip(boxes: jax.Array, size: jax.Array) -> jax.Array:
 
   Args:
     boxes: (..., 4).
-    size: (..., 2), height and width in pixels; of as many axes as `boxes`, each of the same length or 1.
+    size: (..., 2), height and width in pixels; it has as many axes as `boxes`, and is broadcast along axes of length 1.
   """
   bounds = jnp.concatenate([size, size], axis=-1)  # (..., 2) -> (..., 4)
   return jnp.clip(boxes, 0, bounds)
@@ -101,14 +101,15 @@ def clip(boxes: jax.Array, size: jax.Array) -> jax.Array:
 def nms(boxes: jax.Array, valid: jax.Array, threshold: float) -> jax.Array:
   """Greedy non-maximum suppression: a box is kept unless its IoU with a kept box of a higher score exceeds `threshold`.
 
-  Greedy suppression goes through the boxes one after the other. Here, all boxes are decided at once from the decisions
-  before, until none changes. The decision on a box depends only on boxes before it, so that after i rounds the first i
-  are final: the fixed point is the greedy result. It is reached in 3 to 10 rounds for 2,000 proposals, in one loop for
-  all leading axes together. (The tiled version that several detectors for TPUs share is wrong for thresholds below .5.)
+  Greedy suppression goes through the boxes one after the other. Here, each round decides all boxes at once from the
+  decisions of the previous round, until none changes. The decision on a box depends only on the boxes that precede it,
+  so after i rounds the first i decisions are final, and the fixed point is the greedy result. It is reached in 3 to 10
+  rounds for 2,000 proposals, in one loop for all leading axes together. (The tiled algorithm for this that several
+  detectors for TPUs share gives wrong results for thresholds below 0.5.)
 
   Args:
     boxes: (..., k, 4), sorted by score, the highest first.
-    valid: bool (..., k); a box that is not valid is neither kept nor suppresses others.
+    valid: bool (..., k); a box that is not valid is not kept and suppresses no other.
     threshold: an IoU, between 0 and 1.
 
   Returns:

@@ -112,11 +112,11 @@ def variable_shapes(fields: typing.Mapping[str, typing.Any], image_size: int) ->
 
 
 def count_for_images(model, config, count):
-  """The multiply-adds of a config's network for one of its images, after checking that it accepts them.
+  """The multiply-adds of a config's network for one image; checks that the network accepts images of the config's size.
 
   Args:
     model: the Flax module.
-    config: the whole config, of which the messages name fields.
+    config: the whole config; error messages name its fields.
     count: (model, image_size) -> its multiply-adds, as `counting` counts them.
 
   Raises:

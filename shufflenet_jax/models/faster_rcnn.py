@@ -23,7 +23,7 @@ class Proposed(NamedTuple):
 
   Attributes:
     features: (n, h/16, w/16, c), the map of "stage3", in the backbone's dtype.
-    objectness: float32 (n, a), logits. Anchors are ordered by row, column, and anchor of a position.
+    objectness: float32 (n, a), logits. Anchors are ordered by row, column, size and aspect ratio.
     deltas: float32 (n, a, 4), from anchors to proposals; see `boxes.decode`.
   """
 
@@ -95,11 +95,11 @@ class BoxHead(nn.Module):
 
 
 class FasterRCNN(nn.Module):
-  """Faster R-CNN. `propose` and `recognise` are its two networks; `tasks.detection` has what is between and around.
+  """Faster R-CNN. `propose` and `recognise` are its two networks; `tasks.detection` connects, trains and uses them.
 
-  The parameters are those of the backbone under their usual names, without its classifier, and beside them `rpn` and
-  `box_head`. So the parameters of a classification checkpoint, minus `classifier`, are exactly the rest. Batch norm
-  always uses its running statistics, as is usual for the few pictures that fit a device; scales and biases are trained.
+  The parameters are the backbone's, under their usual names and without its classifier, plus `rpn` and `box_head`. So a
+  classification checkpoint without its `classifier` has exactly the parameters other than these two. Batch norm always
+  uses its running statistics, as is usual when a device holds only a few pictures; its scales and biases are trained.
 
       model = FasterRCNN(ShuffleNetV1(groups=3), num_classes=80)
       variables = model.init(key, images)
@@ -112,8 +112,8 @@ class FasterRCNN(nn.Module):
     num_classes: without the background.
     anchors: per position; sizes times aspect ratios.
     rpn_channels: of the 3x3 convolution of the region proposal network.
-    crop: side of a region's crop of the map, in cells. The last stage has stride 2: 14 -> 7, or, for a quarter of the
-      head's time, 7 -> 4.
+    crop: side of a region's crop of the map, in cells. The last stage has stride 2, so 14 becomes 7; 7 becomes 4, and
+      then the head takes a quarter of the time.
     test_proposals: regions per picture in inference, which `__call__` computes.
   """
 
@@ -153,7 +153,7 @@ class FasterRCNN(nn.Module):
     return Recognised(logits.reshape(n, r, *logits.shape[1:]), deltas.reshape(n, r, *deltas.shape[1:]))
 
   def __call__(self, images: jax.Array) -> tuple[Proposed, Recognised]:
-    """Both networks, with as many regions as inference has, each the whole canvas: to initialise and to count."""
+    """Runs both networks on `test_proposals` regions, each the whole canvas; only for initialising and counting."""
     n, h, w, _ = images.shape
     proposed = self.propose(images)
     canvas = jnp.asarray([0, 0, h, w], jnp.float32)

@@ -2,11 +2,11 @@
 
 Bilinear interpolation is separable: the weight of a cell of the map is the product of a weight of its row and one of
 its column. So are the averages over the sampling points of a bin. A crop therefore is `rows @ map @ columns`, with
-small matrices of weights: two products, which `separable` computes. On a TPU, the second is slow, because each region
-has a map of its own in it, and because of copies between the layouts that both want. There, `joint` multiplies the
-weights with each other and then all of them with the map: ten times the multiply-adds in one product, and by the TPU
-compiler's estimate a quarter of the cycles (1x, 8 x 128 regions, 32x32 cells, forward and backward: 6 in place of 27
-million).
+small matrices of weights: two products, which `separable` computes. On a TPU, the second product is slow: its other
+factor is no longer one map for all regions but one for each, and it wants another layout than the first, so arrays are
+copied in between. On TPUs, `joint` therefore first multiplies the weights of rows and columns with each other, and then
+the map with the result. That is a single product with ten times the multiply-adds, but by the TPU compiler's estimate
+it takes a quarter of the cycles: 6 instead of 27 million (1x, 8 x 128 regions, 32x32 cells, forward and backward).
 """
 
 import functools
@@ -50,7 +50,7 @@ def separable(features: jax.Array, rois: jax.Array, crop: int, samples: int) -> 
 def joint(features: jax.Array, rois: jax.Array, crop: int, samples: int) -> jax.Array:
   """`roi_align` as one product with the weights of all cells."""
   rows, columns = _weights(features, rois, crop, samples)
-  # The regions follow the bins: so the product is in the layout that a TPU wants for the convolutions after it.
+  # The axis of regions comes after those of bins, because a TPU wants this layout for the convolutions that follow.
   rows = rows.transpose(0, 2, 1, 3)[:, :, None, :, :, None]  # (n, r, i, h) -> (n, i, 1, r, h, 1)
   columns = columns.transpose(0, 2, 1, 3)[:, None, :, :, None, :]  # (n, r, j, w) -> (n, 1, j, r, 1, w)
   crops = jnp.einsum("nijrhw,nhwc->nijrc", (rows * columns).astype(features.dtype), features)

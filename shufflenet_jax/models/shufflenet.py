@@ -51,8 +51,8 @@ def stem_channels(groups: int, scale: float) -> int:
 
 # The keys of `features`, in the network's order.
 STAGES = ("stage2", "stage3", "stage4")
-# How a unit mixes the channels of its bottleneck: as in the paper, in the reversed order of the authors' release, or
-# not at all.
+# How a unit mixes the channels of its bottleneck: as in the paper, by the inverse permutation as in the authors'
+# release, or not at all.
 SHUFFLES = ("paper", "release", "none")
 
 

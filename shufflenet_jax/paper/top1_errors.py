@@ -1,4 +1,4 @@
-"""The top-1 errors on ImageNet that the paper prints, percent (Tables 2 to 5), and the networks that they are of."""
+"""The networks of the paper's Tables 2 to 5, and the top-1 errors on ImageNet that it prints for them, percent."""
 
 # Scale -> groups -> error (Table 2).
 TABLE_2 = {
@@ -12,8 +12,8 @@ TABLE_3 = {
   0.5: {3: (45.7, 43.2), 8: (48.1, 42.3)},
   0.25: {3: (56.3, 55.0), 8: (56.5, 52.7)},
 }
-# Scale of the ShuffleNet -> million multiply-adds, groups of the ShuffleNet and its error, and those of other units
-# (Table 4). The Xception-like network is ShuffleNet with one group: its errors are those of g=1 in Table 2.
+# Scale of the ShuffleNet -> million multiply-adds, groups of the ShuffleNet and its error, and the errors of networks
+# of other units (Table 4). The Xception-like network is ShuffleNet with one group: its errors are g=1's in Table 2.
 TABLE_4 = {
   1.0: (140, 8, 32.4, {"vgg_like": 50.7, "resnet": 37.3, "xception_like": 33.6, "resnext": 33.3}),
   0.5: (38, 4, 41.6, {"resnet": 48.8, "xception_like": 45.1, "resnext": 46.0}),

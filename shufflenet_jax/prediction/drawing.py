@@ -1,4 +1,4 @@
-"""Draws the objects that were found into a copy of the picture."""
+"""Copies pictures and draws boxes around the objects that were found in them."""
 
 import colorsys
 import io

@@ -11,8 +11,8 @@ from shufflenet_jax.config import settings
 from shufflenet_jax.data import pictures
 from shufflenet_jax.data.stream import examples
 
-# Pictures are computed in batches of the smallest of these sizes that holds all of them, or else of the largest: so
-# each run compiles once. On a CPU larger batches are no faster, but take more memory, and the first answer comes later.
+# A run uses one of these batch sizes, so that it compiles once: the smallest that holds all its pictures, or the
+# largest if none does. On a CPU larger batches are no faster, but take more memory, and the first answer comes later.
 CPU_BATCH_SIZES = (1, 8)
 ACCELERATOR_BATCH_SIZES = (1, 8, 64)
 

@@ -24,7 +24,7 @@ class PicturePredictor(Protocol):
   batch_sizes: tuple[int, ...]
 
   def decode(self, encoded: bytes) -> Any:
-    """An image's encoded bytes -> what `answers` takes; raises a `PictureError` if there is none. Called by threads."""
+    """An image's bytes -> what `answers` takes; raises a `PictureError` if they are no picture. Called by threads."""
 
   def answers(self, decoded: list, batch_size: int) -> list:
     """The task's answer for each of at most `batch_size` decoded pictures."""
@@ -85,7 +85,7 @@ def _draw(drawing: Drawing, path: str, boxes: list) -> bool:
 
 
 def _lines(task, path: str, answer, width: int, as_json: bool):
-  """The printed lines of one picture; its path is in the first of a table's rows."""
+  """The lines to print for one picture; in a table, only the first of them has its path."""
   if as_json:
     yield json.dumps({"image": path} | task.answer_as_json(answer))
   else:

@@ -120,7 +120,7 @@ def collect(wanted: Wanted) -> None:
 
 
 def say(*lines: str) -> None:
-  """Prints at once, also into a file."""
+  """Prints lines without delay, even when the output goes to a file."""
   print(*lines, sep="\n", flush=True)
 
 

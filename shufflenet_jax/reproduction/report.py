@@ -1,4 +1,4 @@
-"""The report: Markdown tables of our errors beside the paper's, what becomes of its claims, and two plots."""
+"""The report: Markdown tables of our errors beside the paper's, which of its claims hold here, and two plots."""
 
 import collections
 import functools

@@ -86,7 +86,7 @@ def missing(runs: Sequence[Run], done: Collection[Result]) -> list[Run]:
 
 
 def seconds_expected(run: Run, done: Collection[Result]) -> float | None:
-  """How long a run will take by the rates of finished ones, if possible on this hardware; None if there are none.
+  """How long a run will take, by the rates of finished runs, on this hardware if there are any; None without any.
 
   The rate is that of the same network, or else that of the network with the most similar number of multiply-adds,
   scaled by their ratio.
@@ -148,7 +148,7 @@ def train_missing(runs: Sequence[Run], workdir: str, results_file: str, say: Cal
 
 
 def collect_finished(runs: Sequence[Run], workdir: str, results_file: str, say: Callable[[str], None]) -> list[Result]:
-  """Adds the results of the runs that are finished in their folders; arguments, result and errors as above."""
+  """Adds the results of runs whose folders show that they are finished; the rest is as in `train_missing`."""
   done = read_results(runs, results_file)
   for run in missing(runs, done):
     _check_same_config(run, run.folder(workdir))

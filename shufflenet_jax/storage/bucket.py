@@ -62,7 +62,7 @@ def list_folder(folder: str) -> list[tuple[str, bool]]:
   folders = [(name.removeprefix(prefix).rstrip("/"), True) for name in listing.prefixes]
   if not files and not folders and prefix:
     raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), folder)
-  # The console represents a folder by an object of the folder's name; without the prefix, that is "".
+  # Google's web console represents a folder by an object of the folder's name; without the prefix, that is "".
   return sorted(entry for entry in files + folders if entry[0])
 
 

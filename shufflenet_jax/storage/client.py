@@ -75,7 +75,7 @@ def _client():
 
 
 def check_bucket(bucket: str) -> None:
-  """Lists a bucket's first object. The 404 of an object does not show whether its bucket exists.
+  """Checks that a bucket exists, by listing one object: a 404 for an object does not show whether its bucket exists.
 
   Raises:
     errors.Refused: there is no such bucket.

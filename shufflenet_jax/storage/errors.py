@@ -132,7 +132,7 @@ def _meaning(error: BaseException) -> tuple[str, str, str]:
   """(meaning, reason, remedy) of an error, whichever library raised it."""
   if isinstance(error, MemoryError):
     return _TRANSIENT, "out of memory", ""
-  for of_library in (_of_tensorflow, _of_google, _of_requests):  # before OSError, of which some are subclasses
+  for of_library in (_of_tensorflow, _of_google, _of_requests):  # first, as some of their errors are also OSErrors
     meaning = of_library(error)
     if meaning:
       return meaning

@@ -51,7 +51,7 @@ class LogFolder(contextlib.AbstractContextManager):
       yield
 
   def sync_soon(self) -> None:
-    """Has new bytes uploaded without waiting for the next half minute."""
+    """Asks the background thread to upload new bytes now, instead of at the end of the half minute."""
     if self._remote:
       self._wake.set()
 

@@ -50,7 +50,7 @@ def is_remote(path: str) -> bool:
 
 
 def join(folder: str, *names: str) -> str:
-  """The path of a file or folder, given by its names, in a folder."""
+  """`FOLDER/NAME/NAME...`: the path of what is in a folder under one name, or under several nested ones."""
   return "/".join([folder.rstrip("/"), *names])
 
 

@@ -38,7 +38,7 @@ class Classification(TopClasses, Task):
     return cls(forward, label_smoothing=config.optimizer.label_smoothing)
 
   def loss(self, params, batch_stats, batch, keys):
-    """Softmax cross-entropy with smoothed labels, averaged over the group.
+    """Softmax cross-entropy with smoothed labels, averaged over the statistics group (see `Task.loss`).
 
     `accuracy` is the fraction of images whose top class is correct.
     """

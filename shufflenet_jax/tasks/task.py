@@ -79,7 +79,7 @@ class Task(abc.ABC):
     Args:
       params, batch_stats: as in `TrainState`.
       batch: `image` and the `targets`.
-      keys: JAX keys (n,), one an image: functions of the seed, the step and the image's place in the global batch.
+      keys: JAX keys (n,), one per image: functions of the seed, the step and the image's place in the global batch.
 
     Returns:
       (float32 scalar, updated batch_stats, the `train_metrics`: float32 scalars, each a mean over the group).

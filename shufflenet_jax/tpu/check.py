@@ -25,7 +25,7 @@ from shufflenet_jax.errors import UserError
 # whose shuffling takes a few instructions of at least 1,800 cycles each.
 FREE_RATIO = 1.05
 KERNEL_CYCLES = 10_000
-# The compiler may compute a batch in several parts. Arrays of at least this fraction of a batch count as activations.
+# The compiler may compute a batch in several parts. With up to this many, the parts' arrays still count as activations.
 MAX_BATCH_PARTS = 4
 SMALLEST_BATCH = 32  # images per device; with fewer, activations are as small as arrays computed from parameters
 
@@ -173,7 +173,7 @@ def activations(model, image_size: int, batch: int):
     parameters |= {kernel.size, kernel.size * groups}
     if kernel.ndim == 4 and kernel.shape[2] == 1:  # depthwise; it may be computed with a diagonal kernel
       parameters.add(kernel.size * kernel.shape[3])
-  # A size that both an activation and a parameter have counts as an activation: a false alarm is better than a miss.
+  # If an activation and a parameter have the same size, it counts as an activation's: better a false alarm than a miss.
   channels = [c for f in stages for c in (f, f // 4, f // groups, f // 4 // groups)]
   mistakable = {batch * side * side * c for side in sides for c in channels}
   return hlo.Activations(

@@ -17,7 +17,7 @@ class Generation:
   Attributes:
     name: libtpu's; the part of a topology before the colon.
     prefix: of the accelerator type; the number of TensorCores follows it.
-    cores_per_chip: TensorCores of a chip, which in all these generations is one JAX device.
+    cores_per_chip: TensorCores of a chip. In all these generations, a chip is one JAX device.
     runtime_version: image of the TPU VMs.
     clock_ghz: derived, not measured: the published peak bf16 rate divided by the multiply-adds per cycle of all matrix
       units.

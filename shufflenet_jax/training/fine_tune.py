@@ -1,4 +1,4 @@
-"""Starting from another run's checkpoint: its network, its picture scaling and its weights."""
+"""Starting from another run's checkpoint: its network, its weights and its `PICTURE_FIELDS` (`mean`, `std`, ...)."""
 
 from collections.abc import Sequence
 
@@ -16,7 +16,7 @@ PICTURE_FIELDS = ("mean", "std", "antialias")
 
 
 def adopt(pretrained: Checkpoint, config) -> dict[str, str]:
-  """Sets the config's network and picture scaling to the checkpoint's.
+  """Sets the config's network and `PICTURE_FIELDS` to the checkpoint's.
 
   The config's own values are replaced, whether a config file or a flag set them, because the weights fit no other
   network. The config keeps the fields that belong to its task (such as `num_classes`) and those that only determine how

@@ -27,7 +27,8 @@ def train(config, workdir: str, devices=None, stop_after_step=None, profile_step
     The final `TrainState`, and the last evaluation's figures (None if there was none).
 
   Raises:
-    UserError: wrong input, before anything is written; or damaged data, after a run of one process has saved its state.
+    UserError: wrong input, before anything is written; or damaged data, found later; a run of one process then saves
+      its state first.
     Preempted, Interrupted: stopped by SIGTERM or Ctrl-C, with a checkpoint.
     RunFailed: a failure that may not occur again after a restart.
   """

@@ -49,7 +49,7 @@ class Logs(contextlib.AbstractContextManager):
         self._events = metric_writers.SummaryWriter(self._folder.folder)
 
   def write(self, step: int, figures: dict[str, float]) -> None:
-    """Adds a line, without values that are not finite, which JSON cannot have, and TensorBoard's scalars."""
+    """Adds TensorBoard's scalars and a line, which leaves out values that are not finite: JSON cannot hold them."""
     if not self._writes:
       return
     values = {k: float(v) for k, v in figures.items()}

@@ -58,7 +58,7 @@ class Profiler(contextlib.AbstractContextManager):
       jax.profiler.start_trace(self._folder.name)
 
   def after(self, step: int, results) -> None:
-    """Waits for the results of the last step to be traced, and writes the trace."""
+    """If `step` is the last one to trace, waits for its results and writes the trace; to be called after each step."""
     if self._folder is not None and step == self._steps[-1]:
       jax.block_until_ready(results)
       self._end()

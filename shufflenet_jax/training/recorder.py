@@ -24,7 +24,7 @@ class Recorder(contextlib.ExitStack):
     Args:
       run: a `preflight.Run`.
       feed: the `prefetch.Feed` of its batches; log lines show which share of the time the devices waited for them.
-      stop: the `hosts.StopRequest`, which may make a single process give up an evaluation.
+      stop: the `hosts.StopRequest`; in a run of only one process, it may make the run give up an evaluation.
     """
     super().__init__()
     self._run, self._feed, self._stop = run, feed, stop

@@ -33,7 +33,7 @@ class TrainState:
 
 
 def init_state(model, optimizer: optax.GradientTransformation, image_size: int, seed: int) -> TrainState:
-  """A fresh state. A seed gives the same one on any hardware."""
+  """A fresh state, which depends on the seed but not on the hardware."""
   image = jnp.zeros((1, image_size, image_size, 3), jnp.float32)
   variables = jax.jit(model.init)(jax.random.key(seed), image)
   params = variables["params"]

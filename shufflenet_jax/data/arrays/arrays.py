@@ -52,7 +52,7 @@ def check_labels(name: str, labels: np.ndarray, num_classes: int) -> None:
 def check_fits(name: str, shape: tuple[int, ...]) -> None:
   """Raises a UserError if the pictures of a split, uint8 of this shape, take more than `MEMORY_SHARE` of the memory.
 
-  Every device holds them. Of CPUs, which share the machine's memory, each has a copy beside that of the host.
+  Every device holds a copy. CPU devices keep theirs in the machine's memory, which also holds the host's copy.
   """
   devices = jax.local_devices()
   limit = (devices[0].memory_stats() or {}).get("bytes_limit")

@@ -39,9 +39,10 @@ def evaluation_batch(images: jax.Array, labels: jax.Array, ids: jax.Array, mask:
 def random_crop(image: jax.Array, key: jax.Array, config) -> jax.Array:
   """A random part of a picture, mirrored in half of the cases if the config says so; uint8 (h, w, 3) -> (s, s, 3).
 
-  The ratio of width to height is uniform in [1 / max_crop_aspect, max_crop_aspect]. The height is uniform between those
-  that give the area `min_crop_area` and the largest area that fits, and the place is uniform: the distribution of
-  TensorFlow's `sample_distorted_bounding_box`. If no crop of that ratio has that area, the largest one is taken.
+  The ratio of width to height is uniform in [1 / max_crop_aspect, max_crop_aspect]. Given the ratio, the height is
+  uniform from that of a crop with the area `min_crop_area` to that of the largest crop that fits. The place is uniform.
+  This is the distribution of TensorFlow's `sample_distorted_bounding_box`. If even the largest crop of that ratio is
+  smaller than `min_crop_area`, it is taken.
   """
   height, width, _ = image.shape
   size = config.image_size

@@ -29,8 +29,9 @@ coco/2017. Every picture has to be there, and to have the size that its annotati
             are in the order of category ids, which categories.json in the dataset's folder keeps. An annotation without
             an area gets that of its box.
   VOC       X/ImageSets/Main/Y.txt names X/Annotations/NAME.xml. The picture is the XML's filename in X/JPEGImages or,
-            if there is no such file, NAME.jpg. Labels are the names of both splits in alphabetical order. VOC counts
-            pixels from 1 and includes xmax and ymax; the dataset's boxes are [xmin - 1, xmax) and [ymin - 1, ymax).
+            if there is no such file, NAME.jpg. Labels are all names of objects in either split, in alphabetical order.
+            VOC counts pixels from 1 and includes xmax and ymax; the dataset's boxes are [xmin - 1, xmax) and
+            [ymin - 1, ymax).
 
   crowd (COCO), difficult (VOC)     kept with is_crowd, neither object nor background in training and evaluation
   no or negative size               left out, and counted (VOC: xmax <= xmin or ymax <= ymin)

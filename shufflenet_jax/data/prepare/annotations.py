@@ -68,7 +68,7 @@ class Annotations(typing.NamedTuple):
 
 
 def fit(picture: AnnotatedPicture, size: tuple[int, int], source: str) -> tuple[AnnotatedPicture, Counter]:
-  """Fits the boxes of a picture to it: drops those of no size, and clips those that stick out.
+  """Fits boxes into their picture: drops those of no size, and clips those that stick out of it.
 
   Args:
     picture: as annotated.

@@ -138,7 +138,7 @@ def _explained_storage(options: Options) -> Iterator[None]:
 
 
 def _check_space(options: Options, sources: dict[str, Source], work: str) -> None:
-  """Raises a UserError before hours of writing, if the size is known in advance and the space is limited."""
+  """Raises a UserError if there is too little space, before hours of writing; does nothing if the size is not known."""
   written = sum(size for _, size in storage.walk(work))
   needed = sum(p.size + 200 for source in sources.values() for p in source.pictures) - written  # 200: labels and name
   free = storage.free_bytes(work)

@@ -18,7 +18,7 @@ def make(
 ) -> dict:
   """The plan, as JSON values. Unfinished datasets hold such plans, so keys and values must never change.
 
-  `further` entries are those of one kind of dataset.
+  `further` has the entries that only one kind of dataset (with classes, or with boxes) adds to its plan.
 
   --skip_bad and --allow_partial are not part of it: they decide whether there will be a dataset, but do
   not affect its bytes.

@@ -90,7 +90,10 @@ class Contents:
 
 
 def check_names(what: str, names: Sequence[str]) -> None:
-  """Raises a UserError if TFDS, which writes one name to a line, cannot store one of them; `what` they are names of."""
+  """Raises a UserError if TFDS, which writes one name to a line, cannot store one of the names.
+
+  `what` says what the names belong to, for the message: `class folder`.
+  """
   for name in names:
     if name != name.strip() or not name.isprintable():
       raise UserError(f"{what} {name!r} has a name that TFDS cannot store; rename it")
@@ -100,7 +103,7 @@ def check_same_in_both(what: str, **only_in: list[str]) -> None:
   """Raises a UserError if a split has names that the other lacks.
 
   Args:
-    what: they are names of.
+    what: what the names belong to, in the plural, for the message: `classes`.
     **only_in: split -> the names that only it has.
   """
   differences = []

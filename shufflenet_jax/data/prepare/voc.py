@@ -16,7 +16,7 @@ from shufflenet_jax.errors import UserError
 def read(source: str, path: str, folder: str | None) -> Annotations:
   """Reads the list and the XML files that it names; a picture without a size has size 0 here.
 
-  A picture's id is its position in the list, a box's its position among the list's boxes, both counted from 0.
+  A picture's id is its position in the list; a box's id is its position among all boxes of the list; both count from 0.
 
   Args:
     source: for messages, for instance `--train=VOC2007/ImageSets/Main/trainval.txt`.
@@ -99,7 +99,7 @@ def _box(source: str, path: str, element: ElementTree.Element, id: int, what: st
   xmin, ymin, xmax, ymax = (
     _number(source, path, element, f"bndbox/{key}", what) for key in ("xmin", "ymin", "xmax", "ymax")
   )
-  # Without the size 0, a box that ends where it begins would become one pixel wide.
+  # A box that ends where it begins gets size 0: subtracting 1 from its beginning alone would make it one pixel wide.
   xmax, ymax = (end if end > begin else begin - 1 for begin, end in ((xmin, xmax), (ymin, ymax)))
   difficult = _number(source, path, element, "difficult", what, default=0)
   return Box(id, category, ymin - 1, xmin - 1, ymax, xmax, area=None, is_crowd=difficult != 0)

@@ -61,8 +61,8 @@ def open_records(
     num_classes: classes of the network.
     class_names: the network's, if known.
     parse: serialized example -> what `Split.parse` gives.
-    explain: serialized example -> why it cannot be used, or "" if the reason must be its picture, which is also
-      assumed without this function.
+    explain: serialized example -> why it cannot be used; "" if its picture must be at fault. Without `explain`, the
+      picture is always taken to be at fault.
 
   Raises:
     UserError: the split is absent or empty, the files are damaged or in another format, or the classes are not the

@@ -1,4 +1,4 @@
-"""The kinds of examples: from a record's picture and annotations to what a batch holds of them.
+"""The kinds of examples: how a record's picture and annotations become an example of a batch.
 
 Each kind is a module with these functions, in which `config` is the config's `data` section:
 

@@ -17,7 +17,7 @@ def training(encoded: tf.Tensor, label: tf.Tensor, seed: tf.Tensor, config, only
     label: its class, an integer scalar.
     seed: int32 (2,).
     config: the config's `data` section.
-    only_jpegs: whether to fail at anything but a JPEG, which saves asking.
+    only_jpegs: whether to assume that the file is a JPEG, and fail if it is not; this saves the check of its format.
   """
   crop = augment.random_crop_of_jpeg if only_jpegs else _crop_of_any
   image = crop(encoded, config.image_size, config.min_crop_area, config.max_crop_aspect, seed)

@@ -1,8 +1,9 @@
 """Examples of detection: the whole picture on a canvas, and the boxes in it. See `stream/examples.py`.
 
 The picture lies at the top left of a square canvas of `image_size` pixels; the rest is black. It is resized, bilinear,
-so that its short side has `short_side` pixels, or, if then the long side had more than `long_side`, its long side has
-that many. This is the rule of the Caffe code that the paper used (py-faster-rcnn, 600 and 1,000 pixels).
+so that its short side has `short_side` pixels. If that would make its long side longer than `long_side` pixels, it is
+resized so that its long side has `long_side` pixels. This is the rule of the Caffe code that the paper used
+(py-faster-rcnn, 600 and 1,000 pixels).
 """
 
 import numpy as np

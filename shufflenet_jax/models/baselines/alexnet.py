@@ -1,4 +1,4 @@
-"""AlexNet (Krizhevsky et al., 2012), with two groups, as it was trained on two GPUs: Tables 6 and 8."""
+"""AlexNet (Krizhevsky et al., 2012) with two groups, as trained on two GPUs: Tables 6 and 8 of the ShuffleNet paper."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-# Of local response normalisation (its section 3.3).
+# Constants of local response normalisation (section 3.3 of AlexNet's paper).
 RADIUS, OFFSET, SCALE, POWER = 2, 2.0, 1e-4, 0.75
 
 
@@ -22,7 +22,7 @@ def local_response_norm(x: jax.Array) -> jax.Array:
 class AlexNet(nn.Module):
   """Images (n, h, w, 3), h and w at least 63 -> logits float32 (n, num_classes).
 
-  It has no batch norm, and dropout in training.
+  It has no batch norm. In training, it uses dropout.
 
   Attributes:
     num_classes: size of the last layer.

@@ -1,4 +1,4 @@
-"""GoogLeNet (arXiv 1409.4842, its Table 1), without the auxiliary classifiers: Table 6.
+"""GoogLeNet (arXiv 1409.4842, Table 1) without its auxiliary classifiers, in Table 6 of the ShuffleNet paper.
 
 A batch norm follows each convolution (as in arXiv 1502.03167), in place of local response normalisation, so that the
 network trains with the same recipe as the others.

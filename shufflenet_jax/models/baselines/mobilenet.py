@@ -1,4 +1,4 @@
-"""MobileNet V1 (arXiv 1704.04861, its Table 1): the comparison of Table 5 of the ShuffleNet paper."""
+"""MobileNet V1 (arXiv 1704.04861, Table 1), with which Table 5 of the ShuffleNet paper compares ShuffleNet."""
 
 import functools
 from typing import Any

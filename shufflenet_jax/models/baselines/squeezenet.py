@@ -1,4 +1,4 @@
-"""SqueezeNet 1.0 (arXiv 1602.07360, its Table 1): Table 6."""
+"""SqueezeNet 1.0 (arXiv 1602.07360, Table 1), a network in Table 6 of the ShuffleNet paper."""
 
 import functools
 from typing import Any
@@ -14,7 +14,7 @@ FIRES = ((16, 64), (16, 64), (32, 128), (32, 128), (48, 192), (48, 192), (64, 25
 class SqueezeNet(nn.Module):
   """Images (n, h, w, 3), h and w at least 32 -> logits float32 (n, num_classes).
 
-  It has no batch norm, and dropout in training.
+  It has no batch norm. In training, it uses dropout.
 
   Attributes:
     num_classes: channels of the last convolution, averaged over positions.

@@ -1,4 +1,4 @@
-"""VGG-16 (arXiv 1409.1556, configuration D): Table 6."""
+"""VGG-16 (arXiv 1409.1556, configuration D), a network in Table 6 of the ShuffleNet paper."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ BLOCKS = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512
 class VGG16(nn.Module):
   """Images (n, h, w, 3), h and w at least 32 -> logits float32 (n, num_classes).
 
-  It has no batch norm, and dropout in training.
+  It has no batch norm. In training, it uses dropout.
 
   Attributes:
     num_classes: size of the last layer.

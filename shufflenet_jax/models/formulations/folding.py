@@ -78,8 +78,8 @@ def fold_norms(
 
   In training, the statistics that `after` needs follow from the covariance
   of x, which has fewer channels: for y = W x, mean(y) = W mean(x) and
-  var(y) = diag(W cov(x) W'). The wide output is thus neither written nor
-  read to be normalised, and the backward pass of both norms consists of
+  var(y) = diag(W cov(x) W'). Thus no extra pass over the wide output is
+  needed to normalise it, and the backward pass of both norms consists of
   products of small matrices as well.
 
   In bfloat16 the rounding error is that of the three separate steps as long

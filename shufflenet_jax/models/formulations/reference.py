@@ -36,7 +36,7 @@ def unit(
 
   Returns:
     (n, h, w, c_branch) with stride 1, (n, ceil(h/2), ceil(w/2), c_in + c_branch) with stride 2, in x's dtype; and for
-    each layer the `Moments` by which its norm has normalised, or None in evaluation.
+    each layer the `Moments` of the batch that its norm has used, or None in evaluation.
   """
   y = channel_shuffle(conv(x, kernels.compress, groups=compress_groups), shuffle_groups)
   # Fig. 2 shuffles after the norm and ReLU. These act on each channel alone, so the result is the same.
@@ -62,7 +62,7 @@ def stem(kernel: jax.Array, norm: Norm, images: jax.Array) -> tuple[jax.Array, M
     images: (n, h, w, 3), in the dtype to compute in.
 
   Returns:
-    (n, ceil(h/4), ceil(w/4), f), and the statistics by which the norm normalised, or None in evaluation.
+    (n, ceil(h/4), ceil(w/4), f), and the batch's statistics, which the norm has used, or None in evaluation.
   """
   x, batch = norm(conv(images, kernel, stride=2))
   return max_pool3x3(relu(x)), batch

@@ -4,8 +4,9 @@ XLA:CPU is slow at grouped convolutions and at the gradients of pools.
 
 - A 1x1 group convolution is one matrix product for each group. The results are stacked along a new last axis, which is
   the shuffled order, so that writing them performs the shuffle.
-- Between units each group is an array of its own. A unit's output is a concatenation of its groups and the next unit
-  splits it again; XLA removes both, but only because the sums and ReLUs below are written group by group.
+- In the compiled program, each group remains an array of its own between units. A unit's output is a concatenation of
+  its groups, and the next unit splits it again, but XLA removes both the concatenation and the split. It does so only
+  because the sums and ReLUs below are written group by group.
 - `folding` merges the last 1x1 convolution and the norms before and after it into one convolution.
 
 The gradients are written by hand (`jax.custom_vjp`), so forward-mode differentiation is not possible.
@@ -121,7 +122,7 @@ _use_twice.defvjp(lambda x, groups: ((x, x), None), _use_twice_backward)
 def _relu(x, groups):
   """ReLU group by group. Each result is written once, not recomputed by every reader.
 
-  That is the effect of `unfused`, which has to call some function; the barrier is only an identity for it to call.
+  That is the effect of `unfused`. It has to be given a function: here the barrier, which serves only as an identity.
   """
   return jnp.concatenate(unfused(jax.lax.optimization_barrier, [relu(xi) for xi in jnp.split(x, groups, -1)]), -1)
 

@@ -10,7 +10,8 @@ def unfused(function: Callable, *arrays):
   """`function(*arrays)`, not fused with the code around it: its arguments and results are written to memory.
 
   XLA:CPU fuses an elementwise operation into every operation that reads its result, and each of them then recomputes
-  it: every unit would, for instance, recompute the sums of all earlier units. It ignores optimization barriers.
+  it: every unit would, for instance, recompute the sums of all earlier units. An optimization barrier would not prevent
+  that, because XLA:CPU ignores it.
 
   `function` should use `jax.lax` in place of those `jnp` functions that are themselves a `jit`, because each of them
   would be compiled on its own as well.

@@ -5,7 +5,7 @@
     sampling.py    which of them are trained on                 detections.py  the answer for a picture
     settings.py    every number of these, and its source        objective.py   the loss of a batch
 
-Shapes are static: a picture has a fixed number of boxes, those beyond its own being padding of label -1. All box
+Shapes are static: every picture has the same number of boxes, filled up with padding whose label is -1. All box
 arithmetic is float32. Most functions take one picture; `objective.loss` and `detections.detect` take a batch and map
 them over it, so that the result for a picture does not depend on the others.
 """

@@ -37,7 +37,7 @@ def centred_inside(anchors: jax.Array, size: jax.Array) -> jax.Array:
 
 
 def trained(anchors: jax.Array, size: jax.Array, settings: Settings) -> jax.Array:
-  """Whether each anchor takes part in training: it is in the picture, but for `max_anchor_overhang`.
+  """Whether each anchor takes part in training: it may extend beyond the picture by `max_anchor_overhang` at most.
 
   Args:
     anchors: (a, 4).

@@ -20,7 +20,7 @@ _NAMES = {
 def average_precision(rows: dict[str, np.ndarray]) -> dict[str, float]:
   """AP of all pictures of an evaluation.
 
-  Crowds count neither as objects nor, for detections that lie in them, as background.
+  Crowds do not count as objects that have to be found, and detections inside a crowd do not count as wrong.
 
   Args:
     rows: of each of n pictures, with boxes (ymin, xmin, ymax, xmax) in pixels of the original picture:
@@ -32,7 +32,7 @@ def average_precision(rows: dict[str, np.ndarray]) -> dict[str, float]:
   """
   pictures = [{"id": i} for i in range(len(rows["label"]))]
   annotations = [
-    # Ids begin with 1: the evaluation takes an object with the id 0 for none.
+    # Ids begin with 1, because the evaluation treats a match with the object of id 0 as no match.
     {"id": i, "image_id": int(picture), "category_id": int(rows["label"][picture, box])}
     | {"bbox": _xywh(rows["boxes"][picture, box]), "area": float(rows["area"][picture, box])}
     | {"iscrowd": int(rows["crowd"][picture, box])}

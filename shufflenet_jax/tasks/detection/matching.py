@@ -47,8 +47,8 @@ def objects(targets: Targets) -> jax.Array:
 def matched_boxes(matches: Matches, targets: Targets) -> jax.Array:
   """The box of each match's object: float32 (p, 4).
 
-  As a product with rows of zeros and a one, in full precision, which gives the values themselves. A TPU gathers the
-  rows for all anchors one by one.
+  It is computed as a product with one-hot rows, which gives the exact values because it is in full precision. A gather
+  would be slow on a TPU, which gathers the rows for all anchors one by one.
   """
   chosen = jax.nn.one_hot(matches.object, len(targets.label), dtype=jnp.float32)  # (p, m)
   return jnp.matmul(chosen, targets.boxes, precision=jax.lax.Precision.HIGHEST)
@@ -58,7 +58,8 @@ def match_anchors(anchors: jax.Array, trained: jax.Array, targets: Targets, sett
   """The objectness that each anchor should have.
 
   Positive are anchors with an IoU of at least `rpn_positive_iou` with an object, and the best anchors of each object,
-  if they overlap it. Such a best anchor has as its target the object that it itself overlaps most, as in Caffe.
+  if they overlap it. The target of such a best anchor is the object that the anchor itself overlaps most, possibly
+  another one, as in Caffe.
 
   Args:
     anchors: (a, 4).

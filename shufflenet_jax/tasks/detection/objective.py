@@ -26,8 +26,8 @@ def loss(
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
   """The sum of the four losses, averaged over the pictures.
 
-  What is drawn for a picture depends only on its key, and its losses only on itself. So the result is the same however
-  the pictures are spread over devices.
+  The random choices for a picture depend only on its key, and its losses only on the picture itself, not on the rest of
+  the batch. So the result is the same however the pictures are spread over devices.
 
   Args:
     model: its `anchors` must be `settings.anchors_per_position`.

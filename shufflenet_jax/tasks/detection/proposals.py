@@ -55,7 +55,7 @@ def to_recognise(objectness, deltas, anchors, size, settings: Settings) -> tuple
   """
   boxes, valid = before_nms(objectness, deltas, anchors, size, settings.test_anchors, settings)
   kept = box_ops.nms(boxes, valid, settings.proposal_nms_iou)
-  # Stable: what is kept comes first, in its order.
+  # top_k is stable: the kept boxes come first, and remain sorted by objectness.
   _, index = jax.lax.top_k(kept.astype(jnp.int32), min(settings.test_proposals, kept.shape[1]))
   kept = jnp.take_along_axis(kept, index, axis=1)
   boxes = jnp.take_along_axis(boxes, index[..., None], axis=1)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-# In the keys that `_shuffle` sorts, the two highest bits are the class.
+# In the keys that `_shuffle` makes, the two highest bits tell positives (0), negatives (1) and the rest (2) apart.
 _CLASS_SHIFT = 30
 
 
@@ -56,12 +56,12 @@ def sample_masks(
 def _shuffle(
   key: jax.Array, positive: jax.Array, negative: jax.Array, total: int, max_positive: int
 ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
-  """Keys whose order is a random one of the positives, then of the negatives, then of the rest.
+  """A key for each box: sorted keys have the positives first, then the negatives, then the rest, each in random order.
 
-  The lowest bits of a key are the box's index. So no two keys are equal, and sorting them alone gives the boxes.
+  The lowest bits of a key are the box's index. So no two keys are equal, and the sorted keys alone identify the boxes.
 
   Returns:
-    uint32 (p,), the number of positives, and how many positives and negatives the sample has.
+    The keys, uint32 (p,); the number of positives; and how many positives and how many negatives the sample has.
   """
   (p,) = positive.shape
   index_mask = _index_mask(p)

@@ -7,7 +7,9 @@ import dataclasses
 class Settings:
   """The paper used "publicly released Caffe code" with "default settings" (section 4.4).
 
-  "Caffe" below is rbgirshick/py-faster-rcnn: `lib/fast_rcnn/config.py` and `models/coco/VGG16/faster_rcnn_end2end`.
+  Below, the source of each default follows its description. A source without a number has the same value as here; a
+  number after a source is the value there. "Caffe" is rbgirshick/py-faster-rcnn: `lib/fast_rcnn/config.py` and
+  `models/coco/VGG16/faster_rcnn_end2end`.
 
   Attributes:
     anchor_sizes: square roots of the anchors' areas, pixels. Caffe's for a short side of 600; for 300, half of them.
@@ -31,8 +33,8 @@ class Settings:
     test_proposals: proposals that remain after NMS, in inference. Caffe.
     roi_samples: regions per picture in the head's loss. Caffe.
     roi_foreground_share: at most this share of them is foreground. Caffe.
-    roi_foreground_iou: from this IoU with an object, a proposal is foreground; otherwise it is background. Caffe for
-      the former; Caffe's end-to-end COCO model also has background from IoU 0.
+    roi_foreground_iou: from this IoU with an object, a proposal is foreground; otherwise, even at IoU 0, it is
+      background. Caffe; that IoU 0 counts as background is from its end-to-end COCO model.
     roi_box_beta: as `rpn_box_beta`, for regions. Caffe, tensorflow/models (Huber loss): 1.
     box_weights: weights of (ty, tx, th, tw) for regions. Caffe (1 / BBOX_NORMALIZE_STDS).
     min_score: detections have a higher one. Caffe (`test_net`).
