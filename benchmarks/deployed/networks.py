@@ -100,7 +100,11 @@ def _variables(arguments: str):
 
 def without_response_norm(output: Layer) -> Layer:
   """The same network without local response normalisation."""
-  return _rebuilt(output, lambda layer, inputs: inputs[0] if isinstance(layer, LocalResponseNorm) else None)
+
+  def without(_, layer: Layer) -> Layer:
+    return layer.inputs[0] if isinstance(layer, LocalResponseNorm) else layer
+
+  return layers.rebuilt(output, without)[output]
 
 
 def resized(output: Layer, height: int, width: int) -> Layer:
@@ -109,17 +113,16 @@ def resized(output: Layer, height: int, width: int) -> Layer:
   It has to be a chain of layers, each of which has one input, as AlexNet is.
   """
 
-  def at_size(layer: Layer, inputs: tuple[Layer, ...]) -> Layer | None:
+  def at_size(before: Layer, layer: Layer) -> Layer:
     if isinstance(layer, Input):
       return Input((), (height, width, 3))
-    (x,) = inputs
     if isinstance(layer, Flatten):
-      return Flatten((averaged(x, *layer.x.shape[:2]),), layer.shape)
+      return Flatten((averaged(layer.x, *before.x.shape[:2]),), layer.shape)
     if isinstance(layer, Conv | Pool):
-      return dataclasses.replace(layer, inputs=inputs, shape=(*_sides(layer, x.shape), layer.shape[-1]))
-    return None if len(layer.shape) == 1 else dataclasses.replace(layer, inputs=inputs, shape=x.shape)
+      return dataclasses.replace(layer, shape=(*_sides(layer, layer.x.shape), layer.shape[-1]))
+    return layer if len(layer.shape) == 1 else dataclasses.replace(layer, shape=layer.x.shape)
 
-  return _rebuilt(output, at_size)
+  return layers.rebuilt(output, at_size)[output]
 
 
 def _sides(layer: Conv | Pool, shape: tuple[int, ...]) -> list[int]:
@@ -137,12 +140,3 @@ def averaged(x: Layer, height: int, width: int) -> Layer:
   stride = (x.shape[0] // height, x.shape[1] // width)
   window = tuple(side - (to - 1) * step for side, to, step in zip(x.shape, (height, width), stride))
   return AveragePool((x,), (height, width, x.shape[-1]), window=window, stride=stride, padding=((0, 0), (0, 0)))
-
-
-def _rebuilt(output: Layer, replace: Callable[[Layer, tuple[Layer, ...]], Layer | None]) -> Layer:
-  """The same network with `replace(layer, new inputs)` for each layer, or only with the new inputs if that is None."""
-  new: dict[Layer, Layer] = {}
-  for layer in layers.in_order(output):
-    inputs = tuple(new[x] for x in layer.inputs)
-    new[layer] = replace(layer, inputs) or dataclasses.replace(layer, inputs=inputs)
-  return new[output]

@@ -76,7 +76,8 @@ def write(network: Network, to: str, options: Options, show: Show = lambda *_: N
     storage.StorageError: it cannot be written. Nothing is left there.
   """
   check(to, options)
-  suffix = runtimes.suffix_of(to, "--to")
+  path, suffix = storage.normalize(to, "--to="), runtimes.suffix_of(to, "--to")
+  storage.check_writable(storage.parent(path), 0)  # before minutes of calibration
   pictures = calibration.find(options.calibrate, network.description.classes) if options.int8 else None
   output = network.layers() if suffix != ".stablehlo" else None
   if options.dense:
@@ -89,7 +90,7 @@ def write(network: Network, to: str, options: Options, show: Show = lambda *_: N
   else:
     content = formats.encode(network, output, suffix, options.batch)
     result = _compare_with_checkpoint(network, runtimes.loaded(suffix, content), to, options.batch)
-  storage.write_bytes(storage.normalize(to, "--to="), content)
+  storage.write_bytes(path, content)
   return len(content), result
 
 

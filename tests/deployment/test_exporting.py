@@ -152,3 +152,11 @@ def test_a_missing_package_names_the_extra(workdir, tmp_path, monkeypatch, suffi
 def test_a_place_that_cannot_be_written_is_one_line(workdir):
   done = command("export", f"--checkpoint={workdir}", "--to=/dev/full/x.onnx")
   assert done.returncode in (1, 2) and done.stderr.count("\n") == 1, done.stderr
+
+
+def test_a_place_that_cannot_be_written_is_found_before_the_calibration(workdir, photographs, tmp_path):
+  put(tmp_path / "file", b"")
+  exported = network.of_checkpoint(checkpoint.find(str(workdir)))
+  options = exporting.Options(int8="weights", calibrate=str(photographs))
+  with pytest.raises(CommandEnded, match="cannot be written"):
+    exporting.write(exported, f"{tmp_path}/file/x.onnx", options, show=lambda *_: pytest.fail("calibrated first"))
