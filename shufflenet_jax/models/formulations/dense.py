@@ -42,12 +42,21 @@ def unit(
   y = depthwise_conv3x3(relu(y), kernels.depthwise.astype(x.dtype), stride)
   statistics = folding.group_statistics(y, groups, group_grams) if norms.depthwise.train else None
   folded = folding.fold_norms(kernels.expand, groups, norms.depthwise, norms.expand, statistics)
-  y = group_conv1x1(y, folded.kernel, groups, bias=folded.bias)
   if stride == 1:
-    y = x + y
+    y = x + group_conv1x1(y, folded.kernel, groups, bias=folded.bias)
   else:
-    y = jnp.concatenate([avg_pool3x3(x), y] if shortcut_first else [y, avg_pool3x3(x)], axis=-1)
+    # In training, the bias is added after the concatenation. Its gradient is then a sum over all channels, which the
+    # TPU compiler fuses into the pass that computes them; for a sum over a part of them it adds a pass.
+    late = norms.expand.train
+    y = group_conv1x1(y, folded.kernel, groups, bias=None if late else folded.bias)
+    y = _concatenate(avg_pool3x3(x), y, shortcut_first)
+    if late:
+      y = _add_bias(y, _concatenate(jnp.zeros(x.shape[-1]), folded.bias, shortcut_first))
   return relu(y), PerLayer(compress_moments, folded.moments_before, folded.moments_after)
+
+
+def _concatenate(shortcut: jax.Array, branch: jax.Array, shortcut_first: bool) -> jax.Array:
+  return jnp.concatenate([shortcut, branch] if shortcut_first else [branch, shortcut], axis=-1)
 
 
 def stem(kernel: jax.Array, norm: Norm, images: jax.Array) -> tuple[jax.Array, Moments | None]:
@@ -76,7 +85,11 @@ def group_conv1x1(
   own = jnp.eye(groups, dtype=kernel.dtype)[:, None, :, None]  # (g, g) -> (g, 1, g, 1)
   dense = (blocks * own).reshape(1, 1, groups * i, o)  # (g, c_in/g, g, c_out/g) -> (1, 1, c_in, c_out)
   y = conv(x, channel_shuffle(dense, shuffle_groups))
-  return y if bias is None else (y.astype(jnp.float32) + per_channel(bias)).astype(y.dtype)
+  return y if bias is None else _add_bias(y, bias)
+
+
+def _add_bias(y: jax.Array, bias: jax.Array) -> jax.Array:
+  return (y.astype(jnp.float32) + per_channel(bias)).astype(y.dtype)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
