@@ -88,4 +88,4 @@ lint: install
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	.venv/bin/lint-imports --no-cache --no-logo
-	.venv/bin/shellcheck launch/*.sh benchmarks/*/*.sh .ci/run
+	.venv/bin/shellcheck launch/*.sh benchmarks/*.sh benchmarks/*/*.sh .ci/run

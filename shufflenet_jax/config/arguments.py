@@ -34,9 +34,6 @@ def config_for(arguments: dict[str, str], task: str = fields.DEFAULT_TASK) -> ml
   return fields.default_config(network, task, **values)
 
 
-BACKBONES = ("shufflenet_v1", "mobilenet_v1")  # networks whose last stage can be computed on crops
-
-
 def detector_config_for(arguments: dict[str, str]) -> ml_collections.ConfigDict:
   """The default config of a detector: `arguments` are `backbone`, and any of that network's own fields.
 
@@ -44,9 +41,9 @@ def detector_config_for(arguments: dict[str, str]) -> ml_collections.ConfigDict:
     UserError: no such backbone or field, or a value of another type.
   """
   given = dict(arguments)
-  backbone = given.pop("backbone", BACKBONES[0])
-  if backbone not in BACKBONES:
-    raise UserError(f"backbone={backbone} is not one of {', '.join(BACKBONES)}")
+  backbone = given.pop("backbone", networks.BACKBONES[0])
+  if backbone not in networks.BACKBONES:
+    raise UserError(f"backbone={backbone} is not one of {', '.join(networks.BACKBONES)}")
   if "network" in given:
     raise UserError(f"network={given['network']}: the network of a detector is called backbone={given['network']}")
   return config_for({"network": backbone} | given, task="detection")

@@ -64,6 +64,7 @@ NETWORKS = {
 
 _CHECKS = {"shufflenet_v1": _check_shufflenet_v1, "mobilenet_v1": _check_mobilenet_v1}
 WITHOUT_BATCH_NORM = ("vgg16", "alexnet", "squeezenet")  # these need a lower learning rate than the others
+BACKBONES = ("shufflenet_v1", "mobilenet_v1")  # networks whose last stage can be computed on crops
 # Arguments of constructors that are not a network's own fields: every network has the first two, Flax adds the next
 # two, and no config sets the others.
 _NOT_OWN = {"num_classes", "dtype", "name", "parent", "norm_momentum", "norm_epsilon"}

@@ -5,7 +5,6 @@ A new task is a module with a subclass of `task.Task`, and a row here.
 
 import typing
 
-from shufflenet_jax.config import fields
 from shufflenet_jax.counting.detector import DetectorCount
 from shufflenet_jax.counting.multiply_adds import NetworkCount
 from shufflenet_jax.errors import UserError
@@ -20,6 +19,8 @@ TASKS: dict[str, type[Task]] = {"classification": Classification, "detection": D
 
 def name_of(config) -> str:
   """The name of a config's task; configs of versions with a single task do not name it."""
+  from shufflenet_jax.config import fields  # here, because a training step needs no configs, nor ml_collections
+
   return config.get("task", fields.DEFAULT_TASK)
 
 

@@ -7,10 +7,10 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 
-from shufflenet_jax.config import arguments
 from shufflenet_jax.counting import detector
 from shufflenet_jax.data.max_boxes import MAX_BOXES
 from shufflenet_jax.errors import UserError
+from shufflenet_jax.models import build as networks
 from shufflenet_jax.models.faster_rcnn import FasterRCNN
 from shufflenet_jax.tasks.detection import detections, objective
 from shufflenet_jax.tasks.detection.settings import Settings
@@ -76,10 +76,10 @@ class Detection(Task):
   @classmethod
   def network(cls, model, config) -> FasterRCNN:
     fields = config.detection
-    if config.model.network not in arguments.BACKBONES:
+    if config.model.network not in networks.BACKBONES:
       raise UserError(
         f"config.model.network={config.model.network} has no maps for a detector; one of"
-        f" {', '.join(arguments.BACKBONES)} has"
+        f" {', '.join(networks.BACKBONES)} has"
       )
     return FasterRCNN(
       backbone=model,
