@@ -3,9 +3,9 @@
 #
 #   worker.sh setup               make a virtual environment with the pinned requirements
 #   worker.sh check CHIPS HOSTS   check that JAX sees all chips of the slice
-#   worker.sh start LOGS [COPY ARG...] -- ARG...
+#   worker.sh start LOGS COPY... -- ARG...
 #                                 run python -m shufflenet_jax.train ARG... in the background, after python -m
-#                                 shufflenet_jax.data.stage COPY ARG... if there are such; LOGS: gs://... or ""
+#                                 shufflenet_jax.data.stage COPY..., unless COPY... is empty; LOGS: gs://... or ""
 #   worker.sh report              print "state: S | newest line of the log", where S is running, exited STATUS, stopped
 #                                 (on request), lost (ended without a status) or idle
 #   worker.sh log LINES [follow]  print the newest lines of the log

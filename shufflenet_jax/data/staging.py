@@ -182,7 +182,7 @@ class _Copies:
         with open(partial, "wb") as out:
           counted = _CountedFile(out, partial, self.stop)
           self._files.append(counted)
-          storage.copy_into(path, counted, file.version)
+          storage.copy_into(path, counted, file.size, file.version)
       except FileNotFoundError:
         raise RunFailed(f"{path} was removed or replaced while it was copied; run the same command again") from None
       size = os.path.getsize(partial)

@@ -120,19 +120,20 @@ def versions(folder: str) -> Iterator[tuple[str, int, str]]:
     yield from _backend(folder).versions(folder)
 
 
-def copy_into(path: str, file: BinaryIO, version: str) -> None:
+def copy_into(path: str, file: BinaryIO, size: int, version: str) -> None:
   """Writes the content of a file into an open file, which is emptied first. In a bucket, its checksum is compared.
 
   Args:
     path: of the file to read.
     file: open for writing; it needs `write`, `seek` and `truncate`.
+    size: of the file to read, bytes. Objects of up to 256 MB are held in memory.
     version: as `versions` returns it. In a bucket, another version of the object is never read.
 
   Raises:
     FileNotFoundError: there is no such file, or no longer this version.
   """
   with translate_errors(path):
-    _backend(path).copy_into(path, file, version)
+    _backend(path).copy_into(path, file, size, version)
 
 
 def glob(pattern: str) -> list[str]:

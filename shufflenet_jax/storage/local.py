@@ -114,8 +114,8 @@ def versions(folder: str) -> Iterator[tuple[str, int, str]]:
     yield name, size, str(os.stat(os.path.join(folder, name)).st_mtime_ns)
 
 
-def copy_into(path: str, file: BinaryIO, version: str) -> None:
-  del version  # the sizes are compared
+def copy_into(path: str, file: BinaryIO, size: int, version: str) -> None:
+  del size, version  # the caller compares the sizes
   with open(path, "rb") as source:
     file.seek(0)
     file.truncate()

@@ -47,8 +47,11 @@ def test_a_copy_is_made_once_and_again_when_an_object_was_replaced(here, dataset
   assert_whole(here, tmp_path)
 
 
+@pytest.mark.parametrize("at_once", [True, False])
 @pytest.mark.parametrize("effect", [corrupt(200), cut(1000), status(503)])
-def test_a_download_that_fails_once_is_repeated(here, dataset, tmp_path, effect):
+def test_a_download_that_fails_once_is_repeated(here, dataset, tmp_path, monkeypatch, effect, at_once):
+  if not at_once:
+    monkeypatch.setattr("shufflenet_jax.storage.bucket.AT_ONCE_BYTES", 0)
   here.faults.add(fault := Fault(effect, {"read"}, name=SHARD, times=1))
   stage(dataset, tmp_path)
   assert fault.struck == 1

@@ -89,8 +89,8 @@ def shorten(config, shard):
   """Makes `copy_into` lose the end of a shard's copy."""
   whole = storage.copy_into
 
-  def cut_short(path, file, version):
-    whole(path, file, version)
+  def cut_short(path, file, *rest):
+    whole(path, file, *rest)
     if shard in path:
       file.seek(10)
       file.truncate()
@@ -148,13 +148,16 @@ def test_a_dataset_that_does_not_fit_is_refused_with_both_sizes(flowers, tmp_pat
   assert not (tmp_path / "copy").exists() and not (tmp_path / "copy.incomplete").exists()
 
 
-def test_a_file_system_without_room_is_named_and_not_the_source(flowers, tmp_path):
-  needed = needed_files.of_config(flowers)
+@pytest.mark.parametrize("size", [2000, 200_000])  # of which the first is written only when the file is closed
+def test_a_file_system_without_room_is_named_and_not_the_source(config, tmp_path, size):
+  for name in ("train.npz", "test.npz"):
+    storage.write_bytes(f"{tmp_path}/data/{name}", bytes(size))
+  config.data.name, config.data.data_dir = "arrays", str(tmp_path / "data")
   before = resource.getrlimit(resource.RLIMIT_FSIZE)
   resource.setrlimit(resource.RLIMIT_FSIZE, (1500, before[1]))  # a larger file cannot be written
   try:
     with pytest.raises(UserError, match=rf"^{tmp_path}/copy.incomplete/\S+ cannot be written: File too large"):
-      staging.stage(needed, str(tmp_path / "copy"))
+      copy(config, tmp_path / "copy")
   finally:
     resource.setrlimit(resource.RLIMIT_FSIZE, before)
   assert not (tmp_path / "copy").exists()
@@ -214,8 +217,8 @@ from shufflenet_jax.data import stage
 
 whole = storage.copy_into
 
-def slow(path, file, version):
-  whole(path, file, version)
+def slow(path, *rest):
+  whole(path, *rest)
   time.sleep(60 * ("train" in path))
 
 storage.copy_into = slow
@@ -244,8 +247,8 @@ def test_a_copy_that_is_stopped_is_no_copy(tmp_path, config, number, status):
 def test_progress_has_the_rate_and_the_time_left(flowers, tmp_path, capsys, monkeypatch):
   whole = storage.copy_into
 
-  def slow(path, file, version):
-    whole(path, file, version)
+  def slow(*arguments):
+    whole(*arguments)
     time.sleep(0.3)
 
   monkeypatch.setattr(storage, "copy_into", slow)
