@@ -235,8 +235,15 @@ def test_a_stop_while_the_dataset_is_copied(slice_of_two, status):
   assert not (slice_of_two / "worker0/starts").exists()
 
 
-def test_between_two_processes_a_run_is_neither_lost_nor_done(tmp_path):
-  """Such as the copy of the dataset and training, or training and the last copy of its log."""
+@pytest.mark.parametrize(
+  ("file", "title"),
+  [
+    ("job", "launch/worker.sh"),  # between the copy and training, or during the last copy of the log
+    ("pid", "shufflenet_jax.data.stage"),
+    ("pid", "shufflenet_jax.train"),
+  ],
+)
+def test_a_run_is_lost_only_without_any_of_its_processes(tmp_path, file, title):
   run = tmp_path / "shufflenet_jax_run"
   run.mkdir()
   ended = subprocess.Popen(["true"])
@@ -247,12 +254,13 @@ def test_between_two_processes_a_run_is_neither_lost_nor_done(tmp_path):
     report = ["bash", str(ROOT / "launch/worker.sh"), "report"]
     return subprocess.run(report, env=os.environ | {"HOME": str(tmp_path)}, capture_output=True, text=True).stdout
 
-  with subprocess.Popen(["bash", "-c", "exec -a launch/worker.sh sleep 60"]) as job:
-    (run / "job").write_text(f"{job.pid}\n")
+  with subprocess.Popen(["bash", "-c", f"exec -a {title} sleep 60"]) as process:
+    (run / file).write_text(f"{process.pid}\n")
     for _ in range(100):
-      if pathlib.Path(f"/proc/{job.pid}/cmdline").read_bytes().startswith(b"launch/worker.sh"):
+      if pathlib.Path(f"/proc/{process.pid}/cmdline").read_bytes().startswith(title.encode()):
         break
       time.sleep(0.05)
-    assert state() == "state: running | \n"
-    job.kill()
+    found = state()
+    process.kill()
+    assert found == "state: running | \n"
   assert state() == "state: lost | \n"
