@@ -15,7 +15,7 @@ import argparse
 import json
 import sys
 
-from launch import arguments, jobset, names, outcomes
+from launch import arguments, jobset, names, outcomes, staging
 from launch.commands import CommandFailed, Runner, escape_unencodable_output, print_line
 from shufflenet_jax.errors import UserError
 from shufflenet_jax.tpu import slices
@@ -48,6 +48,7 @@ def parser() -> argparse.ArgumentParser:
       add("--spot", action="store_true", help="run on spot nodes")
       add("--retry", type=int, default=0, help="maximum number of restarts (%(default)s)")
       add("--service_account", help="of Kubernetes, with access to the bucket")
+      add("--stage_data", action="store_true", help="first copy the dataset into the memory of each host")
     if command == "logs":
       add("--worker", type=int, default=0, help="number of the host in each slice (%(default)s)")
       add("--lines", type=int, default=50, help="number of lines (%(default)s)")
@@ -78,8 +79,9 @@ def checked(argv: list[str]) -> tuple[argparse.Namespace, dict | None]:
   workdir = names.flag_value(training, "workdir")
   if not workdir.startswith("gs://"):
     raise UserError(f"--workdir={workdir} would be deleted with the Pod: give gs://...")
+  copy, training = staging.split(training) if flags.stage_data else ([], training)
   return flags, jobset.manifest(
-    flags.name, s, flags.image, training, slices=flags.slices, spot=flags.spot, retry=flags.retry,
+    flags.name, s, flags.image, training, copy=copy, slices=flags.slices, spot=flags.spot, retry=flags.retry,
     namespace=flags.namespace, service_account=flags.service_account,
   )  # fmt: skip
 

@@ -24,6 +24,7 @@ class Run:
     wait_minutes: for a slice, each time.
     max_hours: of training, each time.
     logs: gs:// folder to copy logs to, or "".
+    copy: arguments of `python -m shufflenet_jax.data.stage`, which each start runs first; or none.
     create_flags: further gcloud flags for the request.
   """
 
@@ -35,6 +36,7 @@ class Run:
   wait_minutes: int
   max_hours: float
   logs: str
+  copy: list[str]
   create_flags: list[str]
 
 
@@ -92,7 +94,7 @@ def _attempt(workers: Workers, run: Run, new_slice: bool, started: bool) -> tupl
       workers.setup(run.archive)
     else:
       workers.run_on_all(workers.vm.worker("stop", "60"))  # the other workers still wait for the one that failed
-    workers.start(run.arguments, run.logs)
+    workers.start(run.arguments, run.logs, run.copy)
     started = True
     outcome = workers.watch(run.max_hours)
     # Training that was preempted saves and ends by itself; its slice is about to be taken away.

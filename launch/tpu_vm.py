@@ -19,7 +19,7 @@ import signal
 import sys
 import tempfile
 
-from launch import arguments, names, outcomes, packing
+from launch import arguments, names, outcomes, packing, staging
 from launch.commands import CommandFailed, Runner, escape_unencodable_output, print_line
 from launch.failures import Preempted, StillBilled, Stopped, Unreachable
 from launch.gcloud import TpuVm
@@ -77,6 +77,7 @@ def parser() -> argparse.ArgumentParser:
       add("--allow_dirty", action="store_true", help="run the tracked files with their uncommitted changes")
     if command in TRAINING:
       add("--bucket", help="gs://BUCKET/FOLDER to copy logs to, every minute")
+      add("--stage_data", action="store_true", help="first copy the dataset into the memory of each worker")
     if command == "up":
       add(
         "--retry", type=int, default=0, help="maximum number of recoveries, from preemptions and failures (%(default)s)"
@@ -102,6 +103,8 @@ def checked(argv: list[str]) -> tuple[argparse.Namespace, list[str], Workers]:
   vm = TpuVm(flags.name, flags.zone, flags.project, slices.from_accelerator_type(flags.type))
   if flags.command in TRAINING:
     training = names.check_training(training, distributed=vm.slice.hosts > 1)
+    if flags.stage_data:
+      staging.split(training)  # checks it
   elif training:
     raise UserError(f"{flags.command} takes nothing after --")
   if flags.command == "logs" and flags.worker >= vm.slice.hosts:
@@ -174,10 +177,13 @@ def _with_archive(
   """Runs up, create, setup or run; `archive` is the packed checkout, None for `create`, which needs none."""
   request, runner = workers.request, workers.runner
   logs = f"{flags.bucket.rstrip('/')}/{flags.name}" if getattr(flags, "bucket", None) else ""
+  copy = []
+  if getattr(flags, "stage_data", False):
+    copy, training = staging.split(training)
   if flags.command == "up":
     run = Run(
       archive, training, capacity=flags.capacity, retry=flags.retry, keep=flags.keep, wait_minutes=flags.wait_minutes,
-      max_hours=flags.max_hours, logs=logs, create_flags=flags.gcloud_flag,
+      max_hours=flags.max_hours, logs=logs, copy=copy, create_flags=flags.gcloud_flag,
     )  # fmt: skip
     try:
       return bring_up(workers, run)
@@ -197,7 +203,7 @@ def _with_archive(
     if "running" in workers.states()[0]:
       raise UserError(f"{flags.name} is training already; stop it first: launch/tpu_vm stop")
     workers.upload(archive)
-    workers.start(training, logs)
+    workers.start(training, logs, copy)
   return outcomes.DONE
 
 

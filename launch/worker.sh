@@ -3,7 +3,9 @@
 #
 #   worker.sh setup               make a virtual environment with the pinned requirements
 #   worker.sh check CHIPS HOSTS   check that JAX sees all chips of the slice
-#   worker.sh start LOGS ARG...   run python -m shufflenet_jax.train ARG... in the background; LOGS: gs://... or ""
+#   worker.sh start LOGS COPY... -- ARG...
+#                                 run python -m shufflenet_jax.train ARG... in the background, after python -m
+#                                 shufflenet_jax.data.stage COPY..., unless COPY... is empty; LOGS: gs://... or ""
 #   worker.sh report              print "state: S | newest line of the log", where S is running, exited STATUS, stopped
 #                                 (on request), lost (ended without a status) or idle
 #   worker.sh log LINES [follow]  print the newest lines of the log
@@ -51,7 +53,12 @@ PYTHON
 # After a restart of the VM the pid may belong to another process. A dead process may remain as a zombie, which has no
 # arguments.
 alive() {
-  grep -aqs 'shufflenet_jax\.train' "/proc/$1/cmdline"
+  grep -aqs -e 'shufflenet_jax\.train' -e 'shufflenet_jax\.data\.stage' "/proc/$1/cmdline"
+}
+
+# Whether the script that runs the processes and records the status is there: it may be between two of them.
+job_alive() {
+  [ -f "$run/job" ] && grep -aqs 'launch/worker\.sh' "/proc/$(cat "$run/job")/cmdline"
 }
 
 state() {
@@ -62,7 +69,9 @@ state() {
   elif [ -f "$run/status" ]; then
     what="exited $(cat "$run/status")"
   elif [ -f "$run/pid" ]; then
-    if alive "$(cat "$run/pid")"; then what=running; else what=lost; fi
+    what=lost
+    if alive "$(cat "$run/pid")" || job_alive; then what=running; fi
+    if [ -f "$run/status" ]; then state && return; fi # it was written meanwhile
   fi
   echo "$what"
 }
@@ -80,22 +89,41 @@ copy_log() {
     echo "the log is not copied to $1: ${reason##*$'\n'}" >>"$run/log.txt"
 }
 
-# Runs in the background and records the training process's exit status, although nobody waits for it.
-job() {
-  local logs=$1 status=0 trainer copier
-  shift
-  "$venv/bin/python" -u -m shufflenet_jax.train "$@" >>"$run/log.txt" 2>&1 &
-  trainer=$!
-  echo "$trainer" >"$run/pid"
-  while sleep 60 && kill -0 "$trainer" 2>/dev/null; do copy_log "$logs"; done & # ends by itself if this script is killed
-  copier=$!
-  trap 'kill -TERM "$trainer" 2>/dev/null || true' TERM
+# Runs one of the package's commands as the process of this run; returns its exit status.
+run_command() {
+  local status
+  "$venv/bin/python" -u -m "$@" >>"$run/log.txt" 2>&1 &
+  process=$!
+  echo "$process" >"$run/pid"
   # A signal ends `wait` early, with another status. Only once the process is gone is the status that of the process.
   while
     status=0
-    wait "$trainer" || status=$?
-    kill -0 "$trainer" 2>/dev/null
+    wait "$process" || status=$?
+    kill -0 "$process" 2>/dev/null
   do :; done
+  return "$status"
+}
+
+# Runs in the background and records the exit status, although nobody waits for it.
+job() {
+  local logs=$1 status=0 copier
+  shift
+  local copy=()
+  while [ "$1" != -- ]; do
+    copy+=("$1")
+    shift
+  done
+  shift
+  echo $$ >"$run/job"
+  process=
+  stopping=
+  trap 'stopping=1; kill -TERM $process 2>/dev/null || true' TERM
+  while sleep 60 && kill -0 $$ 2>/dev/null; do copy_log "$logs"; done & # ends by itself if this script is killed
+  copier=$!
+  if [ ${#copy[@]} -gt 0 ]; then run_command shufflenet_jax.data.stage "${copy[@]}" || status=$?; fi
+  # A stop that came after the copying has no process to go to.
+  if [ "$status" = 0 ] && { [ "$stopping" ] || [ -f "$run/stopped" ]; }; then status=75; fi
+  if [ "$status" = 0 ]; then run_command shufflenet_jax.train "$@" || status=$?; fi
   kill "$copier" 2>/dev/null || true
   copy_log "$logs" # before the status is written: whoever reads the status may delete the slice
   echo "$status" >"$run/status.part"
@@ -108,7 +136,7 @@ start() {
     echo "already running"
     return
   fi
-  rm -f "$run/status" "$run/pid" "$run/stopped"
+  rm -f "$run/status" "$run/pid" "$run/job" "$run/stopped"
   printf '== %s\n' "$(date -u +%FT%TZ)" >>"$run/log.txt"
   setsid nohup "$BASH" launch/worker.sh job "$@" </dev/null >/dev/null 2>>"$run/log.txt" &
   for _ in $(seq 300); do
@@ -124,13 +152,18 @@ stop() {
     return
   fi
   touch "$run/stopped"
-  kill -TERM "$(cat "$run/pid")"
+  local told=
   for _ in $(seq "$1"); do
     [ "$(state)" = running ] || break
+    # Training may just have followed the copying: then it is another process.
+    if [ "$(cat "$run/pid")" != "$told" ]; then
+      told=$(cat "$run/pid")
+      kill -TERM "$told" 2>/dev/null || true
+    fi
     sleep 1
   done
   if [ "$(state)" = running ]; then
-    kill -KILL "$(cat "$run/pid")"
+    kill -KILL "$(cat "$run/pid")" 2>/dev/null || true
     sleep 1
   fi
   state

@@ -96,14 +96,15 @@ class Workers:
     self.run_on_all(self.vm.worker("setup"))
     self.run_on_all(self.vm.worker("check", str(s.chips), str(s.hosts)))
 
-  def start(self, arguments: list[str], logs: str) -> None:
+  def start(self, arguments: list[str], logs: str, copy: list[str]) -> None:
     """Starts training in the background on all workers.
 
     Args:
       arguments: of `python -m shufflenet_jax.train`.
       logs: gs:// folder to copy logs to, or "".
+      copy: of `python -m shufflenet_jax.data.stage`, which then runs first; or none.
     """
-    self.run_on_all(self.vm.worker("start", logs, *arguments))
+    self.run_on_all(self.vm.worker("start", logs, *copy, "--", *arguments))
 
   def states(self) -> tuple[list[str], str]:
     """(each worker's state as `outcomes.of_workers` takes it, the longest of the workers' newest log lines).

@@ -34,6 +34,13 @@ class ProgressLine:
       print("\r\x1b[K", end="", file=self._stream, flush=True)
 
 
+def amount(num_bytes: float) -> str:
+  """`143.2 GB`, `8.5 MB` or `310 kB`."""
+  if num_bytes >= 1e9:
+    return f"{num_bytes / 1e9:,.1f} GB"
+  return f"{num_bytes / 1e6:.1f} MB" if num_bytes >= 1e6 else f"{num_bytes / 1e3:.0f} kB"
+
+
 def duration(seconds: float) -> str:
   """`2 h 05 min`, `3 min 20 s` or `8 s`."""
   seconds = round(seconds)

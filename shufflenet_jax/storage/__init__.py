@@ -15,6 +15,7 @@ import contextlib
 import os
 import types
 from collections.abc import Iterator
+from typing import BinaryIO
 
 from shufflenet_jax.storage import bucket, globbing, local, paths
 from shufflenet_jax.storage.errors import (
@@ -32,10 +33,10 @@ from shufflenet_jax.storage.slow_reads import report_slow_read, report_slow_read
 
 __all__ = [
   "Locked", "LogFolder", "Outage", "Refused", "StorageError", "Unavailable", "can_rename", "check_writable",
-  "diagnose_read_error", "free_bytes", "glob", "is_file", "is_folder", "join", "list_folder", "local_copy", "locked",
-  "make_folder", "move_folder", "name", "new_file", "new_folder", "normalize", "parent", "read_bytes", "read_head",
-  "read_text", "remove_file", "remove_folder", "report_slow_read", "report_slow_reads", "seeks_cheaply",
-  "translate_error", "translate_errors", "walk", "write_bytes", "write_text",
+  "copy_into", "diagnose_read_error", "free_bytes", "glob", "is_file", "is_folder", "join", "list_folder",
+  "local_copy", "locked", "make_folder", "move_folder", "name", "new_file", "new_folder", "normalize", "parent",
+  "read_bytes", "read_head", "read_text", "remove_file", "remove_folder", "report_slow_read", "report_slow_reads",
+  "seeks_cheaply", "translate_error", "translate_errors", "versions", "walk", "write_bytes", "write_text",
 ]  # fmt: skip
 
 
@@ -108,6 +109,31 @@ def walk(folder: str, skipped: dict[str, str] | None = None, hidden: bool = True
   """
   with translate_errors(folder, "listed"):
     yield from _backend(folder).walk(folder, {} if skipped is None else skipped, hidden)
+
+
+def versions(folder: str) -> Iterator[tuple[str, int, str]]:
+  """(relative path, size in bytes, version) of all files in a folder and below.
+
+  A file that was written anew has another version: in a bucket its generation, locally its time of modification.
+  """
+  with translate_errors(folder, "listed"):
+    yield from _backend(folder).versions(folder)
+
+
+def copy_into(path: str, file: BinaryIO, size: int, version: str) -> None:
+  """Writes the content of a file into an open file, which is emptied first. In a bucket, its checksum is compared.
+
+  Args:
+    path: of the file to read.
+    file: open for writing; it needs `write`, `seek` and `truncate`.
+    size: of the file to read, bytes. Objects of up to 256 MB are held in memory.
+    version: as `versions` returns it. In a bucket, another version of the object is never read.
+
+  Raises:
+    FileNotFoundError: there is no such file, or no longer this version.
+  """
+  with translate_errors(path):
+    _backend(path).copy_into(path, file, size, version)
 
 
 def glob(pattern: str) -> list[str]:

@@ -19,7 +19,7 @@ FIRST_NOTICE_SECONDS = 10  # of retrying, before the user is informed
 NOTICE_SECONDS = 30  # between two notices that a command is waiting
 TIMEOUT = (10, 30)  # seconds to connect, and between two parts of an answer
 
-_FIELDS = "items(name,size),prefixes,nextPageToken"
+_FIELDS = "items(name,size,generation),prefixes,nextPageToken"
 
 
 def bucket_name(path: str) -> str:

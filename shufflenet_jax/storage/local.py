@@ -9,11 +9,13 @@ import stat
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from typing import BinaryIO
 
 from shufflenet_jax.storage.errors import Locked
 
 PARTIAL = ".partial"
 REMOVED = ".removed"
+_COPY_BYTES = 4 << 20  # read and written at once
 
 
 def _partial(path: str) -> str:
@@ -105,6 +107,19 @@ def walk(folder: str, skipped: dict[str, str], hidden: bool) -> Iterator[tuple[s
       else:
         folders.append((entry.path, f"{path}/", above | {(status.st_dev, status.st_ino)}))
     pending += reversed(folders)
+
+
+def versions(folder: str) -> Iterator[tuple[str, int, str]]:
+  for name, size in walk(folder, {}, hidden=True):
+    yield name, size, str(os.stat(os.path.join(folder, name)).st_mtime_ns)
+
+
+def copy_into(path: str, file: BinaryIO, size: int, version: str) -> None:
+  del size, version  # the caller compares the sizes
+  with open(path, "rb") as source:
+    file.seek(0)
+    file.truncate()
+    shutil.copyfileobj(source, file, _COPY_BYTES)
 
 
 def _identities_above(folder: str) -> frozenset[tuple[int, int]]:

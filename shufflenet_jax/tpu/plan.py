@@ -1,10 +1,13 @@
 """Plans a config on TPU slices: memory, time, chip-hours, and whether the hosts can feed the chips.
 
     python -m shufflenet_jax.tpu.plan --config=configs/imagenet.py:scale=1.0,groups=3,batch=2048 \\
-        --topology=v5e:4x4[,v4:2x2x1,...] [--verify] [--json] [--plot=plan.png]
+        --topology=v5e:4x4[,v4:2x2x1,...] [--verify] [--json] [--plot=plan.png] \\
+        [--config.data.data_dir=gs://BUCKET/tensorflow_datasets | --dataset_gb=65 --dataset_images=1331167]
 
 Compiles the real training step for each topology, without a TPU; about a minute each on two cores, v6e two minutes.
-Memory is the compiler's figure; times are its estimate, not a measurement.
+Memory is the compiler's figure; times are its estimate, not a measurement. The last lines compare reading the bucket in
+every epoch with copying the dataset into the hosts' memory first (launch/tpu_vm --stage_data). The dataset's size is
+that of the files in data.data_dir or, for imagenet2012 without a data_dir, of full-size pictures.
 """
 
 import dataclasses
@@ -15,7 +18,7 @@ from absl import flags
 
 from shufflenet_jax import cli
 from shufflenet_jax.errors import WRONG, UserError
-from shufflenet_jax.tpu import planning
+from shufflenet_jax.tpu import dataset_reads, planning
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -30,6 +33,15 @@ def define_flags(values: flags.FlagValues) -> None:
     lower_bound=1,
     flag_values=values,
   )
+  flags.DEFINE_float(
+    "bucket_gb_per_second",
+    dataset_reads.BUCKET_GB_PER_SECOND,
+    "What one host reads from the bucket, GB/s; the default is an assumption.",
+    lower_bound=1e-3,
+    flag_values=values,
+  )
+  flags.DEFINE_float("dataset_gb", None, "Size of the dataset, GB.", lower_bound=1e-6, flag_values=values)
+  flags.DEFINE_integer("dataset_images", None, "Images in the dataset.", lower_bound=1, flag_values=values)
   flags.DEFINE_bool("json", False, "Print one JSON object instead of the report.", values)
   cli.define_path(values, "plot", "PNG file for a plot of hours against chips.")
 
@@ -42,9 +54,13 @@ def main(values: flags.FlagValues) -> int | None:
     raise UserError(f"--topology={','.join(topologies)} must name each topology once")
   if values.plot:
     plan_report.check_writable(values.plot)
+  if bool(values.dataset_gb) != bool(values.dataset_images):
+    raise UserError("--dataset_gb and --dataset_images must be given together: their ratio is the size of an image")
   plans = planning.make_plans(
     values.config, topologies, values.host_images_per_second_per_core, values.verify,
     log=lambda text: print(text, file=sys.stderr, flush=True),
+    dataset=dataset_reads.dataset_of(values.config, values.dataset_gb, values.dataset_images),
+    bucket_gb_per_second=values.bucket_gb_per_second,
   )  # fmt: skip
   if values.json:
     rows = [dataclasses.asdict(plan) | {"input_bound": plan.input_bound} for plan in plans]

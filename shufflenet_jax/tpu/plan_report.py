@@ -5,6 +5,7 @@ import pathlib
 import numpy as np
 
 from shufflenet_jax.errors import UserError
+from shufflenet_jax.tpu import dataset_reads
 
 ACCURACY_NOTE = (
   "Times are estimates: the compiler's cycles at the given clock, without waiting for input or other chips, and\n"
@@ -40,6 +41,8 @@ def _figures(p, num_train_steps: int) -> str:
       ("each host", f"must supply {p.images_per_second_per_host:,.0f} images/s"),
       ("", f"can supply {p.host_images_per_second:,.0f}, pre-resized {p.host_images_per_second_resized:,.0f}"),
     ]
+  if p.reads:
+    rows += dataset_reads.describe(p.reads, p.hosts)
   return "\n".join(f"{name:15}{words}" for name, words in rows)
 
 
@@ -62,12 +65,24 @@ def _table(plans, num_train_steps: int) -> str:
     ("supplies", lambda p: f"{p.host_images_per_second:,.0f}"),
     ("resized", lambda p: f"{p.host_images_per_second_resized:,.0f}"),
   ]
+  if any(p.reads for p in plans):
+    columns += [
+      ("GB/s", lambda p: f"{p.reads.bytes_per_second / 1e9:.1f}" if p.reads else "-"),
+      ("h bucket", lambda p: f"{p.reads.hours_from_bucket:.1f}" if p.reads else "-"),
+      ("h staged", lambda p: f"{p.reads.hours_staged:.1f}" if p.reads and p.reads.fits else "-"),
+    ]
   rows = [[name for name, _ in columns]] + [[cell(p) for _, cell in columns] for p in plans]
   widths = [max(len(row[i]) for row in rows) for i in range(len(columns))]
   lines = ["  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:]))]) for row in rows]
   how = sorted({p.largest_batch_from for p in plans if p.largest_batch_from})
   lines.append(f"batch {plans[0].batch}, {num_train_steps:,} steps; GiB: memory per chip, by the compiler;")
   lines.append(f"largest: images per chip that fit ({'; '.join(how) or 'none found'}); *: limited by the hosts' input")
+  if read := [p.reads for p in plans if p.reads]:
+    size, rate = read[0].dataset_bytes / 1e9, read[0].bucket_gb_per_second
+    lines.append(
+      f"GB/s: what the bucket must give if the dataset of {size:.1f} GB is read in every epoch; h bucket: hours"
+    )
+    lines.append(f"if it gives {rate:g} GB/s to each host (assumed); h staged: with --stage_data, -: does not fit")
   return "\n".join(lines)
 
 

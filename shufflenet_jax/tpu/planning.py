@@ -10,7 +10,7 @@ import os
 import time
 from collections.abc import Callable
 
-from shufflenet_jax.tpu import slices
+from shufflenet_jax.tpu import dataset_reads, slices
 
 # Full-size ImageNet JPEGs that one vCPU of a host decodes, crops and resizes per second, and the factor by which it is
 # faster if they were resized to a short side of 256 beforehand. Both are figures of benchmarks/input_pipeline.py on two
@@ -22,7 +22,7 @@ PRE_RESIZED_SPEEDUP = 1.42
 LANES = 128  # of the vector unit, which the images of a batch fill
 LARGEST_SCALED_BATCH = 8192  # largest batch for which linear scaling was shown to work (Goyal et al., 2017)
 BYTES = {"f32": 4, "s32": 4, "u32": 4, "bf16": 2, "f16": 2, "pred": 1, "u8": 1, "s8": 1}
-_VCPUS_PER_CHIP = {name: g.machine_types[4][1] // 4 for name, g in slices.GENERATIONS.items()}
+_VCPUS_PER_CHIP = {name: g.machine_types[4].vcpus // 4 for name, g in slices.GENERATIONS.items()}
 
 
 @dataclasses.dataclass
@@ -51,6 +51,7 @@ class Plan:
     chip_hours: `hours` of all chips.
     interconnect_bytes: sent by every chip in a step, if all-reduces are rings.
     images_per_second_per_host: that each host must supply.
+    reads: what is read from the bucket; None if the dataset's size is not known.
     warnings: each with its remedy.
   """
 
@@ -75,6 +76,7 @@ class Plan:
   chip_hours: float | None = None
   interconnect_bytes: int | None = None
   images_per_second_per_host: float | None = None
+  reads: dataset_reads.Reads | None = None
   warnings: list[str] = dataclasses.field(default_factory=list)
 
   @property
@@ -177,7 +179,15 @@ def largest_batches(plans: list[Plan], accumulate_steps: int) -> None:
       plan.largest_batch_from = f"extrapolated from {compiled} per chip"
 
 
-def make_plans(config, topologies: list[str], images_per_second_per_core: float, verify: bool, log=print) -> list[Plan]:
+def make_plans(
+  config,
+  topologies: list[str],
+  images_per_second_per_core: float,
+  verify: bool,
+  log=print,
+  dataset: dataset_reads.Dataset | None = None,
+  bucket_gb_per_second: float = dataset_reads.BUCKET_GB_PER_SECOND,
+) -> list[Plan]:
   """Plans a config on several topologies.
 
   Args:
@@ -186,6 +196,8 @@ def make_plans(config, topologies: list[str], images_per_second_per_core: float,
     images_per_second_per_core: that one vCPU of a host can supply.
     verify: also compile the largest batch, instead of extrapolating to it.
     log: called with lines of progress.
+    dataset: its size, if known.
+    bucket_gb_per_second: that one host reads from the bucket.
 
   Raises:
     UserError: an unknown topology, or a config from which no step can be built.
@@ -216,6 +228,8 @@ def make_plans(config, topologies: list[str], images_per_second_per_core: float,
       progress.compiling("training step", plan, count, len(possible))
       try:
         add_compiled_step(plan, compile_lowered(step), config.num_train_steps)
+        if dataset:
+          plan.reads = dataset_reads.of_plan(plan, dataset, bucket_gb_per_second, config.num_train_steps)
       except OutOfMemory as error:
         plan.hbm_bytes = error.used
         plan.warnings.append(f"does not fit: {error}; more chips, or a larger accumulate_steps")

@@ -4,8 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import NamedTuple
 
 from shufflenet_jax.errors import UserError
+
+
+class MachineType(NamedTuple):
+  """A kind of TPU VM.
+
+  Attributes:
+    name: GKE's.
+    vcpus: of the VM.
+    memory_gb: of the VM.
+  """
+
+  name: str
+  vcpus: int
+  memory_gb: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,7 +37,8 @@ class Generation:
     clock_ghz: derived, not measured: the published peak bf16 rate divided by the multiply-adds per cycle of all matrix
       units.
     gke_accelerator: value of GKE's node label.
-    machine_types: chips per VM -> (GKE's machine type, vCPUs).
+    machine_types: chips per VM -> the VM. Memory and vCPUs: cloud.google.com/kubernetes-engine/docs/concepts/plan-tpus,
+      and the pages of v4, v5e, v5p and v6e in cloud.google.com/tpu/docs.
     topologies: chips -> shape, for the slices that have an accelerator type.
   """
 
@@ -32,7 +48,7 @@ class Generation:
   runtime_version: str
   clock_ghz: float
   gke_accelerator: str
-  machine_types: dict[int, tuple[str, int]]
+  machine_types: dict[int, MachineType]
   topologies: dict[int, str]
 
 
@@ -43,16 +59,28 @@ GENERATIONS = {
   generation.name: generation
   for generation in (
     Generation(
-      "v4", "v4", 2, "tpu-ubuntu2204-base", 1.05, "tpu-v4-podslice", {4: ("ct4p-hightpu-4t", 240)}, _CUBES
+      "v4", "v4", 2, "tpu-ubuntu2204-base", 1.05, "tpu-v4-podslice",
+      {4: MachineType("ct4p-hightpu-4t", 240, 407)}, _CUBES,
     ),
     Generation(
       "v5e", "v5litepod", 1, "v2-alpha-tpuv5-lite", 1.5, "tpu-v5-lite-podslice",
-      {1: ("ct5lp-hightpu-1t", 24), 4: ("ct5lp-hightpu-4t", 112), 8: ("ct5lp-hightpu-8t", 224)}, _FLAT,
+      {
+        1: MachineType("ct5lp-hightpu-1t", 24, 48),
+        4: MachineType("ct5lp-hightpu-4t", 112, 192),
+        8: MachineType("ct5lp-hightpu-8t", 224, 384),
+      }, _FLAT,
     ),
-    Generation("v5p", "v5p", 2, "v2-alpha-tpuv5", 1.75, "tpu-v5p-slice", {4: ("ct5p-hightpu-4t", 208)}, _CUBES),
+    Generation(
+      "v5p", "v5p", 2, "v2-alpha-tpuv5", 1.75, "tpu-v5p-slice",
+      {4: MachineType("ct5p-hightpu-4t", 208, 448)}, _CUBES,
+    ),
     Generation(
       "v6e", "v6e", 1, "v2-alpha-tpuv6e", 1.75, "tpu-v6e-slice",
-      {1: ("ct6e-standard-1t", 44), 4: ("ct6e-standard-4t", 180), 8: ("ct6e-standard-8t", 180)}, _FLAT,
+      {
+        1: MachineType("ct6e-standard-1t", 44, 176),
+        4: MachineType("ct6e-standard-4t", 180, 720),
+        8: MachineType("ct6e-standard-8t", 180, 1440),
+      }, _FLAT,
     ),
   )
 }  # fmt: skip
@@ -86,11 +114,15 @@ class Slice:
 
   @property
   def machine_type(self) -> str:
-    return self.generation.machine_types[self.chips_per_host][0]
+    return self.generation.machine_types[self.chips_per_host].name
 
   @property
   def vcpus_per_host(self) -> int:
-    return self.generation.machine_types[self.chips_per_host][1]
+    return self.generation.machine_types[self.chips_per_host].vcpus
+
+  @property
+  def memory_gb_per_host(self) -> int:
+    return self.generation.machine_types[self.chips_per_host].memory_gb
 
   @property
   def accelerator_type(self) -> str:

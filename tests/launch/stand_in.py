@@ -5,7 +5,7 @@ The programs that `install` writes run this file; $STAND_IN is its folder:
   calls.jsonl   one line per call: its arguments; for kubectl also its stdin
   script.json   the `Script`
   cloud.json    the state of the cloud: whether the slice exists, how many were ever created
-  worker<i>/    home directory of a worker, with `on_workers`
+  worker<i>/    home directory of a worker, with `on_workers`; what is in its folder shm is lost with the slice
 """
 
 import dataclasses
@@ -107,6 +107,8 @@ def gcloud(folder: pathlib.Path, arguments: list[str], script: dict, now: dict):
     for run in folder.glob("worker*/shufflenet_jax_run"):
       wait_for_end(run / "pid")
       shutil.rmtree(run, ignore_errors=True)  # a slice's disks are deleted with it
+    for memory in folder.glob("worker*/shm"):
+      shutil.rmtree(memory)
   elif (kind, verb) == ("queued-resources", "describe"):
     describe(script, now)
   elif (kind, verb) == ("tpu-vm", "describe"):

@@ -7,12 +7,13 @@ import sys
 
 import pytest
 
-from launch import gke, outcomes
+from launch import gke, outcomes, staging
 from tests.launch import stand_in
 from tests.launch.launcher import AWKWARD, ROOT, TRAINING
 from tests.launch.stand_in import Script
 
 IMAGE = "us-docker.pkg.dev/my-project/my-repository/shufflenet_jax:1"
+DATA = "--config.data.data_dir=gs://my-bucket/data"
 FLAGS = ["--name=sn-1", "--type=v5litepod-16", f"--image={IMAGE}"]
 
 
@@ -42,7 +43,9 @@ def test_manifest_is_of_the_published_schema(tmp_path, kind, spot):
   """Kubeflow publishes the JobSet API's schema as models, which drop unknown fields."""
   models = pytest.importorskip("kubeflow_trainer_api.models")
   flags = [*FLAGS[:1], f"--type={kind}", FLAGS[2], "--slices=2", "--retry=9", "--service_account=trainer"]
-  made = manifest(tmp_path, *flags, *(["--spot"] if spot else []))
+  # Those on spot nodes also copy the dataset.
+  more, training = (["--spot", "--stage_data"], [*TRAINING, DATA]) if spot else ([], TRAINING)
+  made = manifest(tmp_path, *flags, *more, training=training)
   assert models.JobsetV1alpha2JobSet.from_dict(made).to_dict() == made
 
 
@@ -104,6 +107,42 @@ def test_arguments_arrive_unchanged(tmp_path):
   # Kubernetes replaces $$ by $.
   assert [a.replace("$$", "$") for a in args] == ["--distributed", *TRAINING, *AWKWARD]
   assert "$(" not in "".join(args).replace("$$", "")
+
+
+def test_the_dataset_is_copied_into_memory_before_training(tmp_path):
+  made = manifest(tmp_path, *FLAGS, "--stage_data", training=[*TRAINING, DATA])
+  (train,), (stage,) = pod(made)["containers"], pod(made)["initContainers"]
+  assert stage["command"] == ["python", "-u", "-m", "shufflenet_jax.data.stage"]
+  assert stage["args"] == [TRAINING[0], DATA, f"--to={staging.FOLDER}"]
+  assert train["args"] == ["--distributed", *TRAINING, DATA, f"--config.data.data_dir={staging.FOLDER}"]
+  assert stage["volumeMounts"] == train["volumeMounts"] == [{"name": "dataset", "mountPath": "/dev/shm"}]
+  # Half of a ct5lp-hightpu-4t's 192 GB, which a Pod must not fill.
+  assert pod(made)["volumes"] == [{"name": "dataset", "emptyDir": {"medium": "Memory", "sizeLimit": "96G"}}]
+  (group,) = made["spec"]["replicatedJobs"]
+  rules = group["template"]["spec"]["podFailurePolicy"]["rules"]
+  assert [rule["onExitCodes"]["containerName"] for rule in rules] == [train["name"], stage["name"]]
+  assert all(rule["onExitCodes"]["values"] == [outcomes.WRONG] for rule in rules)
+  assert "initContainers" not in pod(manifest(tmp_path / "without", *FLAGS))
+
+
+def test_the_arguments_of_the_copy_are_those_of_the_config():
+  given = [
+    "--workdir",
+    "gs://b/w",
+    "--config",
+    "c.py",
+    "-config.a=1",
+    "--config.b",
+    "-2",
+    "--noconfig.c",
+    "--d=--config",
+  ]
+  copy, training = staging.split([*given, "--config.data.data_dir", "gs://b/data", "--config.e", "--f"])
+  assert copy == [
+    "--config", "c.py", "-config.a=1", "--config.b", "-2", "--noconfig.c", "--config.data.data_dir", "gs://b/data",
+    "--config.e", f"--to={staging.FOLDER}",
+  ]  # fmt: skip
+  assert training[:-1] == [*given, "--config.data.data_dir", "gs://b/data", "--config.e", "--f"]
 
 
 def test_apply_status_logs_delete(tmp_path):
@@ -168,6 +207,7 @@ def test_dry_run_calls_nothing(tmp_path):
     (FLAGS, ["--config=c.py", "--workdir=runs/x"], "would be deleted with the Pod"),
     (FLAGS, ["--config=c.py"], "--workdir is missing"),
     (FLAGS[:2], TRAINING, "--image"),
+    ([*FLAGS, "--stage_data"], TRAINING, "--stage_data copies a prepared dataset: give --config.data.data_dir=gs://"),
   ],
 )
 def test_wrong_flags_are_one_line(capsys, flags, training, words):

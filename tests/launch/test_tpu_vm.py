@@ -37,7 +37,7 @@ def test_up_creates_trains_and_deletes(tmp_path):
     assert {"--zone=us-central1-a", "--project=my-project"} <= set(call)
   (start,) = [a for call in done.calls for a in call if "worker.sh start" in a]
   sent = shlex.split(start.removeprefix("--command="))
-  assert sent[3:] == ["gs://my-bucket/logs/sn-1", "--distributed", *TRAINING]
+  assert sent[3:] == ["gs://my-bucket/logs/sn-1", "--", "--distributed", *TRAINING]
   (check,) = [a for call in done.calls for a in call if "worker.sh check" in a]
   assert check.endswith("check 16 4")
   for word in ("WAITING_FOR_RESOURCES", "PROVISIONING", "ACTIVE", "4 running; step 1", "done", "deleted sn-1"):

@@ -62,6 +62,7 @@ def test_wrong_flags_are_one_line_and_nothing_is_called(tmp_path, flags, words):
     ([], ["--config=c.py", "--workdir=gs://"], "--workdir=gs:// must be gs://BUCKET/FOLDER"),
     ([], ["--config=c.py", "--workdir=runs/x"], "would be deleted with the slice"),
     (["--retry=1", "--keep"], ["--config=c.py", "--workdir", "runs/x"], "--retry needs gs://"),
+    (["--stage_data"], ["--config=c.py", "--workdir=gs://bucket/r"], "give --config.data.data_dir=gs://"),
   ],
 )
 def test_training_flags_are_checked_first(tmp_path, flags, training, words):

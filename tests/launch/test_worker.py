@@ -5,10 +5,11 @@ import os
 import pathlib
 import signal
 import subprocess
+import time
 
 import pytest
 
-from launch import outcomes
+from launch import outcomes, staging
 from launch.gcloud import CHECKOUT
 from tests.launch import stand_in
 from tests.launch.launcher import AWKWARD, ROOT, TRAINING, tpu_vm
@@ -17,9 +18,20 @@ from tests.launch.stand_in import Script
 pytestmark = pytest.mark.skipif(not os.path.exists("/proc/self/cmdline"), reason="the workers are Linux machines")
 
 # Replaces a worker's Python. It records its arguments and ends with the next status in the file `ends`; "wait" instead
-# means at SIGTERM, with 75, and "deaf" that SIGTERM is ignored.
+# means at SIGTERM, with 75, and "deaf" that SIGTERM is ignored. Copies of the dataset end as `copy_ends` says, where
+# "wait-N" means at SIGTERM, with N.
 PYTHON = """#!/bin/bash
 if [ "$1" = - ]; then cat >/dev/null; echo "jax: $2 chips on $3 hosts"; exit; fi
+if [ "$3" = shufflenet_jax.data.stage ]; then
+  printf '%s\n' "$@" >>"$HOME/copy_arguments"
+  how=$(sed -n "$(grep -c '^-u$' "$HOME/copy_arguments")p" "$HOME/copy_ends")
+  echo "copying: $how"
+  if [ "${how%-*}" = wait ]; then
+    trap 'exit ${how#*-}' TERM
+    while :; do sleep 0.05; done
+  fi
+  exit "$how"
+fi
 printf '%s\\n' "$@" >"$HOME/arguments"
 n=$(cat "$HOME/starts" 2>/dev/null || echo 0)
 echo $((n + 1)) >"$HOME/starts"
@@ -58,9 +70,9 @@ def slice_of_two(tmp_path, request):
       os.kill(int(path.read_text()), signal.SIGKILL)
 
 
-def ends(folder: pathlib.Path, *per_worker: str):
+def ends(folder: pathlib.Path, *per_worker: str, file: str = "ends"):
   for i, lines in enumerate(per_worker):
-    (folder / f"worker{i}/ends").write_text("\n".join(lines.split()) + "\n")
+    (folder / f"worker{i}/{file}").write_text("\n".join(lines.split()) + "\n")
 
 
 def launch(folder, *flags, **options):
@@ -168,3 +180,87 @@ def test_run_status_stop_and_a_lost_process(slice_of_two):
   assert launch(slice_of_two, "stop").returncode == 0
   assert launch(slice_of_two, "run").returncode == 0
   assert launch(slice_of_two, "status").stdout.count("exited 3") == 2
+
+
+DATA = "--config.data.data_dir=gs://my-bucket/data"
+COPY = ["-u", "-m", "shufflenet_jax.data.stage", TRAINING[0], DATA, f"--to={staging.FOLDER}"]
+
+
+def lines(path: pathlib.Path) -> list[str]:
+  return path.read_text().splitlines()
+
+
+def test_the_dataset_is_copied_before_training_reads_the_copy(slice_of_two):
+  ends(slice_of_two, "0", "0")
+  ends(slice_of_two, "0", "0", file="copy_ends")
+  done = launch(slice_of_two, "up", "--stage_data", "--keep", training=[*TRAINING, DATA])
+  assert done.returncode == 0, done.stderr + done.stdout
+  for i in range(2):
+    home = slice_of_two / f"worker{i}"
+    assert lines(home / "copy_arguments") == COPY
+    trained = ["--distributed", *TRAINING, DATA, f"--config.data.data_dir={staging.FOLDER}"]
+    assert lines(home / "arguments") == ["-u", "-m", "shufflenet_jax.train", *trained]
+    assert lines(home / "shufflenet_jax_run/log.txt")[1:] == ["copying: 0", "training, start 1: 0"]
+
+
+def test_without_a_copy_there_is_no_training(slice_of_two):
+  ends(slice_of_two, "0", "0")
+  ends(slice_of_two, "2", "0", file="copy_ends")  # the dataset does not fit, for example
+  done = launch(slice_of_two, "up", "--stage_data", "--retry=3", training=[*TRAINING, DATA])
+  assert done.returncode == outcomes.WRONG
+  assert "copying: 2" in done.stdout
+  assert not (slice_of_two / "worker0/starts").exists()
+
+
+def test_a_copy_that_failed_is_made_again(slice_of_two):
+  ends(slice_of_two, "wait 0", "0")
+  ends(slice_of_two, "0 0", "1 0", file="copy_ends")
+  done = launch(slice_of_two, "up", "--stage_data", "--retry=1", training=[*TRAINING, DATA])
+  assert done.returncode == 0, done.stderr + done.stdout
+  assert lines(slice_of_two / "worker1/copy_arguments") == COPY * 2
+  assert [(slice_of_two / f"worker{i}/starts").read_text() for i in range(2)] == ["2\n", "1\n"]
+
+
+@pytest.mark.parametrize("status", [75, 0])  # 0: the copy was whole before it was told to stop
+def test_a_stop_while_the_dataset_is_copied(slice_of_two, status):
+  ends(slice_of_two, "0", "0")
+  ends(slice_of_two, f"wait-{status}", f"wait-{status}", file="copy_ends")
+  for command in ("create", "setup"):
+    assert launch(slice_of_two, command).returncode == 0
+  assert launch(slice_of_two, "run", "--stage_data", training=[*TRAINING, DATA]).returncode == 0
+  done = launch(slice_of_two, "status")
+  assert done.returncode == outcomes.RUNNING
+  assert f"copying: wait-{status}" in done.stdout
+  assert launch(slice_of_two, "stop").stdout.count("stopped\n") == 2
+  assert not (slice_of_two / "worker0/starts").exists()
+
+
+@pytest.mark.parametrize(
+  ("file", "title"),
+  [
+    ("job", "launch/worker.sh"),  # between the copy and training, or during the last copy of the log
+    ("pid", "shufflenet_jax.data.stage"),
+    ("pid", "shufflenet_jax.train"),
+  ],
+)
+def test_a_run_is_lost_only_without_any_of_its_processes(tmp_path, file, title):
+  run = tmp_path / "shufflenet_jax_run"
+  run.mkdir()
+  ended = subprocess.Popen(["true"])
+  ended.wait()
+  (run / "pid").write_text(f"{ended.pid}\n")
+
+  def state():
+    report = ["bash", str(ROOT / "launch/worker.sh"), "report"]
+    return subprocess.run(report, env=os.environ | {"HOME": str(tmp_path)}, capture_output=True, text=True).stdout
+
+  with subprocess.Popen(["bash", "-c", f"exec -a {title} sleep 60"]) as process:
+    (run / file).write_text(f"{process.pid}\n")
+    for _ in range(100):
+      if pathlib.Path(f"/proc/{process.pid}/cmdline").read_bytes().startswith(title.encode()):
+        break
+      time.sleep(0.05)
+    found = state()
+    process.kill()
+    assert found == "state: running | \n"
+  assert state() == "state: lost | \n"

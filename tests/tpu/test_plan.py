@@ -9,8 +9,9 @@ import sys
 import pytest
 
 from configs import imagenet
+from shufflenet_jax.data import needed_files
 from shufflenet_jax.errors import UserError
-from shufflenet_jax.tpu import hlo, plan_report, planning
+from shufflenet_jax.tpu import dataset_reads, hlo, plan_report, planning
 from shufflenet_jax.tpu.compile import OutOfMemory, Program
 from tests.launch.launcher import ROOT
 
@@ -98,6 +99,47 @@ def test_largest_batch_is_extrapolated_through_one_or_two_points():
   assert one[0].largest_batch_from == "extrapolated from 256 per chip"
 
 
+# Memory of a VM: cloud.google.com/kubernetes-engine/docs/concepts/plan-tpus.
+@pytest.mark.parametrize(
+  ("topology", "gigabytes"),
+  [("v4:2x2x2", 407), ("v5e:1x1", 48), ("v5e:4x4", 192), ("v5e:2x4", 384), ("v5p:2x2x1", 448), ("v6e:4x4", 720)],
+)
+def test_half_of_a_hosts_memory_can_hold_the_dataset(topology, gigabytes):
+  made = compiled(topology, 2048)
+  for size, fits in ((gigabytes / 2, True), (gigabytes / 2 + 1, False)):
+    reads = dataset_reads.of_plan(made, dataset_reads.Dataset(size * 1e9, 1000), 1, 150_000)
+    assert reads.fits == fits
+    assert (reads.hours_staged is not None) == fits
+    lines = dict(dataset_reads.describe(reads, made.hosts))
+    assert f"{'fits' if fits else 'does not fit'} in {gigabytes / 2:.0f} GB" in lines["dataset"]
+    assert ("is not possible here" in lines["--stage_data"]) != fits
+
+
+def test_reading_in_every_epoch_or_once():
+  made = compiled("v5e:4x4", 2048)  # 10 ms for a step on 4 hosts
+  reads = dataset_reads.of_plan(made, dataset_reads.Dataset(64e9, 1_280_000), 0.5, 150_000)  # 50 kB for an image
+  assert reads.bytes_per_second == pytest.approx(204_800 * 50e3)  # images/s
+  # Each host reads a quarter of the images: 3.84 TB at 0.5 GB/s.
+  assert reads.hours_from_bucket == pytest.approx(150_000 * 2048 * 50e3 / 4 / 0.5e9 / 3600)
+  assert reads.copy_minutes == pytest.approx(64 / 0.5 / 60)
+  assert reads.hours_staged == pytest.approx(made.hours + 64 / 0.5 / 3600)
+  fast = dataset_reads.of_plan(made, dataset_reads.Dataset(64e9, 1_280_000), 100, 150_000)
+  assert fast.hours_from_bucket == made.hours  # the chips limit the rate
+
+
+def test_the_size_of_the_dataset_is_given_known_or_measured(config):
+  imagenet_config = imagenet.get_config()
+  known = dataset_reads.dataset_of(imagenet_config)
+  assert known.size / known.images == pytest.approx(116e3, rel=0.01)  # full-size pictures
+  assert dataset_reads.dataset_of(imagenet_config, 65, 1000) == dataset_reads.Dataset(65e9, 1000)
+  assert dataset_reads.dataset_of(config) == dataset_reads.Dataset(needed_files.of_config(config).size, 1797)
+  config.data.data_dir = ""
+  assert dataset_reads.dataset_of(config) is None
+  imagenet_config.data.data_dir = "absent"
+  with pytest.raises(UserError, match="dataset 'imagenet2012' is not in "):
+    dataset_reads.dataset_of(imagenet_config)
+
+
 @pytest.fixture
 def compiler(monkeypatch):
   """Replaces the compiler by one whose programs need 1 GiB, and 16 MiB per image."""
@@ -130,6 +172,22 @@ def test_verifying_compiles_the_largest_batch(compiler):
   # 960 would fit. 5 GiB for 256 images, extrapolated through the origin, gives 819; the multiple of 128 below is 768.
   assert (made.largest_batch_per_chip, made.largest_batch_from) == (768, "compiled")
   assert compiler == [(4, 1024, "train"), (4, 3072, "train")]
+
+
+def test_a_report_compares_the_bucket_with_a_copy(compiler):
+  config, dataset = imagenet.get_config("batch=1024"), dataset_reads.Dataset(100e9, 1_000_000)
+  options = {"log": quietly, "dataset": dataset, "bucket_gb_per_second": 1}
+  made = planning.make_plans(config, ["v5e:2x2", "v6e:2x2"], 979, False, **options)
+  first, second = plan_report.text(made[:1], 1000), plan_report.text(made[1:], 1000)
+  assert "100.0 GB, does not fit in 96 GB" in first and "--stage_data   is not possible here" in first
+  assert (
+    "100.0 GB, fits in 360 GB" in second and "--stage_data   reads 100.0 GB to each host, once; at 1 GB/s" in second
+  )
+  rows = {line.split()[0]: line.split() for line in plan_report.text(made, 1000).splitlines() if line[:1] == "v"}
+  assert rows["v5e:2x2"][-1] == "-" and float(rows["v6e:2x2"][-1]) == pytest.approx(
+    made[1].reads.hours_staged, abs=0.05
+  )
+  assert float(rows["v5e:2x2"][-2]) == pytest.approx(made[0].reads.hours_from_bucket, abs=0.05)
 
 
 def test_plans_that_do_not_fit_or_divide_have_no_times(compiler):
@@ -182,7 +240,8 @@ def test_a_real_step_as_a_command():
 
 
 @pytest.mark.parametrize(
-  "flags", [["--topology=v5e:2x2,v5e:2x2"], ["--topology=nonsense"], ["--plot=x.jpg"], ["stray"]]
+  "flags",
+  [["--topology=v5e:2x2,v5e:2x2"], ["--topology=nonsense"], ["--plot=x.jpg"], ["stray"], ["--dataset_gb=65"]],
 )
 def test_wrong_flags_are_one_line(flags):
   done = command("--config=configs/imagenet.py", *flags)

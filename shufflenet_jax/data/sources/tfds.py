@@ -4,7 +4,7 @@ import dataclasses
 import difflib
 import functools
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -100,13 +100,9 @@ def open_records(
 
 def _open_chunks(name: str, builder, split: str) -> tuple["_Chunks", int, int]:
   """The chunks of a split, the number of its examples, and about how large a record is, in bytes."""
-  files, num_examples = _files_of_split(name, builder, split)
+  files, num_examples = files_of_split(name, builder, split)
   file_sizes = dict(storage.walk(str(builder.data_path)))
-  missing = {os.path.basename(file.filename) for file in files} - set(file_sizes)
-  if missing:
-    raise UserError(
-      f"{builder.data_path} lacks {len(missing)} of its files, {min(missing)} first; prepare {name} again"
-    )
+  check_present(name, builder, {os.path.basename(file.filename) for file in files}, file_sizes)
   seekable = storage.seeks_cheaply(str(builder.data_path))
   try:
     with storage.translate_errors(str(builder.data_path)):
@@ -115,6 +111,14 @@ def _open_chunks(name: str, builder, split: str) -> tuple["_Chunks", int, int]:
     raise UserError(f"{name} {split} cannot be read: {error}; prepare it again") from None
   record_bytes = max(1, file_sizes[os.path.basename(files[0].filename)] // files[0].examples_in_shard)
   return chunks, num_examples, record_bytes
+
+
+def check_present(name: str, builder, wanted: Collection[str], present: Collection[str]) -> None:
+  """Raises a UserError if some of the files that a split needs are not in the dataset's folder."""
+  if missing := set(wanted) - set(present):
+    raise UserError(
+      f"{builder.data_path} lacks {len(missing)} of its files, {min(missing)} first; prepare {name} again"
+    )
 
 
 def datasets_folder(data_dir: str) -> str:
@@ -135,7 +139,7 @@ def _classification_keys(name: str, builder) -> tuple[str, str]:
   return image_key, label_key
 
 
-def _files_of_split(name: str, builder, split: str) -> tuple[list, int]:
+def files_of_split(name: str, builder, split: str) -> tuple[list, int]:
   """TFDS's `file_instructions` of a split expression (which records of which files), and the number of examples."""
   splits = builder.info.splits
   try:
