@@ -12,6 +12,7 @@ import tensorflow_datasets as tfds
 
 from shufflenet_jax import storage
 from shufflenet_jax.data import class_names as naming
+from shufflenet_jax.data import sources
 from shufflenet_jax.data.sources import record_index
 from shufflenet_jax.data.split import Split, check_number_of_classes, pad_class_names
 from shufflenet_jax.errors import UserError
@@ -280,5 +281,5 @@ def _remedy(name: str, base_name: str, folder: str) -> str:
     )
   if base_name in known:
     return f"prepare it with: python -m tensorflow_datasets build {name} --data_dir={folder}"
-  similar = difflib.get_close_matches(name, known, n=3)
+  similar = difflib.get_close_matches(name, {*known, *sources.SOURCES}, n=3)
   return f"did you mean {' or '.join(similar)}?" if similar else "TFDS knows no dataset of that name"

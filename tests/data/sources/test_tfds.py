@@ -87,6 +87,7 @@ def test_a_label_out_of_range_is_named(tiny, config):
     ("mnist", "train", 1000, "'mnist' is not in .*; prepare it with: .* build mnist"),
     ("imagnet2012", "train", 1000, "did you mean imagenet2012"),
     ("digit", "train", 1000, r"did you mean .*\bdigits\b"),
+    ("foldr", "train", 1000, r"did you mean .*\bfolder\b"),
     ("tiny", "test", 3, "no split 'test'; it has train"),
     ("tiny", "train[:0]", 3, r"split 'train\[:0\]' of dataset 'tiny' is empty"),
     ("tiny", "train", 2, "has 3 classes, the network num_classes=2; set --config.model.num_classes=3"),
