@@ -1,10 +1,10 @@
-"""Wall-clock time of the train step and of inference on JAX's default device, compared with PyTorch if installed.
+"""Wall-clock time of the train step and of inference on JAX's default device; on a CPU, compared with PyTorch.
 
     python -m benchmarks.train_step [--scale=1.0 --groups=3 --batch=32 --json=FILE] [--lowerings=auto,reference]
 
 The networks take turns, round by round, in one run, so that other work on the machine affects all of them; the figures
 are medians, and their ratios to PyTorch's. Both use the same batch and recipe: uint8 images, normalised in the step;
-SGD with momentum; bfloat16 on a GPU (PyTorch with channels-last, autocast and torch.compile), float32 on a CPU.
+SGD with momentum; float32 on a CPU; PyTorch has channels-last. For GPUs, benchmarks/gpu.sh makes the comparison.
 It needs jax, flax and optax; the comparison needs torch and pytorchcv.
 """
 
@@ -66,42 +66,27 @@ def torch_steps(arguments, images, labels):
   import torch
   from pytorchcv.models.shufflenet import get_shufflenet
 
-  cuda = jax.devices()[0].platform == "gpu"  # PyTorch then has to run there, too
-  device = torch.device("cuda" if cuda else "cpu")
   net = get_shufflenet(arguments.groups, arguments.scale, in_size=(arguments.image_size, arguments.image_size))
-  net = net.to(device, memory_format=torch.channels_last)
+  net = net.to(memory_format=torch.channels_last)
   optimizer = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9)
-  mean, std = (torch.tensor(v, device=device).view(1, 3, 1, 1) for v in (MEAN, STD))
-  images = torch.from_numpy(images.transpose(0, 3, 1, 2)).to(device, memory_format=torch.channels_last)
-  labels = torch.from_numpy(labels.astype(np.int64)).to(device)
-  half = arguments.dtype == "bfloat16"
+  mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (MEAN, STD))
+  images = torch.from_numpy(images.transpose(0, 3, 1, 2)).to(memory_format=torch.channels_last)
+  labels = torch.from_numpy(labels.astype(np.int64))
 
-  def logits(images):
-    with torch.autocast(device.type, torch.bfloat16, enabled=half):
+  def logits():
+    with torch.autocast("cpu", torch.bfloat16, enabled=arguments.dtype == "bfloat16"):
       return net((images.float() - mean) / std)
-
-  def loss(images, labels):
-    return torch.nn.functional.cross_entropy(logits(images).float(), labels)
-
-  if cuda:
-    logits, loss = torch.compile(logits), torch.compile(loss)
-
-  def wait():
-    if cuda:
-      torch.cuda.synchronize()
 
   def train():
     net.train()
     optimizer.zero_grad(set_to_none=True)
-    loss(images, labels).backward()
+    torch.nn.functional.cross_entropy(logits().float(), labels).backward()
     optimizer.step()
-    wait()
 
   def infer():
     net.eval()
     with torch.inference_mode():
-      logits(images)
-    wait()
+      logits()
 
   return train, infer
 
@@ -187,14 +172,15 @@ def main():
   images = rng.integers(0, 256, shape, dtype=np.uint8)
   labels = rng.integers(0, 1000, arguments.batch, dtype=np.int32)
   steps = {f"jax {name}": jax_steps(arguments, images, labels, name) for name in arguments.lowerings}
-  peer = all(importlib.util.find_spec(name) for name in ("torch", "pytorchcv"))
-  if peer and -(-arguments.image_size // 32) != 7:
-    print(f"no comparison: pytorchcv's network takes pictures of 193 to 224 pixels, not {arguments.image_size}")
-    peer = False
-  elif peer:
-    steps["pytorch"] = torch_steps(arguments, images, labels)
-  else:
+  peer = False
+  if device.platform != "cpu":
+    print(f"no comparison: it is made on CPUs only, not on {device.device_kind}")
+  elif not all(importlib.util.find_spec(name) for name in ("torch", "pytorchcv")):
     print("no comparison: torch or pytorchcv is not installed")
+  elif -(-arguments.image_size // 32) != 7:
+    print(f"no comparison: pytorchcv's network takes pictures of 193 to 224 pixels, not {arguments.image_size}")
+  else:
+    steps["pytorch"], peer = torch_steps(arguments, images, labels), True
 
   packages = ("jax", "flax", "optax") + (("torch", "pytorchcv") if peer else ())
   versions = {name: importlib.metadata.version(name) for name in packages}
