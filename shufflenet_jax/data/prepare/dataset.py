@@ -211,7 +211,8 @@ def _report(
       f" {file_bytes / 1e6:,.1f} MB"
       f" ({file_bytes / sum(p.size for p in source.pictures):.2f} of the source pictures)"
     )
+  config = f"--config={contents.config} " if contents.config else ""
   print(
-    f"train on it with: --config.data.name={options.name} --config.data.data_dir={storage.normalize(options.to)}"
+    f"train on it with: {config}--config.data.name={options.name} --config.data.data_dir={storage.normalize(options.to)}"
     f" --config.data.eval_split=validation --config.model.num_classes={contents.num_classes}"
   )

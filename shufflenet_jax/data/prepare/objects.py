@@ -146,6 +146,7 @@ def contents(options: Options, sources: dict[str, BoxSource]) -> Contents:
     describe=_describe,
     plan={"categories": f"{len(names)}, sha256 {digest}"},
     files={CATEGORIES: json.dumps(table, indent=2).encode()} if table else {},
+    config="configs/boxes.py",
   )
 
 

@@ -76,6 +76,7 @@ class Contents:
     describe: a split's source -> `2 classes of 10 to 12`.
     plan: further entries of the plan.
     files: further files in the dataset's folder, name -> content.
+    config: the config file for such datasets; "" if there are several.
   """
 
   title: str
@@ -87,6 +88,7 @@ class Contents:
   describe: Callable[[Source], str]
   plan: dict = dataclasses.field(default_factory=dict)
   files: dict[str, bytes] = dataclasses.field(default_factory=dict)
+  config: str = ""
 
 
 def check_names(what: str, names: Sequence[str]) -> None:

@@ -64,6 +64,7 @@ def test_coco_becomes_a_dataset_like_tfds_own(coco, capsys):
   np.testing.assert_allclose(examples["1.jpg"]["objects"]["bbox"], [[0.5, 0, 1, 0.5]])  # clipped on two sides
   assert examples["2.jpg"]["objects"]["bbox"].shape == (0, 4)
   printed = capsys.readouterr().out
+  assert "\ntrain on it with: --config=configs/boxes.py --config.data.name=" in printed
   assert "--train: 3 boxes, 1 of them crowds; pictures without boxes: 1; boxes of no size, left out: 1; " in printed
   assert "; boxes that stick out, clipped to their picture: 1\n" in printed
   assert "train: 3 pictures, 3 boxes of 2 classes, 3 shards" in printed
