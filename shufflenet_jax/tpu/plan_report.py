@@ -5,7 +5,7 @@ import pathlib
 import numpy as np
 
 from shufflenet_jax.errors import UserError
-from shufflenet_jax.tpu import dataset_reads
+from shufflenet_jax.tpu import dataset_reads, micro_batches
 
 ACCURACY_NOTE = (
   "Times are estimates: the compiler's cycles at the given clock, without waiting for input or other chips, and\n"
@@ -41,6 +41,8 @@ def _figures(p, num_train_steps: int) -> str:
       ("each host", f"must supply {p.images_per_second_per_host:,.0f} images/s"),
       ("", f"can supply {p.host_images_per_second:,.0f}, pre-resized {p.host_images_per_second_resized:,.0f}"),
     ]
+  if p.micro_batches:
+    rows.append(("micro-batches", micro_batches.describe(p.micro_batches, p.cycles)))
   if p.reads:
     rows += dataset_reads.describe(p.reads, p.hosts)
   return "\n".join(f"{name:15}{words}" for name, words in rows)
@@ -77,6 +79,7 @@ def _table(plans, num_train_steps: int) -> str:
   how = sorted({p.largest_batch_from for p in plans if p.largest_batch_from})
   lines.append(f"batch {plans[0].batch}, {num_train_steps:,} steps; GiB: memory per chip, by the compiler;")
   lines.append(f"largest: images per chip that fit ({'; '.join(how) or 'none found'}); *: limited by the hosts' input")
+  lines += [f"{p.topology}: {micro_batches.describe(p.micro_batches, p.cycles)}" for p in plans if p.micro_batches]
   if read := [p.reads for p in plans if p.reads]:
     size, rate = read[0].dataset_bytes / 1e9, read[0].bucket_gb_per_second
     lines.append(

@@ -5,12 +5,14 @@ estimate, not a measurement.
 """
 
 import concurrent.futures
+import contextlib
 import dataclasses
 import os
 import time
 from collections.abc import Callable
 
 from shufflenet_jax.tpu import dataset_reads, slices
+from shufflenet_jax.tpu.micro_batches import LANES, MicroBatches, steps_to_try
 
 # Full-size ImageNet JPEGs that one vCPU of a host decodes, crops and resizes per second, and the factor by which it is
 # faster if they were resized to a short side of 256 beforehand. Both are figures of benchmarks/input_pipeline.py on two
@@ -19,7 +21,6 @@ from shufflenet_jax.tpu import dataset_reads, slices
 IMAGES_PER_SECOND_PER_CORE = 536
 PRE_RESIZED_SPEEDUP = 1.42
 
-LANES = 128  # of the vector unit, which the images of a batch fill
 LARGEST_SCALED_BATCH = 8192  # largest batch for which linear scaling was shown to work (Goyal et al., 2017)
 BYTES = {"f32": 4, "s32": 4, "u32": 4, "bf16": 2, "f16": 2, "pred": 1, "u8": 1, "s8": 1}
 _VCPUS_PER_CHIP = {name: g.machine_types[4].vcpus // 4 for name, g in slices.GENERATIONS.items()}
@@ -51,6 +52,7 @@ class Plan:
     chip_hours: `hours` of all chips.
     interconnect_bytes: sent by every chip in a step, if all-reduces are rings.
     images_per_second_per_host: that each host must supply.
+    micro_batches: the same step in smaller micro-batches; None if there are none to try, or they do not fit.
     reads: what is read from the bucket; None if the dataset's size is not known.
     warnings: each with its remedy.
   """
@@ -76,6 +78,7 @@ class Plan:
   chip_hours: float | None = None
   interconnect_bytes: int | None = None
   images_per_second_per_host: float | None = None
+  micro_batches: MicroBatches | None = None
   reads: dataset_reads.Reads | None = None
   warnings: list[str] = dataclasses.field(default_factory=list)
 
@@ -212,9 +215,9 @@ def make_plans(
   devices = {name: topology.devices(name) for name in topologies}
   model = tasks.network(config)
 
-  def lowered(plan: Plan, batch_size: int):
+  def lowered(plan: Plan, batch_size: int, accumulate_steps: int = config.accumulate_steps):
     wanted = config.copy_and_resolve_references()
-    wanted.batch_size = batch_size
+    wanted.batch_size, wanted.accumulate_steps = batch_size, accumulate_steps
     return lower_step(model, wanted, devices[plan.topology], "train")
 
   unit = config.batch_norm_group or config.accumulate_steps
@@ -233,6 +236,10 @@ def make_plans(
       except OutOfMemory as error:
         plan.hbm_bytes = error.used
         plan.warnings.append(f"does not fit: {error}; more chips, or a larger accumulate_steps")
+  divisible = [(plan, steps) for plan in possible if (steps := steps_to_try(config, plan.chips))]
+  for count, (plan, steps) in enumerate(divisible, start=1):
+    progress.compiling(f"same step in {steps} micro-batches", plan, count, len(divisible))
+    _add_micro_batches(plan, lowered, steps, config.accumulate_steps)
   for generation in {p.topology.partition(":")[0] for p in plans}:
     largest_batches([p for p in plans if p.topology.startswith(f"{generation}:")], config.accumulate_steps)
   if verify:
@@ -244,12 +251,29 @@ def make_plans(
   return plans
 
 
+def _add_micro_batches(plan: Plan, lowered: Callable, steps: int, steps_before: int) -> None:
+  """Compiles a plan's step with another number of micro-batches; see `_verify_largest` for `lowered`."""
+  from shufflenet_jax.tpu import hlo
+  from shufflenet_jax.tpu.compile import OutOfMemory, compile_lowered
+
+  with contextlib.suppress(OutOfMemory):
+    program = compile_lowered(lowered(plan, plan.batch, steps))
+    images = plan.batch // plan.chips
+    plan.micro_batches = MicroBatches(
+      accumulate_steps=steps,
+      images=images // steps,
+      images_before=images // steps_before,
+      cycles=hlo.cycles(program.instructions),
+      hbm_bytes=program.hbm_bytes,
+    )
+
+
 def _verify_largest(plan: Plan, lowered: Callable, unit: int) -> None:
   """Compiles a plan's largest batch, and smaller ones until one fits.
 
   Args:
     plan: whose `largest_batch_per_chip` is extrapolated.
-    lowered: (plan, batch size) -> the traced step.
+    lowered: (plan, batch size, and accumulate_steps if not the config's) -> the traced step.
     unit: the batch per chip has to be a multiple of it.
   """
   from shufflenet_jax.tpu.compile import OutOfMemory, compile_lowered

@@ -11,7 +11,7 @@ import pytest
 from configs import imagenet
 from shufflenet_jax.data import needed_files
 from shufflenet_jax.errors import UserError
-from shufflenet_jax.tpu import dataset_reads, hlo, plan_report, planning
+from shufflenet_jax.tpu import dataset_reads, hlo, micro_batches, plan_report, planning
 from shufflenet_jax.tpu.compile import OutOfMemory, Program
 from tests.launch.launcher import ROOT
 
@@ -171,7 +171,42 @@ def test_verifying_compiles_the_largest_batch(compiler):
   (made,) = planning.make_plans(imagenet.get_config("batch=1024"), ["v5e:2x2"], 979, verify=True, log=quietly)
   # 960 would fit. 5 GiB for 256 images, extrapolated through the origin, gives 819; the multiple of 128 below is 768.
   assert (made.largest_batch_per_chip, made.largest_batch_from) == (768, "compiled")
-  assert compiler == [(4, 1024, "train"), (4, 3072, "train")]
+  # The config's step, the same in two micro-batches, and the largest batch.
+  assert compiler == [(4, 1024, "train"), (4, 1024, "train"), (4, 3072, "train")]
+
+
+@pytest.mark.parametrize(
+  ("cycles", "words"),
+  [
+    (14_000_000, "is 1.07 times as fast: 14.00M cycles (estimate); batch statistics are then those of 128 images, not"),
+    (15_000_000, "is not faster: 15.00M cycles (estimate)"),
+  ],
+)
+def test_micro_batches_that_fill_the_lanes_are_compared(compiler, monkeypatch, cycles, words):
+  def lower_step(model, config, devices, mode):
+    return config.batch_size, config.accumulate_steps
+
+  monkeypatch.setattr("shufflenet_jax.tpu.compile.lower_step", lower_step)
+  monkeypatch.setattr(
+    "shufflenet_jax.tpu.compile.compile_lowered", lambda step: program({1: 15_000_000, 4: cycles}[step[1]])
+  )
+  config = imagenet.get_config("batch=2048")
+  made = planning.make_plans(config, ["v5e:2x2", "v5e:4x4"], 979, False, log=quietly)
+  assert made[0].micro_batches.accumulate_steps == 4 and made[1].micro_batches is None
+  assert f"micro-batches  config.accumulate_steps=4 {words}" in plan_report.text(made[:1], 1000)
+  assert f"v5e:2x2: config.accumulate_steps=4 {words}" in plan_report.text(made, 1000)
+  config.batch_norm_group = 512  # the images that share statistics are fixed
+  assert planning.make_plans(config, ["v5e:2x2"], 979, False, log=quietly)[0].micro_batches is None
+
+
+def test_micro_batches_can_make_a_batch_fit(compiler):
+  """8,192 images on four chips need 33 GiB in the compiler's stand-in, which counts images per chip and not at once."""
+  (made,) = planning.make_plans(imagenet.get_config("batch=8192"), ["v5e:2x2"], 979, False, log=quietly)
+  assert made.cycles is None and made.micro_batches is None
+  micro = micro_batches.MicroBatches(16, 128, 2048, 240_000_000, 2**31)
+  assert micro_batches.describe(micro, None).startswith(
+    "config.accumulate_steps=16 fits: 2.00 GiB, 240.00M cycles (est"
+  )
 
 
 def test_a_report_compares_the_bucket_with_a_copy(compiler):

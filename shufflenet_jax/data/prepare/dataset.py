@@ -213,6 +213,7 @@ def _report(
     )
   config = f"--config={contents.config} " if contents.config else ""
   print(
-    f"train on it with: {config}--config.data.name={options.name} --config.data.data_dir={storage.normalize(options.to)}"
-    f" --config.data.eval_split=validation --config.model.num_classes={contents.num_classes}"
+    f"train on it with: {config}--config.data.name={options.name}"
+    f" --config.data.data_dir={storage.normalize(options.to)} --config.data.eval_split=validation"
+    f" --config.model.num_classes={contents.num_classes}"
   )
