@@ -6,9 +6,9 @@
 
 Compiles the real training step for each topology, without a TPU; about a minute each on two cores, v6e two minutes.
 Memory is the compiler's figure; times are its estimate, not a measurement. A step of more than 128 images per chip is
-compiled again in micro-batches of 128 (config.accumulate_steps), which may be faster. The last lines compare reading the bucket in
-every epoch with copying the dataset into the hosts' memory first (launch/tpu_vm --stage_data). The dataset's size is
-that of the files in data.data_dir or, for imagenet2012 without a data_dir, of full-size pictures.
+compiled again in micro-batches of 128 (config.accumulate_steps), which may be faster. The last lines compare reading
+the bucket in every epoch with copying the dataset into the hosts' memory first (launch/tpu_vm --stage_data). The
+dataset's size is that of the files in data.data_dir or, for imagenet2012 without a data_dir, of full-size pictures.
 """
 
 import dataclasses
