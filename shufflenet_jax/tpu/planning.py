@@ -208,7 +208,7 @@ def make_plans(
   from shufflenet_jax import tasks
   from shufflenet_jax.config import settings
   from shufflenet_jax.tpu import topology
-  from shufflenet_jax.tpu.compile import OutOfMemory, compile_lowered, lower_step
+  from shufflenet_jax.tpu.compile import lower_step
 
   settings.check(config, training=True)
   plans = [before_compiling(config, name, images_per_second_per_core) for name in topologies]
@@ -223,19 +223,10 @@ def make_plans(
   unit = config.batch_norm_group or config.accumulate_steps
   possible = [p for p in plans if p.batch % (p.chips * unit) == 0]
   progress = _Progress(log)
-  # One after the other, because the compiler uses all cores: in parallel they take longer. Meanwhile a single thread
-  # traces the next step.
-  with concurrent.futures.ThreadPoolExecutor(1) as tracer:
-    steps = tracer.map(lambda plan: lowered(plan, plan.batch), possible)
-    for count, (plan, step) in enumerate(zip(possible, steps), start=1):
-      progress.compiling("training step", plan, count, len(possible))
-      try:
-        add_compiled_step(plan, compile_lowered(step), config.num_train_steps)
-        if dataset:
-          plan.reads = dataset_reads.of_plan(plan, dataset, bucket_gb_per_second, config.num_train_steps)
-      except OutOfMemory as error:
-        plan.hbm_bytes = error.used
-        plan.warnings.append(f"does not fit: {error}; more chips, or a larger accumulate_steps")
+  _compile_steps(possible, lowered, config.num_train_steps, progress)
+  for plan in possible:
+    if dataset and plan.cycles:
+      plan.reads = dataset_reads.of_plan(plan, dataset, bucket_gb_per_second, config.num_train_steps)
   divisible = [(plan, steps) for plan in possible if (steps := steps_to_try(config, plan.chips))]
   for count, (plan, steps) in enumerate(divisible, start=1):
     progress.compiling(f"same step in {steps} micro-batches", plan, count, len(divisible))
@@ -249,6 +240,23 @@ def make_plans(
   if possible:
     progress.finished()
   return plans
+
+
+def _compile_steps(plans: list[Plan], lowered: Callable, num_train_steps: int, progress: "_Progress") -> None:
+  """Compiles the step of each plan and adds its figures; see `_verify_largest` for `lowered`."""
+  from shufflenet_jax.tpu.compile import OutOfMemory, compile_lowered
+
+  # One after the other, because the compiler uses all cores: in parallel they take longer. Meanwhile a single thread
+  # traces the next step.
+  with concurrent.futures.ThreadPoolExecutor(1) as tracer:
+    steps = tracer.map(lambda plan: lowered(plan, plan.batch), plans)
+    for count, (plan, step) in enumerate(zip(plans, steps), start=1):
+      progress.compiling("training step", plan, count, len(plans))
+      try:
+        add_compiled_step(plan, compile_lowered(step), num_train_steps)
+      except OutOfMemory as error:
+        plan.hbm_bytes = error.used
+        plan.warnings.append(f"does not fit: {error}; more chips, or a larger accumulate_steps")
 
 
 def _add_micro_batches(plan: Plan, lowered: Callable, steps: int, steps_before: int) -> None:
