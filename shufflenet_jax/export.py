@@ -25,7 +25,7 @@ from shufflenet_jax.errors import UserError
 from shufflenet_jax.progress import ProgressLine
 
 SHUFFLES = ("explicit", "dense")
-LARGEST_BATCH = 10_000
+LARGEST_BATCH = 256  # a batch of noise is computed for the comparison
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -80,7 +80,7 @@ def main(values: flags.FlagValues) -> None:
 def _batch(text: str) -> int | None:
   if text == "any":
     return None
-  if not re.fullmatch("[0-9]{1,5}", text) or not 1 <= int(text) <= LARGEST_BATCH:
+  if not re.fullmatch("[0-9]{1,3}", text) or not 1 <= int(text) <= LARGEST_BATCH:
     raise UserError(f"--batch={text} is neither any nor a number from 1 to {LARGEST_BATCH:,}")
   return int(text)
 

@@ -82,7 +82,10 @@ def batches(paths: tuple[str, ...], description: Description, size: int) -> Iter
   if batch:
     yield _stacked(batch)
   elif not any_decoded:
-    raise UserError(f"none of {len(paths)} pictures can be decoded, such as {paths[0]}")
+    raise UserError(
+      f"--calibrate: none of its {len(paths)} pictures for this can be decoded, such as {paths[0]}; give a"
+      " folder with a few hundred pictures"
+    )
 
 
 def _stacked(batch: list[picture_files.Picture]) -> tuple[list[str], np.ndarray]:

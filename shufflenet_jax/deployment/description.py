@@ -68,5 +68,5 @@ def from_json(text: str) -> Description:
     if values.pop("format") != FORMAT:
       raise ValueError("it was written by a later version; install that")
     return Description(**values.pop("input"), **values | {"classes": tuple(values["classes"])})
-  except (AttributeError, KeyError, TypeError) as error:
-    raise ValueError(f"its description is damaged: {error}") from None
+  except (AttributeError, KeyError, TypeError, json.JSONDecodeError):
+    raise ValueError("its description is damaged") from None

@@ -75,8 +75,8 @@ def check_full(output: Layer) -> None:
     scales = isinstance(layer, layers.Affine) and np.any(layer.scale != 1)
     if isinstance(layer, layers.LocalResponseNorm) or pads_negative or scales:
       raise UserError(
-        f"--int8=full is not possible: the network has a layer that LiteRT has not in int8 ({type(layer).__name__});"
-        " use --int8=weights"
+        "--int8=full is not possible: the network has a layer that LiteRT cannot compute in int8"
+        f" ({type(layer).__name__}); use --int8=weights"
       )
 
 

@@ -71,14 +71,28 @@ def load(path: str, flag: str = "--checkpoint", threads: int | None = None) -> R
   except FileNotFoundError:
     raise UserError(f"{flag}={path} does not exist; python -m shufflenet_jax.export writes such files") from None
   try:
-    return loaded(suffix, content, threads)
+    with _silent_stderr():  # some runtimes also print what is wrong
+      runtime = loaded(suffix, content, threads)
+      _check_answers(runtime)
+    return runtime
   except UserError:
     raise
   except Exception as error:  # each runtime has its own, of many kinds
     reason = " ".join(str(error).split())[:200]
     raise UserError(
-      f"{flag}={path} is not a whole file of python -m shufflenet_jax.export ({reason}); export or copy it again"
+      f"{flag}={path} cannot be run: {reason}; give a whole file that python -m shufflenet_jax.export has written"
     ) from None
+
+
+def _check_answers(runtime: Runtime) -> None:
+  """Raises a ValueError unless the network takes the pictures, and gives the logits, that its description names."""
+  described = runtime.description
+  n = described.batch or 1
+  logits = runtime(np.zeros((n, described.height, described.width, 3), np.uint8))
+  if logits.shape != (n, len(described.classes)):
+    raise ValueError(
+      f"its network gives logits of shape {logits.shape}, its description names {len(described.classes):,} classes"
+    )
 
 
 def loaded(suffix: str, content: bytes, threads: int | None = None) -> Runtime:
@@ -97,7 +111,7 @@ def loaded(suffix: str, content: bytes, threads: int | None = None) -> Runtime:
 def missing(error: ModuleNotFoundError) -> UserError:
   """The error for a runtime or format whose package is not installed."""
   package = error.name.partition(".")[0]
-  return UserError(f"the package {package} is not installed; python -m pip install 'shufflenet_jax[export]' has it")
+  return UserError(f"the package {package} is not installed; get it: python -m pip install 'shufflenet_jax[export]'")
 
 
 def with_archive(content: bytes, described: Description) -> bytes:

@@ -107,7 +107,8 @@ def test_a_file_with_other_logits_is_not_kept(workdir, tmp_path, monkeypatch):
   [
     (["--to=x.pb"], "--to=x.pb ends in none of .tflite, .onnx, .stablehlo"),
     (["--to=x"], "--to=x ends in none of .tflite"),
-    (["--to=x.onnx", "--batch=some"], "--batch=some is neither any nor a number from 1 to 10,000"),
+    (["--to=x.onnx", "--batch=257"], "--batch=257 is neither any nor a number from 1 to 256"),
+    (["--to=x.onnx", "--batch=some"], "--batch=some is neither any nor a number from 1 to 256"),
     (["--to=x.onnx", "--batch=0"], "--batch=0 is neither"),
     (["--to=x.onnx", "--batch=1.5"], "--batch=1.5 is neither"),
     (["--to=x.onnx", "--batch=10001"], "--batch=10001 is neither"),

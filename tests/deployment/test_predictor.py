@@ -180,7 +180,7 @@ def test_what_is_no_whole_exported_file_is_one_line(exported, tmp_path, suffix, 
     whole = pathlib.Path(exported[suffix]).read_bytes()
     content = whole[: int(content * len(whole))]
   path.write_bytes(content() if callable(content) else content)
-  with pytest.raises(UserError, match=f"^--checkpoint={path} is not a whole file of .*; export or copy it again$") as e:
+  with pytest.raises(UserError, match=f"^--checkpoint={path} cannot be run: .*; give a whole file that .*export ") as e:
     FilePredictor(str(path))
   assert "\n" not in str(e.value)
   assert capfd.readouterr() == ("", "")
@@ -189,8 +189,20 @@ def test_what_is_no_whole_exported_file_is_one_line(exported, tmp_path, suffix, 
 @pytest.mark.parametrize(("suffix", "content"), [(".onnx", foreign_onnx), (".tflite", zipped), (".tflite", bytes)])
 def test_files_of_others_have_no_description(tmp_path, suffix, content):
   (tmp_path / f"other{suffix}").write_bytes(content())
-  with pytest.raises(UserError, match="is not a whole file of .*export .it has no description.; export"):
+  with pytest.raises(
+    UserError, match="cannot be run: it has no description; give a whole file that .*export has written"
+  ):
     FilePredictor(str(tmp_path / f"other{suffix}"))
+
+
+@pytest.mark.parametrize("change", [{"classes": ("a", "b")}, {"height": 40}, {"height": "32"}])
+def test_a_description_of_another_network_is_refused(exported, tmp_path, capfd, change):
+  described = dataclasses.replace(runtimes.load(exported[".tflite"]).description, **change)
+  path = tmp_path / "other.tflite"
+  path.write_bytes(runtimes.with_archive(pathlib.Path(exported[".tflite"]).read_bytes().split(b"PK")[0], described))
+  with pytest.raises(UserError, match=f"^--checkpoint={path} cannot be run: .*; give a whole file"):
+    FilePredictor(str(path))
+  assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize(
