@@ -8,14 +8,13 @@ networks do.
 
 import dataclasses
 import functools
-import math
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from benchmarks.deployed import table8
+from benchmarks.random_values import random_values
 from configs import imagenet
 from shufflenet_jax import tasks
 from shufflenet_jax.counting.multiply_adds import count_multiply_adds
@@ -85,17 +84,7 @@ def _description(name: str, size: tuple[int, int]) -> Description:
 
 @functools.cache  # for AlexNet with and without response normalisation
 def _variables(arguments: str):
-  """Random kernels, He-normal, and batch norms that change nothing. Initialising by the module would take a minute."""
-  random = np.random.default_rng(0)
-
-  def value(path, shape) -> np.ndarray:
-    name = path[-1].key
-    if name != "kernel":
-      return np.full(shape.shape, name in ("scale", "var"), np.float32)
-    *fan_in, _ = shape.shape
-    return random.standard_normal(shape.shape, np.float32) * np.float32((2 / math.prod(fan_in)) ** 0.5)
-
-  return jax.tree.map_with_path(value, build.variable_shapes(imagenet.get_config(arguments).model, _TRAINED))
+  return random_values(build.variable_shapes(imagenet.get_config(arguments).model, _TRAINED))
 
 
 def without_response_norm(output: Layer) -> Layer:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import math
 import time
 import types
 from collections.abc import Callable
@@ -13,6 +12,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from benchmarks.gpu.cells import Cell, Sizes
+from benchmarks.random_values import random_values
 from shufflenet_jax.distributed.mesh import AXIS, data_mesh, replicate, split_batch
 from shufflenet_jax.models.shufflenet import ShuffleNetV1
 from shufflenet_jax.tasks.classification import Classification
@@ -93,23 +93,6 @@ def _task(cell: Cell, sizes: Sizes, name: str):
   model = ShuffleNetV1(cell.groups, cell.scale, lowering=name, dtype=dtype, **fields)
   task = Classification(Forward(model, MEAN, STD), label_smoothing=RECIPE.label_smoothing)
   return task, *optimizers.sgd(RECIPE, _NUM_STEPS)
-
-
-def random_values(shapes):
-  """Values for a tree of shapes: He-normal kernels, and norms that change nothing.
-
-  Initialising by the module would compile another program for each network.
-  """
-  random = np.random.default_rng(0)
-
-  def value(path, shape) -> np.ndarray:
-    name = "" if "opt_state" in jax.tree_util.keystr(path) else getattr(path[-1], "key", "")
-    if name != "kernel":
-      return np.full(shape.shape, name in ("scale", "var"), shape.dtype)
-    *fan_in, _ = shape.shape
-    return random.standard_normal(shape.shape, np.float32) * np.float32((2 / math.prod(fan_in)) ** 0.5)
-
-  return jax.tree.map_with_path(value, shapes)
 
 
 def _training(executable, *, state, batch, mesh) -> Callable[[int], None]:

@@ -12,6 +12,7 @@ import pytest
 
 from benchmarks.gpu import cells, in_jax, kernels, measuring, report, run
 from benchmarks.gpu.cells import Cell, Part
+from benchmarks.random_values import random_values
 from tests.commands import ROOT
 
 # A bare GPU machine has JAX and PyTorch, and none of these.
@@ -167,7 +168,7 @@ ENTRY %main (p: f32[4]) -> f32[4] {
 def test_random_values_are_a_fresh_state_but_for_the_kernels():
   leaf = jax.ShapeDtypeStruct
   shapes = {"kernel": leaf((3, 3, 3, 8), np.float32), "scale": leaf((8,), np.float32), "mean": leaf((8,), np.float32)}
-  values = in_jax.random_values({"params": shapes, "opt_state": shapes})
+  values = random_values({"params": shapes, "opt_state": shapes})
   assert values["params"]["kernel"].std() == pytest.approx((2 / 27) ** 0.5, rel=0.2)
   assert values["params"]["scale"].all() and not values["params"]["mean"].any()
   assert not any(leaf.any() for leaf in values["opt_state"].values())
