@@ -13,6 +13,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from benchmarks.gpu.cells import Cell, Sizes
 from benchmarks.random_values import random_values
+from benchmarks.train_step import MEAN, STD
 from shufflenet_jax.distributed.mesh import AXIS, data_mesh, replicate, split_batch
 from shufflenet_jax.models.shufflenet import ShuffleNetV1
 from shufflenet_jax.tasks.classification import Classification
@@ -20,7 +21,6 @@ from shufflenet_jax.tasks.forward import Forward
 from shufflenet_jax.training import optimizer as optimizers
 from shufflenet_jax.training.step import compile_train_step, init_state
 
-MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 # The recipe of the paper, with a learning rate at which random labels do no harm. in_torch.py has the same.
 RECIPE = types.SimpleNamespace(
   learning_rate=0.01, warmup_steps=0, momentum=0.9, weight_decay=4e-5, decay="kernels", label_smoothing=0.0

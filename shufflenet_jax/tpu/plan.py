@@ -60,6 +60,7 @@ def main(values: flags.FlagValues) -> int | None:
   plans = planning.make_plans(
     values.config, topologies, values.host_images_per_second_per_core, values.verify,
     log=lambda text: print(text, file=sys.stderr, flush=True),
+    compare_micro_batches=True,
     dataset=dataset_reads.dataset_of(values.config, values.dataset_gb, values.dataset_images),
     bucket_gb_per_second=values.bucket_gb_per_second,
   )  # fmt: skip

@@ -52,7 +52,7 @@ class Plan:
     chip_hours: `hours` of all chips.
     interconnect_bytes: sent by every chip in a step, if all-reduces are rings.
     images_per_second_per_host: that each host must supply.
-    micro_batches: the same step in smaller micro-batches; None if there are none to try, or they do not fit.
+    micro_batches: the same step in smaller micro-batches; None if none were tried, or they do not fit.
     reads: what is read from the bucket; None if the dataset's size is not known.
     warnings: each with its remedy.
   """
@@ -188,6 +188,7 @@ def make_plans(
   images_per_second_per_core: float,
   verify: bool,
   log=print,
+  compare_micro_batches: bool = False,
   dataset: dataset_reads.Dataset | None = None,
   bucket_gb_per_second: float = dataset_reads.BUCKET_GB_PER_SECOND,
 ) -> list[Plan]:
@@ -199,6 +200,7 @@ def make_plans(
     images_per_second_per_core: that one vCPU of a host can supply.
     verify: also compile the largest batch, instead of extrapolating to it.
     log: called with lines of progress.
+    compare_micro_batches: also compile steps of more than `LANES` images per chip in micro-batches of that many.
     dataset: its size, if known.
     bucket_gb_per_second: that one host reads from the bucket.
 
@@ -227,7 +229,7 @@ def make_plans(
   for plan in possible:
     if dataset and plan.cycles:
       plan.reads = dataset_reads.of_plan(plan, dataset, bucket_gb_per_second, config.num_train_steps)
-  divisible = [(plan, steps) for plan in possible if (steps := steps_to_try(config, plan.chips))]
+  divisible = [(p, steps) for p in possible if compare_micro_batches and (steps := steps_to_try(config, p.chips))]
   for count, (plan, steps) in enumerate(divisible, start=1):
     progress.compiling(f"same step in {steps} micro-batches", plan, count, len(divisible))
     _add_micro_batches(plan, lowered, steps, config.accumulate_steps)
