@@ -39,7 +39,7 @@ def test_a_rehearsal_measures_every_formulation_and_lists_the_longest_kernels(tm
   done, results = benchmark(tmp_path, "--rehearse", "--cells=1-1", "--without_torch")
   assert done.returncode == 0, done.stderr
   (figures,) = results["measured"].values()
-  assert set(figures) == {"dense", "reference", "split"}
+  assert set(figures) == {"dense", "reference", "planes"}
   for one in figures.values():
     assert one["images_per_second"] == pytest.approx(4000 / one["ms"]) and len(one["rounds_ms"]) == 2
     assert one["speedup"] is None and one["memory_gib"] > 0
@@ -120,14 +120,14 @@ def test_a_run_that_is_out_of_time_leaves_what_it_has_and_says_where_it_was(tmp_
 
 
 def test_a_failure_is_reported_and_not_tried_again(tmp_path):
-  part = Part(Cell(1.0, 3, 8, "float32", "train"), ("dense", "split"))
+  part = Part(Cell(1.0, 3, 8, "float32", "train"), ("dense", "planes"))
   programs = measuring.Programs(cells.REHEARSAL)
   programs.ready = {"dense": in_jax.Program(lambda steps: None, prepare_seconds=1.0, memory_gib=0.5)}
-  programs.failures = {"split": "out of memory: no"}
+  programs.failures = {"planes": "out of memory: no"}
   record = report.Record(str(tmp_path), {"title": "T", "date": "D", "device": "X", "card": {}, "versions": {}})
   record.add(part, measuring.measure(part, programs, cells.REHEARSAL))
   text = (tmp_path / "results.md").read_text()
-  assert "- 1x g=3, batch 8, float32, train, split: out of memory: no" in text
+  assert "- 1x g=3, batch 8, float32, train, planes: out of memory: no" in text
   assert "| 1x g=3, batch 8, float32, train | dense" in text
 
 

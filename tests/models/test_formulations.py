@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from shufflenet_jax.models.batch_norm import BatchNorm
-from shufflenet_jax.models.formulations import dense, folding, reference, split, windows3x3
+from shufflenet_jax.models.channel_shuffle import channel_shuffle
+from shufflenet_jax.models.formulations import dense, folding, planes, reference, windows3x3
 from shufflenet_jax.models.formulations.choose import FASTEST, FORMULATIONS, LOWERINGS
 from shufflenet_jax.models.layers import conv
 from shufflenet_jax.models.shufflenet import ShuffleNetV1, ShuffleUnit
@@ -92,12 +93,12 @@ def lowered_text(function, platform, *arguments):
 def test_auto_is_decided_by_the_platform_compiled_for():
   """Lowered on this machine for others; the number of convolutions shows the formulation."""
   unit, variables, x = unit_and_input()
-  assert FASTEST == {"tpu": "dense", "cpu": "split", "cuda": "dense", "rocm": "dense"}
+  assert FASTEST == {"tpu": "dense", "cpu": "planes", "cuda": "dense", "rocm": "dense"}
   for platform in ("tpu", "cuda"):
     text = lowered_text(unit.apply, platform, variables, x)
     assert text.count("feature_group_count = 1 ") == 3 and text.count("stablehlo.convolution") == 3
   text = lowered_text(unit.apply, "cpu", variables, x)
-  assert text.count("dot_general") == 6 and "convolution" not in text
+  assert text.count("dot_general") == 2 and "convolution" not in text
 
 
 def test_under_a_mesh_only_its_platforms_formulation_is_traced():
@@ -105,10 +106,10 @@ def test_under_a_mesh_only_its_platforms_formulation_is_traced():
   mesh = jax.make_mesh((1,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
   spec = jax.sharding.PartitionSpec()
   traced = str(jax.make_jaxpr(jax.shard_map(unit.apply, mesh=mesh, in_specs=spec, out_specs=spec))(variables, x))
-  assert traced.count("dot_general") == 6 and "conv_general_dilated" not in traced and "cond" not in traced
+  assert traced.count("dot_general[") == 2 and "conv_general_dilated" not in traced and "cond" not in traced
 
 
-def test_split_alone_has_no_forward_mode():
+def test_planes_alone_have_no_forward_mode():
   """Its gradients are written by hand, for reverse mode."""
   unit, variables, x = unit_and_input(24)
   variables, x = jax.tree.map(lambda v: jnp.ones(v.shape), (variables, x))
@@ -117,40 +118,55 @@ def test_split_alone_has_no_forward_mode():
     y, change = jax.jvp(function, (x,), (0.5 * x,))
     # Everything is positive, so that the unit is an affine function here.
     np.testing.assert_allclose(y + change, function(1.5 * x), rtol=1e-5)
-  for lowering in ("split", "auto"):
+  for lowering in ("planes", "auto"):
     with pytest.raises(TypeError, match="custom_vjp"):
       jax.jvp(functools.partial(unit.clone(lowering=lowering).apply, variables), (x,), (x,))
 
 
+def on_planes(function):
+  """A function of images (c, h, w, n) as one of images (n, h, w, c)."""
+  return lambda x, *operands: function(x.transpose(3, 1, 2, 0), *operands).transpose(3, 1, 2, 0)
+
+
+def depthwise(stride, shuffle_groups):
+  """relu(a * shuffled x + b) and its depthwise convolution: by the reference, and by slices."""
+
+  def by_reference(x, kernel, a, b):
+    return reference.depthwise_conv3x3(nn.relu(channel_shuffle(x, shuffle_groups) * a + b), kernel, stride)
+
+  def by_slices(x, kernel, a, b):
+    a, b = map(jnp.ravel, (a, b))
+    return windows3x3.shuffle_affine_relu_depthwise_conv(x, a, b, kernel, stride, shuffle_groups)
+
+  return by_reference, on_planes(by_slices)
+
+
 WINDOWS = {
   # (x, kernel, a, b) -> images: by the reference, and by slices
-  **{
-    f"depthwise, stride {stride}": (
-      lambda x, kernel, a, b, s=stride: reference.depthwise_conv3x3(nn.relu(a * x + b), kernel, s),
-      lambda x, kernel, a, b, s=stride: windows3x3.affine_relu_depthwise_conv(x, *map(jnp.ravel, (a, b)), kernel, s),
-    )
-    for stride in (1, 2)
-  },
-  "average": (lambda x, *_: reference.avg_pool3x3(x), lambda x, *_: windows3x3.avg_pool(x)),
-  "max": (lambda x, *_: reference.max_pool3x3(x), lambda x, *_: windows3x3.max_pool(x)),
+  "depthwise, stride 1": depthwise(1, 1),
+  "depthwise, stride 1, shuffled": depthwise(1, 3),
+  "depthwise, stride 2": depthwise(2, 1),
+  "depthwise, stride 2, shuffled": depthwise(2, 2),
+  "average": (lambda x, *_: reference.avg_pool3x3(x), on_planes(lambda x, *_: windows3x3.avg_pool(x))),
+  "max": (lambda x, *_: reference.max_pool3x3(x), on_planes(lambda x, *_: windows3x3.max_pool(x))),
   "stem": (
     lambda x, kernel, *_: conv(x, dense_kernel(kernel), 2),
-    lambda x, kernel, *_: windows3x3.conv_stride2(x, dense_kernel(kernel)),
+    on_planes(lambda x, kernel, *_: windows3x3.conv_stride2(x, dense_kernel(kernel))),
   ),
 }
 
 
 def dense_kernel(kernel):
-  return kernel * kernel[..., ::-1].swapaxes(2, 3)  # (3, 3, 1, 5) -> (3, 3, 5, 5)
+  return kernel * kernel[..., ::-1].swapaxes(2, 3)  # (3, 3, 1, 6) -> (3, 3, 6, 6)
 
 
-@pytest.mark.parametrize("shape", [(6, 8, 11, 5), (8, 7, 6, 5)])
+@pytest.mark.parametrize("shape", [(6, 8, 11, 6), (8, 7, 6, 6)])
 @pytest.mark.parametrize("window", WINDOWS)
 def test_windows_are_the_references(window, shape):
   """Values and gradients, for even and odd sides; small integers, so that some windows have several largest values."""
   x = jax.random.randint(jax.random.key(0), shape, -2, 3).astype(jnp.float32)
-  kernel = jax.random.normal(jax.random.key(1), (3, 3, 1, 5))
-  a, b = jnp.array([[[[1.0, -2, 0.5, 3, -1]]]]), jnp.array([[[[0.25, 0.25, -0.25, 1.25, -1.25]]]])
+  kernel = jax.random.normal(jax.random.key(1), (3, 3, 1, 6))
+  a, b = jnp.array([[[[1.0, -2, 0.5, 3, -1, 2]]]]), jnp.array([[[[0.25, 0.25, -0.25, 1.25, -1.25, 0.75]]]])
 
   def values_and_gradients(function):
     y, back = jax.vjp(function, x, kernel, a, b)
@@ -163,8 +179,13 @@ def test_windows_are_the_references(window, shape):
   )
 
 
-def test_an_empty_batch_passes_the_stem_of_patches():
-  assert windows3x3.conv_stride2(jnp.zeros((0, 8, 8, 3)), jnp.zeros((3, 3, 3, 8))).shape == (0, 4, 4, 8)
+def test_an_empty_batch_passes_every_formulation():
+  for lowering in FORMULATIONS:
+    model = ShuffleNetV1(num_classes=7, scale=0.25, repeats=(2, 1, 1), lowering=lowering)
+    images = jnp.zeros((0, 32, 32, 3))
+    variables = jax.eval_shape(model.init, jax.random.key(0), images)
+    variables = jax.tree.map(lambda v: jnp.ones(v.shape), variables)
+    assert jax.jit(model.apply)(variables, images).shape == (0, 7)
 
 
 def test_only_cpus_keep_calls_unfused():
@@ -197,11 +218,17 @@ def test_narrow_depthwise_has_depthwise_gradients():
   assert not [v for eqn in jaxpr.eqns for v in eqn.outvars if v.aval.shape == (3, 3, 20, 20)]
 
 
-@pytest.mark.parametrize("formulation", [dense, split])
+STATISTICS = {
+  "dense": lambda x, groups: folding.group_statistics(x, groups, dense.group_grams),
+  "planes": lambda x, groups: planes.group_statistics(x.transpose(3, 1, 2, 0), groups),
+}
+
+
+@pytest.mark.parametrize("formulation", STATISTICS)
 @pytest.mark.parametrize("groups", [1, 3, 4])
 def test_group_statistics_are_numpys(groups, formulation):
   x = np.random.default_rng(0).normal(2, 3, (5, 4, 3, 12)).astype(np.float32)
-  mean, covariance = folding.group_statistics(jnp.asarray(x), groups, formulation.group_grams)
+  mean, covariance = STATISTICS[formulation](jnp.asarray(x), groups)
   np.testing.assert_allclose(mean.ravel(), x.mean((0, 1, 2)), rtol=1e-5)
   for group, found in enumerate(covariance):
     own = x.reshape(-1, groups, 12 // groups)[:, group]  # (n, h, w, c) -> (n*h*w, g, c/g) -> (n*h*w, c/g)
@@ -240,5 +267,5 @@ def test_batch_norm_is_flaxs(dtype):
 
 
 def test_an_unknown_lowering_is_refused():
-  with pytest.raises(ValueError, match="lowering='quick' is not one of auto, reference, dense, split"):
+  with pytest.raises(ValueError, match="lowering='quick' is not one of auto, reference, dense, planes"):
     ShuffleUnit(24, 3, stride=1, lowering="quick").init(jax.random.key(0), jnp.zeros((1, 4, 4, 24)))

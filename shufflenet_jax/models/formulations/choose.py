@@ -9,18 +9,18 @@ from collections.abc import Callable
 import jax
 
 from shufflenet_jax.models.batch_norm import Moments, Norm
-from shufflenet_jax.models.formulations import dense, reference, split
+from shufflenet_jax.models.formulations import dense, planes, reference
 from shufflenet_jax.models.formulations.interface import PerLayer
 
 # The value of `lowering` -> a module that has `unit` and `stem`.
-FORMULATIONS = {"reference": reference, "dense": dense, "split": split}
+FORMULATIONS = {"reference": reference, "dense": dense, "planes": planes}
 LOWERINGS = ("auto", *FORMULATIONS)
 
 # What "auto" means on each platform; any other platform gets the reference, whose multiply-adds `complexity` counts.
-# On TPUs, "dense" takes 0.4 times the reference's cycles by the compiler's estimate. On a CPU, "split" trains 12 times
+# On TPUs, "dense" takes 0.4 times the reference's cycles by the compiler's estimate. On a CPU, "planes" trains 12 times
 # as fast as the reference. (1x g=3; benchmarks/RESULTS.md.) Nothing has been measured on GPUs: "dense" is chosen
 # because its shuffle, which is applied to kernels, costs little on any device.
-FASTEST = {"tpu": "dense", "cpu": "split", "cuda": "dense", "rocm": "dense"}
+FASTEST = {"tpu": "dense", "cpu": "planes", "cuda": "dense", "rocm": "dense"}
 
 
 def unit(lowering: str, kernels: PerLayer, norms: PerLayer, x: jax.Array, **settings) -> tuple[jax.Array, PerLayer]:

@@ -1,4 +1,4 @@
-"""Batch norm folded into the convolutions around it: the algebra that `dense` and `split` share.
+"""Batch norm folded into the convolutions around it: the algebra that `dense` and `planes` share.
 
 Both move work from activations to kernels, which are thousands of times smaller. The network still computes the same
 function.
@@ -119,7 +119,14 @@ def fold_norms(
 
 
 def stem(
-  kernel: jax.Array, norm: Norm, images: jax.Array, *, conv_stride2: Callable, max_pool: Callable
+  kernel: jax.Array,
+  norm: Norm,
+  images: jax.Array,
+  *,
+  conv_stride2: Callable,
+  max_pool: Callable,
+  moments: Callable = moments,
+  for_images: Callable = per_channel,
 ) -> tuple[jax.Array, Moments | None]:
   """Conv1 and MaxPool of Table 1 with the pool before the norm and ReLU, which leaves them a quarter of the positions.
 
@@ -130,6 +137,7 @@ def stem(
     kernel, norm, images: see `reference.stem`.
     conv_stride2: (images, kernel) -> 3x3 convolution of stride 2, padding 1.
     max_pool: 3x3 max pool of stride 2, padding 1.
+    moments, for_images: `batch_norm.moments` and `per_channel` for the order of the axes that these images have.
   """
   sign = jnp.where(norm.scale < 0, -1.0, 1.0)
   x = conv_stride2(images, (kernel * per_channel(sign)).astype(images.dtype))
@@ -137,4 +145,4 @@ def stem(
   if batch is not None:
     batch = Moments(batch.mean * sign, batch.var)
   a, b = norm.affine(batch)
-  return relu(max_pool(x).astype(jnp.float32) * per_channel(a * sign) + per_channel(b)).astype(images.dtype), batch
+  return relu(max_pool(x).astype(jnp.float32) * for_images(a * sign) + for_images(b)).astype(images.dtype), batch

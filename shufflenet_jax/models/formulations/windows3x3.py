@@ -1,11 +1,10 @@
 """Depthwise convolution, pools and the stem's convolution over 3x3 windows, for XLA:CPU.
 
-XLA:CPU is slow at grouped convolutions and at the gradients of pools. Here a window is nine shifted slices of the
-image, which are multiplied and added elementwise. The gradients are written as slices too: differentiation would turn
-each slice into a padded array of its own.
+A window is nine shifted slices of the image, which are multiplied and added elementwise. The gradients are written as
+slices too: differentiation would turn each slice into a padded array of its own.
 
-All functions take float images (n, h, w, c) and pad by 1. In the shapes, o = ceil(side / stride), for height and width.
-benchmarks/RESULTS.md has the measurements.
+All functions take float images (c, h, w, n), see `planes`, and pad by 1. In the shapes, o = ceil(side / stride), for
+height and width. benchmarks/RESULTS.md has the measurements.
 """
 
 import functools
@@ -14,10 +13,20 @@ import math
 import jax
 import jax.numpy as jnp
 
-from shufflenet_jax.models.batch_norm import per_channel
+from shufflenet_jax.models.channel_shuffle import channel_shuffle
 from shufflenet_jax.models.formulations.unfused import unfused
 
 OFFSETS = [(i, j) for i in range(3) for j in range(3)]  # (row, column) of the positions in a window
+
+
+def per_plane(values: jax.Array) -> jax.Array:
+  """(c,) -> (c, 1, 1, 1), to be combined with images (c, h, w, n)."""
+  return jnp.expand_dims(values, (1, 2, 3))
+
+
+def plane_sums(x: jax.Array) -> jax.Array:
+  """(c, h, w, n) -> float32 (c,): rows and columns first, because XLA:CPU can do that for many pictures at once."""
+  return x.astype(jnp.float32).sum((1, 2)).sum(-1)
 
 
 def _pad(x):
@@ -25,7 +34,7 @@ def _pad(x):
 
 
 def _windows(x, stride):
-  """(n, h, w, c) -> nine arrays (n, o, o, c), one for each of `OFFSETS`: every window's value there; 0 outside."""
+  """(c, h, w, n) -> nine arrays (c, o, o, n), one for each of `OFFSETS`: every window's value there; 0 outside."""
   if stride == 1:  # pad, then slice: the padded image is written once and read nine times
     padded, (h, w) = _pad(x), x.shape[1:3]
     return [padded[:, i : i + h, j : j + w] for i, j in OFFSETS]
@@ -45,14 +54,14 @@ def _every_second(x, offset, axis, outside=0.0):
 
 
 def _convolve(x, kernel, stride):
-  return sum(pixels * per_channel(kernel[i, j, 0]) for pixels, (i, j) in zip(_windows(x, stride), OFFSETS))
+  return sum(pixels * per_plane(kernel[i, j, 0]) for pixels, (i, j) in zip(_windows(x, stride), OFFSETS))
 
 
 def _input_gradient(dy, kernel, stride, sides):
   """The gradient of `_convolve` for its input, whose height and width are `sides`."""
   if stride == 1:
     return _convolve(dy, kernel[::-1, ::-1], 1)
-  rows = [_interleave(*[dy * per_channel(kernel[i, j, 0]) for j in range(3)], axis=2) for i in range(3)]
+  rows = [_interleave(*[dy * per_plane(kernel[i, j, 0]) for j in range(3)], axis=2) for i in range(3)]
   return _interleave(*rows, axis=1)[:, : sides[0], : sides[1]]
 
 
@@ -73,16 +82,18 @@ def _interleave(first, middle, last, axis):
 def _kernel_gradient(x, dy, stride):
   """The gradient of `_convolve` for its kernel: (9, c).
 
-  Up to eight parts of the batch are added up elementwise first, because XLA:CPU vectorises a sum over an array, but not
-  one over a product of slices.
+  Up to eight rows are added up elementwise first, because XLA:CPU vectorises a sum over an array, but not one over a
+  product of slices.
   """
-  n, parts = len(x), math.gcd(len(x), 8)
-  padded = _pad(x).reshape(parts, n // parts, *(side + 2 for side in x.shape[1:3]), -1)  # (n, ...) -> (8, n/8, ...)
-  dy = dy.reshape(parts, n // parts, *dy.shape[1:])  # (n, o, o, c) -> (8, n/8, o, o, c)
-  h, w = x.shape[1:3]
-  windows = [padded[:, :, i : i + h : stride, j : j + w : stride] for i, j in OFFSETS]
-  products = [sum(pixels * d for pixels, d in zip(positions, dy)) for positions in windows]
-  return jnp.stack(products).sum((1, 2, 3))  # (9, n/8, o, o, c) -> (9, c)
+  c, o, columns, n = dy.shape
+  rows = max(d for d in range(1, 9) if o % d == 0)
+  by_rows = (c, o // rows, rows, columns, n)
+  padded, (h, w), dy = _pad(x), x.shape[1:3], dy.reshape(by_rows)  # (c, o, o, n) -> (c, o/rows, rows, o, n)
+  products = []
+  for i, j in OFFSETS:
+    pixels = padded[:, i : i + h : stride, j : j + w : stride].reshape(by_rows)  # (c, o, o, n) -> as dy
+    products.append(sum(pixels[:, :, row] * dy[:, :, row] for row in range(rows)))
+  return jnp.stack(products).sum((2, 3)).sum(-1)  # (9, c, o/rows, o, n) -> (9, c, n) -> (9, c)
 
 
 def _gradients(x, kernel, dy, stride):
@@ -90,75 +101,85 @@ def _gradients(x, kernel, dy, stride):
   return _input_gradient(dy, kernel, stride, x.shape[1:3]), dkernel
 
 
-def _affine_relu(x, a, b):
-  y = (x.astype(jnp.float32) * per_channel(a) + per_channel(b)).astype(x.dtype)
+def _shuffle_affine_relu(x, a, b, groups):
+  y = (channel_shuffle(x, groups, axis=0).astype(jnp.float32) * per_plane(a) + per_plane(b)).astype(x.dtype)
   return jax.lax.max(y, jnp.zeros_like(y))
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
-def affine_relu_depthwise_conv(x: jax.Array, a: jax.Array, b: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
-  """3x3 depthwise convolution of relu(a * x + b), which at stride 1 is written to memory only in its padded form.
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
+def shuffle_affine_relu_depthwise_conv(
+  x: jax.Array, a: jax.Array, b: jax.Array, kernel: jax.Array, stride: int, shuffle_groups: int
+) -> jax.Array:
+  """3x3 depthwise convolution of relu(a * shuffled x + b), which is written to memory at most in its padded form.
 
   Args:
-    x: (n, h, w, c).
-    a, b: float32 (c,); the map is computed in float32 and rounded to x's dtype.
-    kernel: HWIO (3, 3, 1, c), x's dtype.
+    x: (c, h, w, n), not shuffled.
+    a, b: float32 (c,), in the shuffled order; the map is computed in float32 and rounded to x's dtype.
+    kernel: HWIO (3, 3, 1, c), x's dtype, in the shuffled order.
     stride: 1 or 2.
+    shuffle_groups: the argument of `channel_shuffle`; 1 for none.
 
   Returns:
-    (n, o, o, c), x's dtype.
+    (c, o, o, n), x's dtype, in the shuffled order.
   """
-  return unfused(lambda x, a, b, kernel: _convolve(_affine_relu(x, a, b), kernel, stride), x, a, b, kernel)
+
+  def convolve(x, a, b, kernel):
+    return _convolve(_shuffle_affine_relu(x, a, b, shuffle_groups), kernel, stride)
+
+  return unfused(convolve, x, a, b, kernel)
 
 
-def _affine_relu_depthwise_conv_backward(stride, residuals, dy):
+def _shuffle_affine_relu_depthwise_conv_backward(stride, shuffle_groups, residuals, dy):
+  back_groups = len(residuals[1]) // shuffle_groups  # a shuffle with so many groups is the inverse
+
   def gradients(x, a, b, kernel, dy):
-    y = _affine_relu(x, a, b)
+    y = _shuffle_affine_relu(x, a, b, shuffle_groups)
     dy, dkernel = _gradients(y, kernel, dy, stride)
-    return jax.lax.select(y > 0, dy, jnp.zeros_like(dy)), dkernel
+    return channel_shuffle(jax.lax.select(y > 0, dy, jnp.zeros_like(dy)), back_groups, axis=0), dkernel
 
   x, a = residuals[:2]
-  dy, dkernel = unfused(gradients, *residuals, dy)
+  dy, dkernel = unfused(gradients, *residuals, dy)  # dy: for a * x + b, in x's order
   wide = dy.astype(jnp.float32)
-  da, db = (wide * x.astype(jnp.float32)).sum((0, 1, 2)), wide.sum((0, 1, 2))
-  return (wide * per_channel(a)).astype(x.dtype), da, db, dkernel
+  da, db = (
+    channel_shuffle(sums, shuffle_groups) for sums in (plane_sums(wide * x.astype(jnp.float32)), plane_sums(dy))
+  )
+  return (wide * per_plane(channel_shuffle(a, back_groups))).astype(x.dtype), da, db, dkernel
 
 
-affine_relu_depthwise_conv.defvjp(
-  lambda *arguments: (affine_relu_depthwise_conv(*arguments), arguments[:4]), _affine_relu_depthwise_conv_backward
+shuffle_affine_relu_depthwise_conv.defvjp(
+  lambda *arguments: (shuffle_affine_relu_depthwise_conv(*arguments), arguments[:4]),
+  _shuffle_affine_relu_depthwise_conv_backward,
 )
 
 
 def conv_stride2(x: jax.Array, kernel: jax.Array) -> jax.Array:
-  """3x3 convolution of stride 2 of images of a few channels: HWIO (3, 3, c, f) -> (n, o, o, f).
+  """3x3 convolution of stride 2 of images of a few channels: HWIO (3, 3, c, f) -> (f, o, o, n).
 
   It is one matrix product of the image's patches. XLA:CPU would compute a convolution with YNNPACK, which takes up to
   six times as long.
   """
-  n, h, w, c = x.shape
-  rows, columns = -(-h // 2), -(-w // 2)
-  x = jax.lax.pad(
-    x, jnp.zeros((), x.dtype), ((0, 0, 0), (1, 2 * rows + 1 - h, 0), (1, 2 * columns + 1 - w, 0), (0, 0, 0))
-  )
-  # Pairs of rows and of pixels: (n, 2*rows + 2, 2*columns + 2, c) -> (n, rows + 1, 2, columns + 1, 2c)
-  x = x.reshape(n, rows + 1, 2, columns + 1, 2 * c)
-  runs = []  # a patch's row is a pair of pixels and the first pixel of the next pair, which lie together in memory
-  for i in range(3):
-    row = x[:, i // 2 : i // 2 + rows, i % 2]
-    runs += [row[:, :, :-1], row[:, :, 1:, :c]]
-  # (n, rows, columns, 9c) -> (n*rows*columns, 9c)
-  patches = jnp.concatenate(runs, -1).reshape(n * rows * columns, 9 * c)
-  # (n*rows*columns, f) -> (n, rows, columns, f)
-  return (patches @ kernel.reshape(9 * c, -1)).reshape(n, rows, columns, kernel.shape[-1])
+  (c, h, w, _), padded = x.shape, unfused(_pad, x)
+  patches = jnp.concatenate([padded[:, i : i + h : 2, j : j + w : 2] for i, j in OFFSETS], 0)  # (9c, o, o, n)
+  return product(kernel.reshape(9 * c, -1), patches)  # (3, 3, c, f) -> (9c, f)
+
+
+def product(kernel: jax.Array, x: jax.Array) -> jax.Array:
+  """The matrix product over channels: (c, f) and images (c, h, w, n) -> (f, h, w, n).
+
+  In two dimensions, because XLA:CPU transposes images for the gradients of a product with more.
+  """
+  c, *positions = x.shape
+  y = kernel.T @ x.reshape(c, math.prod(positions))  # (c, h, w, n) -> (c, h*w*n)
+  return y.reshape(kernel.shape[-1], *positions)  # (f, h*w*n) -> (f, h, w, n)
 
 
 def _ninth(x):
-  return jnp.full((3, 3, 1, x.shape[-1]), 1 / 9, x.dtype)
+  return jnp.full((3, 3, 1, x.shape[0]), 1 / 9, x.dtype)
 
 
 @jax.custom_vjp
 def avg_pool(x: jax.Array) -> jax.Array:
-  """3x3 average pool of stride 2 that counts its padding as zeros: (n, h, w, c) -> (n, o, o, c)."""
+  """3x3 average pool of stride 2 that counts its padding as zeros: (c, h, w, n) -> (c, o, o, n)."""
   return unfused(lambda x: _convolve(x, _ninth(x), 2), x)
 
 
@@ -170,7 +191,7 @@ avg_pool.defvjp(
 
 @jax.custom_vjp
 def max_pool(x: jax.Array) -> jax.Array:
-  """3x3 max pool of stride 2: (n, h, w, c) -> (n, o, o, c).
+  """3x3 max pool of stride 2: (c, h, w, n) -> (c, o, o, n).
 
   The gradient of a window goes to the first of its largest values, and is dropped where that value is NaN.
   """

@@ -1,0 +1,149 @@
+"""For CPUs: images as (c, h, w, n), a plane for each channel, in which the pictures of a batch lie side by side.
+
+XLA:CPU is slow at grouped convolutions and at the gradients of pools. In this order of the axes it needs neither:
+
+- A group's channels are neighbouring planes, so that all groups are one batched matrix product, and no group has to be
+  copied out of the others or back between them.
+- The shuffle changes the order of whole planes, which happens where the depthwise convolution reads them.
+- Shifted slices of planes (`windows3x3`) are read along the pictures, which fills vector registers however small the
+  maps and however few the channels.
+- `folding` merges the last 1x1 convolution and the norms before and after it into one convolution.
+
+Units take and return (n, h, w, c); XLA removes the transpositions between one unit and the next. Some gradients are
+written by hand (`jax.custom_vjp`), so forward-mode differentiation is not possible.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+
+from shufflenet_jax.models.batch_norm import Moments, Norm
+from shufflenet_jax.models.channel_shuffle import channel_shuffle
+from shufflenet_jax.models.formulations import folding, windows3x3
+from shufflenet_jax.models.formulations.interface import PerLayer
+from shufflenet_jax.models.formulations.unfused import unfused
+from shufflenet_jax.models.formulations.windows3x3 import per_plane, plane_sums
+
+
+def unit(
+  kernels: PerLayer,
+  norms: PerLayer,
+  x: jax.Array,
+  *,
+  stride: int,
+  compress_groups: int,
+  groups: int,
+  shuffle_groups: int,
+  shortcut_first: bool,
+) -> tuple[jax.Array, PerLayer]:
+  """The unit of Fig. 2; see `reference.unit`."""
+  x = _planes(x)
+  y = group_conv1x1(x, kernels.compress, compress_groups)
+  compress_moments = None
+  if norms.compress.train:
+    compress_moments = Moments(*[channel_shuffle(values, shuffle_groups) for values in moments(y)])
+  a, b = norms.compress.affine(compress_moments)
+  depthwise = kernels.depthwise.astype(x.dtype)
+  y = windows3x3.shuffle_affine_relu_depthwise_conv(y, a, b, depthwise, stride, shuffle_groups)
+  statistics = group_statistics(y, groups) if norms.depthwise.train else None
+  folded = folding.fold_norms(kernels.expand, groups, norms.depthwise, norms.expand, statistics)
+  y = group_conv1x1(y, folded.kernel, groups)
+  y = (y.astype(jnp.float32) + per_plane(folded.bias)).astype(y.dtype)
+  if stride == 1:
+    y = x + y
+  else:
+    pooled = windows3x3.avg_pool(x)
+    y = jnp.concatenate([pooled, y] if shortcut_first else [y, pooled], axis=0)
+  return _pictures(_relu(y)), PerLayer(compress_moments, folded.moments_before, folded.moments_after)
+
+
+def stem(kernel: jax.Array, norm: Norm, images: jax.Array) -> tuple[jax.Array, Moments | None]:
+  """Conv1 and MaxPool of Table 1; see `reference.stem`."""
+  # Unfused: each of the nine slices of a window would otherwise be read across the order of the pictures' axes.
+  x, batch = folding.stem(
+    kernel,
+    norm,
+    unfused(_planes, images),
+    conv_stride2=windows3x3.conv_stride2,
+    max_pool=windows3x3.max_pool,
+    moments=moments,
+    for_images=per_plane,
+  )
+  return _pictures(x), batch
+
+
+def _planes(x):
+  return x.transpose(3, 1, 2, 0)  # (n, h, w, c) -> (c, h, w, n)
+
+
+def _pictures(x):
+  return x.transpose(3, 1, 2, 0)  # (c, h, w, n) -> (n, h, w, c)
+
+
+def group_conv1x1(x: jax.Array, kernel: jax.Array, groups: int) -> jax.Array:
+  """1x1 group convolution.
+
+  Args:
+    x: (c_in, h, w, n).
+    kernel: HWIO (1, 1, c_in / groups, c_out), is cast to x's dtype.
+    groups: g, must divide c_in and c_out.
+
+  Returns:
+    (c_out, h, w, n), x's dtype.
+  """
+  if groups == 1:
+    return windows3x3.product(kernel.astype(x.dtype)[0, 0], x)
+  # (1, 1, c_in/g, c_out) -> (c_in/g, g, c_out/g)
+  by_group = kernel.astype(x.dtype).reshape(-1, groups, kernel.shape[-1] // groups)
+  y = jnp.einsum("igo,gip->gop", by_group, _by_group(x, groups))
+  return y.reshape(kernel.shape[-1], *x.shape[1:])  # (g, c_out/g, h*w*n) -> (c_out, h, w, n)
+
+
+def _by_group(x, groups):
+  return x.reshape(groups, x.shape[0] // groups, _positions(x))  # (c, h, w, n) -> (g, c/g, h*w*n)
+
+
+def _positions(x):
+  return math.prod(x.shape[1:])
+
+
+def moments(x: jax.Array) -> Moments:
+  """`batch_norm.moments` of (c, h, w, n)."""
+  x, count = x.astype(jnp.float32), _positions(x)
+  mean = plane_sums(x) / count
+  return Moments(mean, jnp.maximum(plane_sums(jnp.square(x)) / count - jnp.square(mean), 0))
+
+
+def group_statistics(x: jax.Array, groups: int) -> folding.GroupStatistics:
+  """Mean of each channel of (c, h, w, n), and covariance of the channels of each group."""
+  count = _positions(x)
+  mean = (plane_sums(x) / count).reshape(groups, -1)  # (c,) -> (g, c/g)
+  covariance = group_grams(_by_group(x, groups)) / count - mean[:, :, None] * mean[:, None, :]
+  return folding.GroupStatistics(mean, covariance)
+
+
+@jax.custom_jvp
+def group_grams(x: jax.Array) -> jax.Array:
+  """Sums of products of the channels of each group: (g, c/g, p) -> float32 (g, c/g, c/g); see `folding.gram`."""
+  return jnp.einsum("gip,gjp->gij", x, x, preferred_element_type=jnp.float32, precision="highest")
+
+
+@group_grams.defjvp
+def _group_grams_jvp(primals, tangents):
+  (x,), (dx,) = primals, tangents
+  half = jnp.einsum("gip,gjp->gij", dx, x, precision="highest").astype(jnp.float32)
+  return group_grams(x), half + half.swapaxes(1, 2)
+
+
+@jax.custom_vjp
+def _relu(x):
+  """ReLU whose result is written once: XLA would otherwise let each of its readers recompute the sum in it.
+
+  That is the effect of `unfused`. It has to be given a function: here the barrier, which serves only as an identity.
+  """
+  return unfused(jax.lax.optimization_barrier, jax.lax.max(x, jnp.zeros_like(x)))
+
+
+# The mask comes from the output, which is in memory. To take it from the input, XLA would compute that once more.
+_relu.defvjp(lambda x: (_relu(x),) * 2, lambda y, dy: (jax.lax.select(y > 0, dy, jnp.zeros_like(dy)),))
