@@ -121,6 +121,7 @@ FIELDS = {
   "data.long_side": Field(1000, _LONG_SIDE, "detection"),
   "detection.anchor_sizes": Field((64, 128, 256, 512), _SIDES, "detection"),  # pixels; each in three aspect ratios
   "detection.crop": Field(14, _CROP, "detection"),  # positions per side that a proposal is cut to; 7 is faster
+  "detection.train_statistics": Field(False, None, "detection"),  # of batch norm; set it to train without init_from
   "detection.rois": Field(128, _at_least(4), "detection"),  # proposals of a picture that the head is trained on
   "detection.proposals": Field(300, _at_least(1, evaluation=True), "detection"),  # the same, in evaluation
   "optimizer.learning_rate": Field(0.5, _ABOVE_0),  # falls linearly to 0

@@ -98,8 +98,8 @@ class FasterRCNN(nn.Module):
   """Faster R-CNN. `propose` and `recognise` are its two networks; `tasks.detection` connects, trains and uses them.
 
   The parameters are the backbone's, under their usual names and without its classifier, plus `rpn` and `box_head`. So a
-  classification checkpoint without its `classifier` has exactly the parameters other than these two. Batch norm always
-  uses its running statistics, as is usual when a device holds only a few pictures; its scales and biases are trained.
+  classification checkpoint without its `classifier` has exactly the parameters other than these two. Batch norm uses
+  its running statistics unless `train` is set; its scales and biases are trained in either case.
 
       model = FasterRCNN(ShuffleNetV1(groups=3), num_classes=80)
       variables = model.init(key, images)
@@ -130,24 +130,28 @@ class FasterRCNN(nn.Module):
     self.rpn = RegionProposals(self.anchors, self.rpn_channels, dtype=dtype)
     self.box_head = BoxHead(self.num_classes, dtype=dtype)
 
-  def propose(self, images: jax.Array) -> Proposed:
-    """The map and the region proposal network: images float32 (n, h, w, 3), normalised -> `Proposed`."""
+  def propose(self, images: jax.Array, train: bool = False) -> Proposed:
+    """The map and the region proposal network: images float32 (n, h, w, 3), normalised -> `Proposed`.
+
+    With `train`, batch norm uses the statistics of these images, and `batch_stats` must be mutable.
+    """
     with jax.named_scope("body"):
-      features = self.backbone.features(images, until="stage3")["stage3"]
+      features = self.backbone.features(images, train, until="stage3")["stage3"]
     return Proposed(features, *self.rpn(features))
 
-  def recognise(self, features: jax.Array, rois: jax.Array) -> Recognised:
+  def recognise(self, features: jax.Array, rois: jax.Array, train: bool = False) -> Recognised:
     """The last stage on crops, global pooling and the head.
 
     Args:
       features: of `Proposed`.
       rois: float32 (n, r, 4), boxes in pixels of the canvas. No gradient flows into them.
+      train: see `propose`; the statistics are those of all crops.
     """
     n, r, _ = rois.shape
     with jax.named_scope("head"):
       crops = roi_align(features, rois / STRIDE, self.crop)
       crops = crops.reshape(n * r, *crops.shape[2:])  # (n, r, crop, crop, c) -> (n*r, crop, crop, c)
-      x = self.backbone.features(crops, after="stage3")["stage4"].mean(axis=(1, 2))  # (n*r, h, w, c) -> (n*r, c)
+      x = self.backbone.features(crops, train, after="stage3")["stage4"].mean(axis=(1, 2))  # (n*r, h, w, c) -> (n*r, c)
       logits, deltas = self.box_head(x)
     # (n*r, ...) -> (n, r, ...)
     return Recognised(logits.reshape(n, r, *logits.shape[1:]), deltas.reshape(n, r, *deltas.shape[1:]))

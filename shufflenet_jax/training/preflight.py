@@ -115,6 +115,11 @@ def prepare(config, workdir: str, devices=None, stop_after_step: int | None = No
   notes = _overview(counted, config, data_mesh, train_split, eval_split)
   notes += _fine_tuning_notes(pretrained, replaced, task, train_split, resumed)
   notes += _resume_notes(resumed, changes, statistics_group)
+  if not (resumed or pretrained or task.updates_statistics):
+    notes.append(
+      "from scratch (no --config.init_from), but batch norm keeps its initial statistics, with which the loss is often"
+      " not finite; --config.detection.train_statistics=true trains them"
+    )
   say(*notes, sep="\n")
   lines = _lines_until(workdir, start_step)
   return Run(

@@ -23,31 +23,41 @@ def loss(
   targets: dict[str, jax.Array],
   keys: jax.Array,
   settings: Settings,
-) -> tuple[jax.Array, dict[str, jax.Array]]:
+  train_statistics: bool = False,
+) -> tuple[jax.Array, Any, dict[str, jax.Array]]:
   """The sum of the four losses, averaged over the pictures.
 
-  The random choices for a picture depend only on its key, and its losses only on the picture itself, not on the rest of
-  the batch. So the result is the same however the pictures are spread over devices.
+  The random choices for a picture depend only on its key. Without `train_statistics`, its losses depend only on the
+  picture itself, not on the rest of the batch. So the result is the same however the pictures are spread over devices.
 
   Args:
     model: its `anchors` must be `settings.anchors_per_position`.
     params: float32; the loss can be differentiated with respect to them.
-    batch_stats: running statistics of batch norm, which do not change.
+    batch_stats: running statistics of batch norm.
     images: float32 (n, h, w, 3), normalised canvases.
     targets: the fields of `Targets`, with a leading axis n.
     keys: JAX keys (n,), of each example in this step.
     settings: of training.
+    train_statistics: whether batch norm uses the statistics of these pictures and their regions, and moves the running
+      ones towards them. Otherwise it uses the running ones, and they stay as they are.
 
   Returns:
-    (float32 scalar, the `METRICS`: float32 scalars).
+    (float32 scalar, `batch_stats` after this batch, the `METRICS`: float32 scalars).
 
   Raises:
     ValueError: a network with another number of anchors.
   """
   anchors = check_anchors(model, images, settings)
   targets = Targets(**targets)
-  variables = {"params": params, "batch_stats": batch_stats}
-  features, objectness, deltas = model.apply(variables, images, method="propose")
+
+  def apply(method, batch_stats, *arrays):
+    variables = {"params": params, "batch_stats": batch_stats}
+    if not train_statistics:
+      return model.apply(variables, *arrays, method=method), batch_stats
+    outputs, updated = model.apply(variables, *arrays, train=True, method=method, mutable=["batch_stats"])
+    return outputs, updated["batch_stats"]
+
+  (features, objectness, deltas), batch_stats = apply("propose", batch_stats, images)
   boxes, valid = proposals.to_train(objectness, deltas, anchors, targets.size, settings)
 
   def first_stage(objectness, deltas, targets, boxes, valid, key):
@@ -57,11 +67,11 @@ def loss(
     return rpn, losses.sample_regions(boxes, valid, targets, of_regions, settings)
 
   rpn, regions = jax.vmap(first_stage)(objectness, deltas, targets, boxes, valid, keys)
-  recognised = model.apply(variables, features, regions[0], method="recognise")
+  recognised, batch_stats = apply("recognise", batch_stats, features, regions[0])
   head = jax.vmap(lambda *arrays: losses.head_losses(*arrays, settings))(*recognised, *regions)
   parts = dict(zip(METRICS[1:], (x.mean() for x in (*rpn, *head))))
   total = sum(parts.values())
-  return total, {"loss": total, **parts}
+  return total, batch_stats, {"loss": total, **parts}
 
 
 def check_anchors(model: FasterRCNN, images: jax.Array, settings: Settings) -> jax.Array:

@@ -40,9 +40,12 @@ class Detection(Task):
 
   Attributes:
     settings: the numbers of training and inference.
+    updates_statistics: whether batch norm uses each batch's statistics in training and updates the running ones. If
+      not, it keeps those of the classifier, from which a detector usually starts: a device has room for a few pictures.
   """
 
   settings: Settings = dataclasses.field(default_factory=Settings)
+  updates_statistics: bool = False
 
   examples: ClassVar = "objects"
   targets: ClassVar = {
@@ -68,7 +71,6 @@ class Detection(Task):
   }
   head: ClassVar = ("rpn", "box_head")
   own_model_fields: ClassVar = ("num_classes",)
-  updates_statistics: ClassVar = False  # too few pictures fit a device
   network_fields: ClassVar = ("detection.anchor_sizes",)
   largest_batch: ClassVar = 8  # each has hundreds of regions
   table_heading: ClassVar = "score  xmin  ymin  xmax  ymax  class"
@@ -95,15 +97,23 @@ class Detection(Task):
 
   @classmethod
   def from_config(cls, forward, config) -> "Detection":
-    return cls(forward, _settings(config.detection))
+    fields = config.detection
+    return cls(forward, settings=_settings(fields), updates_statistics=fields.train_statistics)
 
   def loss(self, params, batch_stats, batch, keys):
-    """The sum of four losses, see `losses.py`; batch norm uses its running statistics, which stay as they are."""
+    """The sum of four losses, see `losses.py`."""
     targets = {name: batch[name] for name in ("boxes", "label", "crowd", "size")}
-    loss, metrics = objective.loss(
-      self.forward.model, params, batch_stats, self._normalized(batch), targets, keys, self.settings
+    loss, batch_stats, metrics = objective.loss(
+      self.forward.model,
+      params,
+      batch_stats,
+      self._normalized(batch),
+      targets,
+      keys,
+      self.settings,
+      self.updates_statistics,
     )
-    return loss, {}, metrics
+    return loss, batch_stats if self.updates_statistics else {}, metrics
 
   def _normalized(self, batch):
     return normalize(batch["image"], self.forward.mean, self.forward.std)

@@ -27,7 +27,8 @@ def gradients():
   variables, model = examples.variables(), examples.detector()
 
   def of(params, images, targets, keys):
-    return objective.loss(model, params, variables["batch_stats"], images, targets, keys, examples.SETTINGS)
+    loss, _, metrics = objective.loss(model, params, variables["batch_stats"], images, targets, keys, examples.SETTINGS)
+    return loss, metrics
 
   compiled = jax.jit(jax.value_and_grad(of, has_aux=True))
 
@@ -71,6 +72,21 @@ def test_a_picture_has_the_same_loss_in_any_batch(gradients):
     assert float(together[name]) == pytest.approx(float(mean[name]), rel=1e-5, abs=1e-7)
   for ours, theirs in zip(jax.tree.leaves(grads), jax.tree.leaves(mean_grads)):
     np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-5)
+
+
+def test_statistics_can_be_trained():
+  """Those of every norm, in the stages that see pictures and in the one that sees regions, move towards the batch's."""
+  variables, model = examples.variables(), examples.detector()
+  images, keys = images_and_keys(2)
+  arguments = images, examples.batch(PICTURES["objects"], PICTURES["no boxes"]), keys, examples.SETTINGS
+  before = variables["batch_stats"]
+  step = jax.jit(lambda stats: objective.loss(model, variables["params"], stats, *arguments, train_statistics=True))
+  loss, after, _ = step(before)
+  assert jnp.isfinite(loss)
+  changed = jax.tree.map(lambda a, b: bool((a != b).any()), before, after)
+  assert all(jax.tree.leaves(changed)) and {"stem_norm", "stage2_unit1", "stage3_unit1", "stage4_unit1"} == set(changed)
+  again, _, _ = step(jax.tree.map(lambda x: x + 1, before))
+  assert loss == again  # the running statistics are not used
 
 
 def test_the_program_is_compiled_once_for_any_number_of_boxes(gradients):

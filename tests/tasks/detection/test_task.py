@@ -58,6 +58,16 @@ def test_batch_norm_keeps_its_statistics_and_learns_its_scale(detector, workdir)
   assert not np.array_equal(before, after)
 
 
+def test_from_scratch_statistics_are_trained_on_request(detector, tmp_path, capsys):
+  train(detector, str(tmp_path / "kept"), DEVICES[:1], stop_after_step=1)
+  assert "batch norm keeps its initial statistics" in capsys.readouterr().out
+  detector.detection.train_statistics = True
+  state, _ = train(detector, str(tmp_path / "trained"), DEVICES[:1], stop_after_step=1)
+  assert "keeps its initial statistics" not in capsys.readouterr().out
+  for norm in ("stem_norm", "stage4_unit1"):
+    assert np.any(jax.tree.leaves(state.batch_stats[norm])[0] != 0)
+
+
 @pytest.mark.parametrize("count", [2, 4])
 def test_the_number_of_devices_changes_nothing(detector, workdir, tmp_path, count):
   """Which anchors and regions are sampled depends on seed, step and example alone."""
