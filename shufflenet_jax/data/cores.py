@@ -1,4 +1,4 @@
-"""How many threads may decode at a time."""
+"""The processor cores of this process."""
 
 import os
 

@@ -2,7 +2,6 @@
 
 import importlib.metadata
 import json
-import os
 import pathlib
 import platform
 import re
@@ -11,17 +10,19 @@ import subprocess
 import jax
 
 from shufflenet_jax import storage
+from shufflenet_jax.data import cores
 
 FILE = "machine.jsonl"
 _LIBRARIES = ("jax", "jaxlib", "flax", "optax")
 
 
 def hardware() -> str:
-  """The devices: `1 x NVIDIA H200`; for CPUs the cores and the model, `2 cores, Intel(R) Xeon(R) Processor`."""
+  """The devices: `1 x NVIDIA H200`; or the CPU's usable cores and model: `2 cores, Intel(R) Xeon(R) Processor`."""
   devices = jax.devices()
   if devices[0].platform != "cpu":
     return f"{len(devices)} x {devices[0].device_kind}"
-  return f"{os.cpu_count()} cores, {_cpu_model()}"
+  usable = cores.count()
+  return f"{usable} core{'s' if usable > 1 else ''}, {_cpu_model()}"
 
 
 def _cpu_model() -> str:

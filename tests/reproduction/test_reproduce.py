@@ -55,7 +55,7 @@ def test_each_run_has_a_line(whole):
   figures = command("evaluate", f"--checkpoint={whole}/{first.cell}/seed_{first.seed}")
   assert json.loads(figures.stdout.splitlines()[-1])["top1"] == first.top1
   assert first.images == 12 * 64 and first.seconds > 0
-  assert "cores, " in first.hardware and first.versions["jax"]
+  assert " core" in first.hardware and first.versions["jax"]
   assert first.config["data"]["data_dir"] == ""
 
 
@@ -95,7 +95,7 @@ def test_finished_runs_are_collected_from_their_folders(whole, data_dir, tmp_pat
   shutil.copytree(whole, tmp_path / "w")
   os.remove(tmp_path / "w/results.jsonl")
   machine = tmp_path / "w/shufflenet_0.25x_g3/seed_0/machine.jsonl"
-  machine.write_text(machine.read_text().replace("cores, ", "TPUs, "))
+  machine.write_text(machine.read_text().replace(" core", " TPU"))
   collected = reproduce(tmp_path / "w", data_dir, "--collect", "--only=g3,")
   assert collected.returncode == 0, collected.stderr
   assert "4 results added" in collected.stdout
