@@ -23,8 +23,8 @@ MISSING = (("max_skipped_steps",), ("model", "se"), ("data", "color_jitter"), ("
 ONE = jax.devices()[:1]
 
 
-def remove_fields(workdir, fields) -> None:
-  """Removes fields from the config that a checkpoint holds, and renews the digest of its description."""
+def remove_fields(workdir, fields, **model) -> None:
+  """Removes fields from the config that a checkpoint holds, sets fields of its model, and renews its digest."""
   path = workdir / DESCRIPTION
   description = json.loads(path.read_text())
   for *sections, field in fields:
@@ -32,6 +32,7 @@ def remove_fields(workdir, fields) -> None:
     for name in sections:
       section = section[name]
     del section[field]
+  description["config"]["model"] |= model
   del description["seal"]
   path.write_text(json.dumps(integrity.seal(description)))
 
@@ -91,6 +92,11 @@ def test_fine_tunes(workdir, data_dir, tmp_path):
   state, _ = train(config, str(tmp_path / "tuned"), ONE, stop_after_step=1)
   assert state.step == 1
   jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-6), state.params, pretrained)
+
+
+def test_a_formulation_that_was_replaced_is_known(workdir):
+  remove_fields(workdir, (), lowering="split")
+  assert checkpoint.find(str(workdir)).config.model.lowering == "planes"
 
 
 def test_a_checkpoint_with_another_order_of_channels_is_refused(tmp_path):

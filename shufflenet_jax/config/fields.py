@@ -134,7 +134,7 @@ FIELDS = {
 
 
 def complete(values: dict[str, Any]) -> dict[str, Any]:
-  """Adds the fields that a config of an earlier version lacks, each with its default.
+  """Adds the fields that a config of an earlier version lacks, each with its default, and replaces values now renamed.
 
   Args:
     values: the config of a checkpoint, as nested dicts. Not changed.
@@ -153,6 +153,8 @@ def complete(values: dict[str, Any]) -> dict[str, Any]:
   for name, default in defaults.items():
     section, _, field = name.rpartition(".")
     (completed.setdefault(section, {}) if section else completed).setdefault(field, default)
+  if completed["model"].get("lowering") == "split":
+    completed["model"]["lowering"] = "planes"  # which replaced it; the parameters are the same
   return completed
 
 

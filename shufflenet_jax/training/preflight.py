@@ -117,8 +117,8 @@ def prepare(config, workdir: str, devices=None, stop_after_step: int | None = No
   notes += _resume_notes(resumed, changes, statistics_group)
   if not (resumed or pretrained or task.updates_statistics):
     notes.append(
-      "from scratch (no --config.init_from), but batch norm keeps its initial statistics, with which the loss is often"
-      " not finite; --config.detection.train_statistics=true trains them"
+      "note: from scratch (no --config.init_from), but batch norm keeps its initial statistics, with which the loss is"
+      " often not finite; --config.detection.train_statistics=true trains them"
     )
   say(*notes, sep="\n")
   lines = _lines_until(workdir, start_step)

@@ -110,7 +110,7 @@ def test_under_a_mesh_only_its_platforms_formulation_is_traced():
 
 
 def test_planes_alone_have_no_forward_mode():
-  """Its gradients are written by hand, for reverse mode."""
+  """Some of their gradients are written by hand, for reverse mode."""
   unit, variables, x = unit_and_input(24)
   variables, x = jax.tree.map(lambda v: jnp.ones(v.shape), (variables, x))
   for lowering in ("reference", "dense"):

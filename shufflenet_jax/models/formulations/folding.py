@@ -134,10 +134,11 @@ def stem(
   channels with a negative scale, the signs of both the kernel and the scale are flipped.
 
   Args:
-    kernel, norm, images: see `reference.stem`.
+    kernel, norm: see `reference.stem`.
+    images: with the axes in the order that the functions below take; the result has the same order.
     conv_stride2: (images, kernel) -> 3x3 convolution of stride 2, padding 1.
     max_pool: 3x3 max pool of stride 2, padding 1.
-    moments, for_images: `batch_norm.moments` and `per_channel` for the order of the axes that these images have.
+    moments, for_images: `batch_norm.moments` and `batch_norm.per_channel`, or the same for another order of the axes.
   """
   sign = jnp.where(norm.scale < 0, -1.0, 1.0)
   x = conv_stride2(images, (kernel * per_channel(sign)).astype(images.dtype))

@@ -1,12 +1,13 @@
 """For CPUs: images as (c, h, w, n), a plane for each channel, in which the pictures of a batch lie side by side.
 
-XLA:CPU is slow at grouped convolutions and at the gradients of pools. In this order of the axes it needs neither:
+XLA:CPU is slow at grouped convolutions and at the gradients of pools. Matrix products and shifted slices replace both,
+and this order of the axes makes them fast:
 
 - A group's channels are neighbouring planes, so that all groups are one batched matrix product, and no group has to be
   copied out of the others or back between them.
 - The shuffle changes the order of whole planes, which happens where the depthwise convolution reads them.
-- Shifted slices of planes (`windows3x3`) are read along the pictures, which fills vector registers however small the
-  maps and however few the channels.
+- Shifted slices of planes (`windows3x3`) are read along the pictures. With many of them, that fills vector registers
+  however small the maps and however few the channels.
 - `folding` merges the last 1x1 convolution and the norms before and after it into one convolution.
 
 Units take and return (n, h, w, c); XLA removes the transpositions between one unit and the next. Some gradients are
@@ -60,7 +61,7 @@ def unit(
 
 def stem(kernel: jax.Array, norm: Norm, images: jax.Array) -> tuple[jax.Array, Moments | None]:
   """Conv1 and MaxPool of Table 1; see `reference.stem`."""
-  # Unfused: each of the nine slices of a window would otherwise be read across the order of the pictures' axes.
+  # Unfused: the pictures are transposed once, and not again wherever their planes are read.
   x, batch = folding.stem(
     kernel,
     norm,

@@ -3,7 +3,7 @@
 A window is nine shifted slices of the image, which are multiplied and added elementwise. The gradients are written as
 slices too: differentiation would turn each slice into a padded array of its own.
 
-All functions take float images (c, h, w, n), see `planes`, and pad by 1. In the shapes, o = ceil(side / stride), for
+Images are float (c, h, w, n), see `planes`; windows are padded by 1. In the shapes, o = ceil(side / stride), for
 height and width. benchmarks/RESULTS.md has the measurements.
 """
 

@@ -28,7 +28,8 @@ def loss(
   """The sum of the four losses, averaged over the pictures.
 
   The random choices for a picture depend only on its key. Without `train_statistics`, its losses depend only on the
-  picture itself, not on the rest of the batch. So the result is the same however the pictures are spread over devices.
+  picture itself, not on the rest of the batch, so that the result is the same however the pictures are spread over
+  devices.
 
   Args:
     model: its `anchors` must be `settings.anchors_per_position`.
@@ -39,7 +40,8 @@ def loss(
     keys: JAX keys (n,), of each example in this step.
     settings: of training.
     train_statistics: whether batch norm uses the statistics of these pictures and their regions, and moves the running
-      ones towards them. Otherwise it uses the running ones, and they stay as they are.
+      ones towards them; the padding of canvases and of the list of regions counts as well. Otherwise it uses the
+      running ones, and they stay as they are.
 
   Returns:
     (float32 scalar, `batch_stats` after this batch, the `METRICS`: float32 scalars).

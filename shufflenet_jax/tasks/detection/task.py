@@ -41,7 +41,8 @@ class Detection(Task):
   Attributes:
     settings: the numbers of training and inference.
     updates_statistics: whether batch norm uses each batch's statistics in training and updates the running ones. If
-      not, it keeps those of the classifier, from which a detector usually starts: a device has room for a few pictures.
+      not, it keeps those of the classifier from which a detector usually starts: a device has room for too few pictures
+      to estimate them well.
   """
 
   settings: Settings = dataclasses.field(default_factory=Settings)
