@@ -10,7 +10,6 @@ import argparse
 import collections
 import json
 import pathlib
-import re
 
 from configs import coco
 from shufflenet_jax import tasks
@@ -54,7 +53,7 @@ def report(program: Program) -> dict:
     },
     "all_reduces": len(hlo.all_reduces(program.instructions)),
     "loops": sum(i.opcode == "while" for i in program.instructions),
-    "dynamic_dimensions": len(re.findall(r"\[[^\]]*<=", program.text)),
+    "dynamic_dimensions": hlo.dynamic_dimensions(program.text),
   }
 
 

@@ -27,7 +27,7 @@ import statistics
 import time
 from collections.abc import Callable
 
-import shufflenet_jax.data  # noqa: F401  before TensorFlow, which it silences
+from shufflenet_jax.data import cores  # before TensorFlow, which this silences
 
 # Images per second that one chip trains, 1x g=3, 128 images per chip, by the TPU compiler's estimate (RESULTS.md).
 ESTIMATED_TRAINING = {"v5e": 11_200}
@@ -108,7 +108,7 @@ def limit(arguments):
   skip = {"image": tfds.decode.SkipDecoding()}
   pictures = [e["image"] for e in builder.as_dataset(split="train", decoders=skip).take(1000)]
   dataset = tf.data.Dataset.from_tensor_slices(pictures).repeat()
-  dataset = dataset.map(lambda x: tf.size(tf.io.decode_jpeg(x, channels=3)), os.cpu_count())
+  dataset = dataset.map(lambda x: tf.size(tf.io.decode_jpeg(x, channels=3)), cores.count())
   return dataset.batch(BATCH).as_numpy_iterator()
 
 
@@ -182,13 +182,13 @@ def main():
   arguments = parser.parse_args()
 
   rates = measure(arguments)
-  cores = os.cpu_count()
+  usable = cores.count()
   for name, rate in rates.items():
-    print(f"{name:8} {rate:8,.0f} images/s   {rate / rates['recipe']:5.2f} x recipe   {rate / cores:6,.0f} a core")
+    print(f"{name:8} {rate:8,.0f} images/s   {rate / rates['recipe']:5.2f} x recipe   {rate / usable:6,.0f} a core")
   memory = memory_after_epochs(arguments)
-  print_cores_needed(rates, cores)
+  print_cores_needed(rates, usable)
   if arguments.json:
-    hardware = {"machine": platform.machine(), "cores": cores, "date": datetime.date.today().isoformat()}
+    hardware = {"machine": platform.machine(), "cores": usable, "date": datetime.date.today().isoformat()}
     figures = {**hardware, "settings": vars(arguments), "images_per_second": rates, "memory_mib": memory}
     with open(arguments.json, "w") as file:
       json.dump(figures, file, indent=1)
@@ -207,14 +207,14 @@ def memory_after_epochs(arguments) -> list[float]:
   return memory
 
 
-def print_cores_needed(rates: dict[str, float], cores: int) -> None:
-  """Prints how many cores like this machine's are needed to feed TPU slices."""
+def print_cores_needed(rates: dict[str, float], usable: int) -> None:
+  """Prints how many cores like the `usable` ones of this machine are needed to feed TPU slices."""
   for topology, chips in TOPOLOGIES.items():
     wanted = chips * ESTIMATED_TRAINING[topology.partition(":")[0]]
-    line = f"{topology}: {wanted:,} images/s by the compiler's estimate need {wanted * cores / rates['stream']:,.0f}"
+    line = f"{topology}: {wanted:,} images/s by the compiler's estimate need {wanted * usable / rates['stream']:,.0f}"
     line += " such cores"
     if "resized" in rates:
-      line += f", {wanted * cores / rates['resized']:,.0f} on resized pictures"
+      line += f", {wanted * usable / rates['resized']:,.0f} on resized pictures"
     print(line)
 
 

@@ -24,6 +24,7 @@ import numpy as np
 import optax
 
 from shufflenet_jax import startup
+from shufflenet_jax.data import cores
 from shufflenet_jax.distributed.mesh import data_mesh, replicate, split_batch
 from shufflenet_jax.models.formulations.choose import LOWERINGS
 from shufflenet_jax.models.shufflenet import STAGE2_CHANNELS, ShuffleNetV1
@@ -184,11 +185,11 @@ def main():
 
   packages = ("jax", "flax", "optax") + (("torch", "pytorchcv") if peer else ())
   versions = {name: importlib.metadata.version(name) for name in packages}
-  print(f"{device.device_kind}; {os.cpu_count()} cores of {cpu_name()}; {versions}")
+  print(f"{device.device_kind}; {cores.count()} cores of {cpu_name()}; {versions}")
   print(
     f"{arguments.scale}x g={arguments.groups}, batch {arguments.batch}, {arguments.image_size}px, {arguments.dtype}"
   )
-  hardware = {"device": device.device_kind, "cpu": cpu_name(), "cores": os.cpu_count()}
+  hardware = {"device": device.device_kind, "cpu": cpu_name(), "cores": cores.count()}
   hardware["date"] = datetime.date.today().isoformat()
   results = {**hardware, "versions": versions, "settings": vars(arguments), "images_per_second": {}}
   for index, mode in enumerate(("train", "infer")):

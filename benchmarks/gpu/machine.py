@@ -2,9 +2,10 @@
 
 import importlib.metadata
 import importlib.util
-import os
 import platform
 import subprocess
+
+from shufflenet_jax.data import cores
 
 _CARD = ("name", "driver_version", "memory.total", "power.limit", "clocks.max.sm", "clocks.max.memory")
 _PACKAGES = (
@@ -40,7 +41,7 @@ def describe(device, with_torch: bool) -> dict:
     device: JAX's.
     with_torch: whether PyTorch is measured, too.
   """
-  described = {"device": device.device_kind, "cores": os.cpu_count(), "card": card(), "versions": versions()}
+  described = {"device": device.device_kind, "cores": cores.count(), "card": card(), "versions": versions()}
   if with_torch:
     import torch
 

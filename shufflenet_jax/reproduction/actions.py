@@ -11,7 +11,6 @@ from shufflenet_jax.config import config_file, settings
 from shufflenet_jax.errors import UserError
 from shufflenet_jax.progress import duration
 from shufflenet_jax.reproduction import cells, results, runs
-from shufflenet_jax.training import preflight
 
 _SET_BY_CELLS = ("seed", "init_from", "model.network", "model.scale", "model.groups", "model.shuffle", "model.mflops")
 
@@ -105,11 +104,14 @@ def _config_of(cell: cells.Cell, file: str, overrides: dict) -> ml_collections.C
 def train(wanted: Wanted) -> None:
   """Trains what is missing."""
   storage.make_folder(wanted.workdir)
-  with preflight.Lock(wanted.workdir):
-    done = runs.train_missing(wanted.runs, wanted.workdir, wanted.results, say)
-  say(
-    f"all {len(wanted.runs)} runs are done; {wanted.results} has {len(done)}, which --report compares with the paper's"
+  done = runs.train_missing(wanted.runs, wanted.workdir, wanted.results, say)
+  left = len(runs.missing(wanted.runs, done))
+  state = (
+    f"{left} of {len(wanted.runs)} runs are left to other processes"
+    if left
+    else f"all {len(wanted.runs)} runs are done"
   )
+  say(f"{state}; {wanted.results} has {len(done)} results, which --report compares with the paper's")
 
 
 def collect(wanted: Wanted) -> None:

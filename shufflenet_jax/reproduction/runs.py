@@ -1,4 +1,7 @@
-"""Trains the runs whose results are missing, one after the other."""
+"""Trains the runs whose results are missing, one after the other; several processes may share the work.
+
+Each process locks the folder of the run that it trains. The others go on with the next one.
+"""
 
 import dataclasses
 import json
@@ -105,16 +108,17 @@ def seconds_expected(run: Run, done: Collection[Result]) -> float | None:
 def train_missing(runs: Sequence[Run], workdir: str, results_file: str, say: Callable[[str], None]) -> list[Result]:
   """Trains the runs without a result, resuming those that were begun, and adds a line to the results after each.
 
-  Runs that fail, as when the loss is not finite, do not keep the others from being trained.
+  Runs that fail, as when the loss is not finite, do not keep the others from being trained. Runs that another process
+  of this machine is training are left to it.
 
   Args:
     runs: all that are wanted, in the order in which they are trained.
     workdir: each run has a work directory below it, `<cell>/seed_<seed>`.
-    results_file: what is done; read before and written after each run, so that several machines may share it.
+    results_file: what is done; read before and written after each run, so that several processes may share it.
     say: prints a line.
 
   Returns:
-    All results.
+    All results, without those that other processes are still training.
 
   Raises:
     UserError: the data are absent or do not fit, or the results or a run's folder are damaged or of another config.
@@ -128,14 +132,18 @@ def train_missing(runs: Sequence[Run], workdir: str, results_file: str, say: Cal
   for run in missing(runs, done):
     done = results.read(results_file)
     if not missing([run], done):
-      continue  # another machine has trained it meanwhile
+      continue  # another process has trained it meanwhile
     # The data are the same for all runs, because only crops differ between their configs.
     splits = splits or opening.open_splits(run.config)
     number = len(runs) - len(missing(runs, done)) + 1
     say(f"run {number} of {len(runs)}: {run.cell.label}, seed {run.seed}{_time_left(runs, done)}")
+    folder = run.folder(workdir)
+    storage.make_folder(folder)  # an absent folder cannot be locked
     try:
-      loop.train(run.config, run.folder(workdir), splits=splits)
+      loop.train(run.config, folder, splits=splits)
       _add(run, workdir, results_file, say)
+    except storage.Locked:
+      say("another process is training this network with this seed")
     except UserError as error:
       raise UserError(f"{run.cell.name}, seed {run.seed}: {error}") from None
     except RunFailed as error:
@@ -144,7 +152,8 @@ def train_missing(runs: Sequence[Run], workdir: str, results_file: str, say: Cal
     jax.clear_caches()  # no other run has the same programs
   if failed:
     raise RunFailed(f"{len(failed)} runs failed: {'; '.join(failed)}")
-  return results.read(results_file)
+  # Two processes that write at the same moment lose a line, which the folders still have.
+  return collect_finished(runs, workdir, results_file, say)
 
 
 def collect_finished(runs: Sequence[Run], workdir: str, results_file: str, say: Callable[[str], None]) -> list[Result]:
@@ -159,7 +168,7 @@ def collect_finished(runs: Sequence[Run], workdir: str, results_file: str, say: 
 
 
 def _add(run: Run, workdir: str, results_file: str, say: Callable[[str], None]) -> list[Result]:
-  """Adds a finished run's result, unless another machine has done so meanwhile; returns all results."""
+  """Adds a finished run's result, unless another process has done so meanwhile; returns all results."""
   done = results.read(results_file)
   if missing([run], done):
     done.append(_result(run, run.folder(workdir)))

@@ -13,6 +13,11 @@ from shufflenet_jax.counting.multiply_adds import NetworkCount, count_network
 from shufflenet_jax.tasks.forward import Forward
 
 
+def stage_sides(image_size: int) -> list[int]:
+  """The sides of a network's maps before Stage 2 and after Stages 2, 3 and 4 (Table 1), which have strides 4 to 32."""
+  return [-(-image_size // 2**i) for i in (2, 3, 4, 5)]
+
+
 @dataclasses.dataclass(frozen=True)
 class Task(abc.ABC):
   """What is learned from a batch. A subclass defines `loss`, and `sums` or `rows`; the rest has defaults.
@@ -21,6 +26,7 @@ class Task(abc.ABC):
 
   Attributes:
     forward: the network, which takes uint8 images.
+    updates_statistics: whether `loss` updates the running statistics of batch norm. If not, it returns {} for them.
     examples: what the data have to give besides the picture: "labels", its class; or "objects", boxes in it. One of
       `data.stream.examples.KINDS`.
     targets: what a batch holds besides the images: its key -> shape (without the batch axis) and dtype.
@@ -33,7 +39,6 @@ class Task(abc.ABC):
       task starts them anew.
     own_model_fields: fields of the config's `model` section that belong to the task. Fine-tuning keeps them, and
       takes the other fields from the checkpoint that it starts from.
-    updates_statistics: whether `loss` updates the running statistics of batch norm. If not, it returns {} for them.
     network_fields: dotted names of the config's fields, outside of `model`, on which the meaning of the parameters
       depends. They cannot change when a checkpoint is evaluated or training is resumed.
     largest_batch: how many pictures `predict` computes at once, at most.
@@ -41,6 +46,7 @@ class Task(abc.ABC):
   """
 
   forward: Forward
+  updates_statistics: bool = True
 
   examples: ClassVar[str] = "labels"
   targets: ClassVar[dict[str, jax.ShapeDtypeStruct]] = {}
@@ -50,7 +56,6 @@ class Task(abc.ABC):
   panels: ClassVar[dict[str, dict[str, str]]] = {"loss": {"training": "train_loss", "evaluation": "eval_loss"}}
   head: ClassVar[tuple[str, ...]] = ("classifier",)
   own_model_fields: ClassVar[tuple[str, ...]] = ()
-  updates_statistics: ClassVar[bool] = True
   network_fields: ClassVar[tuple[str, ...]] = ()
   largest_batch: ClassVar[int] = 64
   table_heading: ClassVar[str] = "output"
@@ -64,6 +69,16 @@ class Task(abc.ABC):
   def count(cls, model, image_size: int) -> NetworkCount | DetectorCount:
     """Parameters and multiply-adds of the whole module for one square picture."""
     return count_network(model, image_size)
+
+  @classmethod
+  def positions(cls, config, mode: str) -> list[int]:
+    """The number of positions, height x width, of the backbone's maps for one picture: before and after each stage.
+
+    Args:
+      config: the whole config.
+      mode: "train" or "infer".
+    """
+    return [side * side for side in stage_sides(config.data.image_size)]
 
   @classmethod
   def from_config(cls, forward: Forward, config) -> "Task":
@@ -133,6 +148,10 @@ class Task(abc.ABC):
   def answer_as_rows(self, answer) -> list[str]:
     """The answer as lines of the table under `table_heading`, at least one."""
     return [str(answer)]
+
+  def notes_from_scratch(self) -> list[str]:
+    """Lines for a run that starts without a checkpoint."""
+    return []
 
   def adapt_params(self, params, fresh, names_before: Sequence[str], names_now: Sequence[str]):
     """Parameters to fine-tune: those of a checkpoint of this task, with freshly initialised parts where necessary.

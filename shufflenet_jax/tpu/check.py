@@ -4,8 +4,8 @@
         [--mode=infer] [--config.model.lowering=reference] [--dump_hlo=DIR] [--json]
 
 Compiles three programs: the config's own, the same without shuffle, and the same under lowering=reference; about a
-minute each for a 1x train step on two cores. Exits with 1 if a condition does not hold. Cycles are the compiler's
-estimate, not a measurement.
+minute each for a 1x train step on two cores, and two minutes each for a detector's. Exits with 1 if a condition does
+not hold. Cycles are the compiler's estimate, not a measurement.
 """
 
 import collections
@@ -27,7 +27,9 @@ FREE_RATIO = 1.05
 KERNEL_CYCLES = 10_000
 # The compiler may compute a batch in several parts. With up to this many, the parts' arrays still count as activations.
 MAX_BATCH_PARTS = 4
-SMALLEST_BATCH = 32  # images per device; with fewer, activations are as small as arrays computed from parameters
+# In a device's smallest map, over its whole batch: as 32 images of 64 pixels have. With fewer, activations are as small
+# as arrays computed from parameters.
+LEAST_POSITIONS = 128
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +44,7 @@ class Report:
     all_reduces: in the step.
     all_reduces_wanted: how many there should be.
     exchanges: other communication between devices in the step.
+    dynamic_dimensions: of all arrays; on a TPU, arrays whose size is known only at run time are slow.
     cycles: estimated, per device and step.
     cycles_reference: the same for the reference.
     cycles_no_shuffle: the same without shuffle.
@@ -59,6 +62,7 @@ class Report:
   all_reduces: int
   all_reduces_wanted: int
   exchanges: int
+  dynamic_dimensions: int
   cycles: int
   cycles_reference: int
   cycles_no_shuffle: int
@@ -80,6 +84,7 @@ class Report:
       # A shuffle without moves could still be computed, for example by a matrix product.
       (not self.work_extra, f"{extra} of activations more than without shuffle"),
       self._communication(),
+      (not self.dynamic_dimensions, f"{self.dynamic_dimensions} dynamic dimensions of arrays"),
       self._cost(),
       self._cost_on_activations(),
       self._memory(),
@@ -140,6 +145,7 @@ def compare(own, no_shuffle, reference, activations, units: int, all_reduces_wan
     all_reduces=len(hlo.all_reduces(own.instructions)),
     all_reduces_wanted=all_reduces_wanted,
     exchanges=len(hlo.exchanges(own.instructions)),
+    dynamic_dimensions=hlo.dynamic_dimensions(own.text),
     cycles=hlo.cycles(own.instructions),
     cycles_reference=hlo.cycles(reference.instructions),
     cycles_no_shuffle=hlo.cycles(no_shuffle.instructions),
@@ -151,41 +157,43 @@ def compare(own, no_shuffle, reference, activations, units: int, all_reduces_wan
   )
 
 
-def activations(model, image_size: int, batch: int):
+def activations(config, batch: int, mode: str):
   """The sizes of a network's activations, as `hlo.Activations`.
 
   Args:
-    model: a `ShuffleNetV1`.
-    image_size: height and width, pixels.
+    config: of a ShuffleNet, or of a detector with one.
     batch: images per device and micro-batch.
+    mode: "train" or "infer".
   """
   import jax
   import jax.numpy as jnp
 
+  from shufflenet_jax import tasks
+  from shufflenet_jax.models import build
   from shufflenet_jax.models.shufflenet import stage_channels
   from shufflenet_jax.tpu import hlo
 
-  groups, stages = model.groups, stage_channels(model.groups, model.scale)
-  sides = [-(-image_size // 2**i) for i in (2, 3, 4, 5)]  # pixels before Stage 2 and after each stage
-  images = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
+  backbone = build.network(config.model)
+  groups, stages = backbone.groups, stage_channels(backbone.groups, backbone.scale)
+  size = config.data.image_size
+  images = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
   parameters = set()
-  for kernel in jax.tree.leaves(jax.eval_shape(model.init, jax.random.key(0), images)["params"]):
+  for kernel in jax.tree.leaves(jax.eval_shape(tasks.network(config).init, jax.random.key(0), images)["params"]):
     parameters |= {kernel.size, kernel.size * groups}
     if kernel.ndim == 4 and kernel.shape[2] == 1:  # depthwise; it may be computed with a diagonal kernel
       parameters.add(kernel.size * kernel.shape[3])
   # If an activation and a parameter have the same size, it counts as an activation's: better a false alarm than a miss.
   channels = [c for f in stages for c in (f, f // 4, f // groups, f // 4 // groups)]
-  mistakable = {batch * side * side * c for side in sides for c in channels}
-  return hlo.Activations(
-    batch * min(stages) // 4 * sides[-1] ** 2 // MAX_BATCH_PARTS, frozenset(parameters - mistakable)
-  )
+  positions = [batch * n for n in tasks.class_of(config).positions(config, mode)]
+  mistakable = {n * c for n in positions for c in channels}
+  return hlo.Activations(min(stages) // 4 * min(positions) // MAX_BATCH_PARTS, frozenset(parameters - mistakable))
 
 
 def check(config, topology_name: str, mode: str, dump_hlo: str | None = None, log=print) -> Report:
   """Compiles the three programs for a topology and compares them.
 
   Args:
-    config: of a ShuffleNet.
+    config: of a ShuffleNet, or of a detector with one.
     topology_name: for example "v5e:2x4".
     mode: "train" or "infer".
     dump_hlo: directory for the programs' text.
@@ -195,15 +203,15 @@ def check(config, topology_name: str, mode: str, dump_hlo: str | None = None, lo
     UserError: an unknown topology, another network, a batch that does not divide or does not fit.
   """
   from shufflenet_jax import tasks
+  from shufflenet_jax.models import build
   from shufflenet_jax.tpu import topology
 
   devices = _checked_devices(config, topology_name, mode)
   folder = _writable_folder(dump_hlo) if dump_hlo else None
-  model = tasks.network(config)
   wanted = {
-    "own": model,
-    "no_shuffle": model.clone(shuffle="none"),
-    "reference": model.clone(lowering="reference"),
+    "own": tasks.network(config),
+    "no_shuffle": tasks.network(_with(config, shuffle="none")),
+    "reference": tasks.network(_with(config, lowering="reference")),
   }
   programs = {}
   for name, variant in wanted.items():
@@ -217,11 +225,18 @@ def check(config, topology_name: str, mode: str, dump_hlo: str | None = None, lo
     log(f"HLO of each program in {folder}/")
   return compare(
     **programs,
-    activations=activations(model, config.data.image_size, programs["own"].batch),
-    units=sum(model.repeats),
+    activations=activations(config, programs["own"].batch, mode),
+    units=sum(build.network(config.model).repeats),
     all_reduces_wanted=1 if mode == "train" else 0,
     hbm_limit=topology.hbm_bytes(topology_name),
   )
+
+
+def _with(config, **fields):
+  """The config with other values in its section `model`."""
+  config = config.copy_and_resolve_references()
+  config.model.update(fields)
+  return config
 
 
 def _checked_devices(config, topology_name: str, mode: str) -> list:
@@ -231,8 +246,6 @@ def _checked_devices(config, topology_name: str, mode: str) -> list:
   from shufflenet_jax.distributed import mesh
   from shufflenet_jax.tpu import topology
 
-  if (task := tasks.name_of(config)) != "classification":
-    raise UserError(f"config.task={task} is not compared with a reference; tpu.plan compiles its training step")
   if config.model.network != "shufflenet_v1":
     raise UserError(f"config.model.network={config.model.network} has no channel shuffle; choose shufflenet_v1")
   if config.model.shuffle == "none":
@@ -241,10 +254,12 @@ def _checked_devices(config, topology_name: str, mode: str) -> list:
   devices = topology.devices(topology_name)
   mesh.check_batch_size("config.batch_size", config.batch_size, len(devices))
   at_once = len(devices) * (mesh.micro_batches(config, len(devices)) if mode == "train" else 1)
-  if config.batch_size < SMALLEST_BATCH * at_once:
+  smallest_map = min(tasks.class_of(config).positions(config, mode))
+  least = at_once * -(-LEAST_POSITIONS // smallest_map)
+  if config.batch_size < least:
     raise UserError(
       f"config.batch_size={config.batch_size} is too small to distinguish activations from kernels: "
-      f"{SMALLEST_BATCH * at_once} or more on {topology_name}"
+      f"{least} or more on {topology_name}"
     )
   return devices
 

@@ -17,6 +17,7 @@ _CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
 _TARGET = re.compile(r'custom_call_target="([^"]*)"')
 _CALLED = re.compile(r"\b(body|condition|calls|to_apply|true_computation|false_computation)=%([^\s,]+)")
 _CONSTANT = re.compile(r"\bs32\[\]\S* constant\((\d+)\)")
+_DYNAMIC = re.compile(r"\[(?:\d+,)*<=\d")
 _UNIT = re.compile(r"\b(stage\d_unit\d+|stem|classifier)\b")
 FLOATS = ("bf16", "f16", "f32")
 # These change no values, only their place in memory.
@@ -198,6 +199,11 @@ def all_reduces(instructions: list[Instruction]) -> list[Instruction]:
 def exchanges(instructions: list[Instruction]) -> list[Instruction]:
   """The other communication between devices (gathers, scatters, permutations), counted as in `all_reduces`."""
   return [i for i in instructions if i.opcode.removesuffix("-start") in EXCHANGING for _ in range(i.runs)]
+
+
+def dynamic_dimensions(text: str) -> int:
+  """How many arrays of a module's text have a dimension of which only a bound is known, such as f32[<=100,4]."""
+  return len(_DYNAMIC.findall(text))
 
 
 def moves(instructions: list[Instruction], of: Activations) -> list[Instruction]:

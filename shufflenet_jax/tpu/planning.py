@@ -7,10 +7,10 @@ estimate, not a measurement.
 import concurrent.futures
 import contextlib
 import dataclasses
-import os
 import time
 from collections.abc import Callable
 
+from shufflenet_jax.data import cores
 from shufflenet_jax.tpu import dataset_reads, slices
 from shufflenet_jax.tpu.micro_batches import LANES, MicroBatches, steps_to_try
 
@@ -310,4 +310,4 @@ class _Progress:
 
   def finished(self) -> None:
     took, cpu = time.monotonic() - self._start, time.process_time() - self._start_cpu
-    self._log(f"compiled in {took:.0f} s ({cpu:.0f} s of processor time, on {os.cpu_count()} cores)")
+    self._log(f"compiled in {took:.0f} s ({cpu:.0f} s of processor time, on {cores.count()} cores)")

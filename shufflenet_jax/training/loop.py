@@ -28,7 +28,7 @@ def train(config, workdir: str, devices=None, stop_after_step=None, profile_step
 
   Raises:
     UserError: wrong input, before anything is written; or damaged data, found later; a run of one process then saves
-      its state first.
+      its state first. `storage.Locked` if another process trains in the same folder.
     Preempted, Interrupted: stopped by SIGTERM or Ctrl-C, with a checkpoint.
     RunFailed: a failure that may not occur again after a restart.
   """

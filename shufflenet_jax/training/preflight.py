@@ -115,11 +115,8 @@ def prepare(config, workdir: str, devices=None, stop_after_step: int | None = No
   notes = _overview(counted, config, data_mesh, train_split, eval_split)
   notes += _fine_tuning_notes(pretrained, replaced, task, train_split, resumed)
   notes += _resume_notes(resumed, changes, statistics_group)
-  if not (resumed or pretrained or task.updates_statistics):
-    notes.append(
-      "note: from scratch (no --config.init_from), but batch norm keeps its initial statistics, with which the loss is"
-      " often not finite; --config.detection.train_statistics=true trains them"
-    )
+  if not (resumed or pretrained):
+    notes += task.notes_from_scratch()
   say(*notes, sep="\n")
   lines = _lines_until(workdir, start_step)
   return Run(
@@ -260,14 +257,15 @@ class Lock(contextlib.ExitStack):
     """Takes the lock, unless this object has it already or there is no directory yet; may be called again.
 
     Raises:
-      UserError: another process has it.
+      Locked: another process has it.
     """
     if self._taken or jax.process_index() or not storage.is_folder(self._workdir):
       return
     try:
       self.enter_context(storage.locked(self._workdir))
     except storage.Locked:
-      raise UserError(f"another process is training in --workdir={self._workdir}; choose another, or end it") from None
+      message = f"another process is training in --workdir={self._workdir}; choose another, or end it"
+      raise storage.Locked(message) from None
     self._taken = True
 
 
@@ -275,7 +273,7 @@ def open_workdir(run: Run, lock: Lock) -> None:
   """Makes and locks the work directory, and checks that checkpoints can be written.
 
   Raises:
-    UserError: it cannot be written, another process trains there, or not all hosts share the directory.
+    UserError: it cannot be written, or not all hosts share the directory. `Locked` if another process trains there.
   """
   if run.process.index == 0:
     size = sum(x.nbytes for x in jax.tree.leaves(run.state))

@@ -219,7 +219,7 @@ def test_narrow_depthwise_has_depthwise_gradients():
 
 
 STATISTICS = {
-  "dense": lambda x, groups: folding.group_statistics(x, groups, dense.group_grams),
+  "dense": dense.group_statistics,
   "planes": lambda x, groups: planes.group_statistics(x.transpose(3, 1, 2, 0), groups),
 }
 
@@ -238,7 +238,7 @@ def test_group_statistics_are_numpys(groups, formulation):
 def test_channels_without_variance_do_not_give_nan():
   """Rounding makes the variance of a constant channel negative."""
   x = jnp.broadcast_to(10 + 0.1 * jnp.arange(12.0), (8, 14, 14, 12))
-  statistics = jax.jit(lambda x: folding.group_statistics(x, 3, dense.group_grams))(x)
+  statistics = jax.jit(lambda x: dense.group_statistics(x, 3))(x)
   assert min(np.diag(block).min() for block in statistics.covariance) < -1e-4  # so this is such a case
   before, after = (
     BatchNorm(c, train=True).bind(BatchNorm(c).init(jax.random.key(0), jnp.zeros((1, 1, 1, c)))) for c in (12, 24)

@@ -13,6 +13,7 @@ import time
 import pytest
 
 from shufflenet_jax import reproduce as reproduce_command
+from shufflenet_jax import storage
 from shufflenet_jax.checkpoints import checkpoint
 from shufflenet_jax.errors import RunFailed, UserError
 from shufflenet_jax.reproduction import actions, results
@@ -129,6 +130,21 @@ def test_a_run_that_fails_does_not_stop_the_others(data_dir, tmp_path, monkeypat
     actions.train(actions.Wanted.from_flags(values))
   assert begun == ["none", "paper"]
   assert [r.cell for r in results.read(str(tmp_path / "results.jsonl"))] == ["shufflenet_0.25x_g3"]
+
+
+def test_a_run_that_another_process_trains_is_left_to_it(data_dir, tmp_path, capsys):
+  arguments = [*SHORT, f"--workdir={tmp_path}", f"--config.data.data_dir={data_dir}", "--seeds=1"]
+  wanted = actions.Wanted.from_flags(reproduce_command.command.parse(["reproduce", *arguments])[0])
+  first = tmp_path / "shufflenet_0.25x_g3_noshuffle/seed_0"
+  first.mkdir(parents=True)
+  with storage.locked(str(first)):
+    actions.train(wanted)
+    assert "1 of 2 runs are left to other processes" in capsys.readouterr().out
+  assert not list(first.iterdir())
+  assert [r.cell for r in results.read(str(tmp_path / "results.jsonl"))] == ["shufflenet_0.25x_g3"]
+  actions.train(wanted)  # the other process has ended, without having trained it
+  assert "all 2 runs are done" in capsys.readouterr().out
+  assert len(results.read(str(tmp_path / "results.jsonl"))) == 2
 
 
 def test_list_and_report_train_nothing(whole, data_dir):

@@ -6,15 +6,18 @@ import json
 import subprocess
 import sys
 
+import jax
 import jax.numpy as jnp
 import pytest
 
-from configs import imagenet
+from configs import coco, imagenet
+from shufflenet_jax import tasks
 from shufflenet_jax.errors import UserError
 from shufflenet_jax.models import build
 from shufflenet_jax.models.channel_shuffle import channel_shuffle
 from shufflenet_jax.models.formulations import dense
 from shufflenet_jax.models.layers import conv
+from shufflenet_jax.models.shufflenet import stage_channels
 from shufflenet_jax.tpu import check, hlo, topology
 from shufflenet_jax.tpu.compile import OutOfMemory, Program, compile_step
 
@@ -50,7 +53,7 @@ def programs(mode):
 
 def report(mode, own, no_shuffle):
   config, reference = small_config(), programs(mode)["reference"]
-  found = check.activations(build.network(config.model), config.data.image_size, own.batch)
+  found = check.activations(config, own.batch, mode)
   return check.compare(own, no_shuffle, reference, found, 4, int(mode == "train"), topology.hbm_bytes(TOPOLOGY))
 
 
@@ -77,6 +80,45 @@ def test_the_shuffle_is_free(mode):
   assert found.all_reduces == (1 if mode == "train" else 0)
   assert found.cycles < 0.9 * found.cycles_reference
   assert "/channel_shuffle/" in programs(mode)["own"].text  # on kernels
+
+
+def small_detector():
+  """Four pictures of 256 pixels per chip, with few regions, on a network as in `small_config`."""
+  config = coco.get_config("size=300,scale=0.5,groups=3")
+  config.batch_size, config.model.repeats = 16, (2, 1, 1)
+  config.data.image_size, config.data.long_side, config.data.short_side = 256, 250, 200
+  config.detection.rois = config.detection.proposals = 32
+  config.detection.crop = 7
+  return config
+
+
+@needs_libtpu
+@modes
+def test_the_shuffle_is_free_in_a_detector(mode):
+  found = check.check(small_detector(), TOPOLOGY, mode, log=lambda text: None)
+  assert found.holds, found
+  assert found.all_reduces == (1 if mode == "train" else 0)
+  assert found.cycles < 0.9 * found.cycles_reference
+
+
+@pytest.mark.parametrize("crop", [7, 14])
+def test_the_positions_of_a_detectors_maps(crop):
+  """A picture's maps, and those of all its regions, are as large as the network says."""
+  config = small_detector()
+  config.detection.crop, config.detection.proposals = crop, 5
+  backbone = build.network(config.model)
+  variables = jax.eval_shape(backbone.init, jax.random.key(0), jnp.zeros((1, 256, 256, 3)))
+
+  def sizes(shape, **stages):
+    apply = functools.partial(backbone.apply, method="features", **stages)
+    maps = jax.eval_shape(lambda v, x: apply(v, x), variables, jnp.zeros(shape))
+    return [n * h * w for n, h, w, _ in (maps[name].shape for name in sorted(maps) if name.startswith("stage"))]
+
+  canvas = sizes((1, 256, 256, 3), until="stage3")
+  crops = sizes((5, crop, crop, stage_channels(3, 0.5)[1]), after="stage3")
+  before, *after, entering, last = tasks.class_of(config).positions(config, "infer")
+  assert (after, entering, [last]) == (canvas, 5 * crop * crop, crops)
+  assert before == 4 * after[0]
 
 
 @needs_libtpu
@@ -214,6 +256,16 @@ ENTRY %main (p: bf16[8]) -> bf16[8] {
   instructions = hlo.parse(text)
   assert hlo.cycles(instructions) == 5 * 7 + 3
   assert len(hlo.all_reduces(instructions)) == 5
+
+
+def test_dimensions_of_which_only_a_bound_is_known_are_counted():
+  """Such as boxes that a program keeps; `<=` in other places, as in a bound of a loop, is none."""
+  text = """
+  %a = f32[<=100,4]{1,0} custom-call(%x, %n), custom_call_target="SetBound"
+  %b = f32[100,4]{1,0} add(%x, %y), metadata={op_name="x[i <= n]"}
+  %c = (s32[2,<=7]{1,0}, pred[]) tuple(%p, %q)
+"""
+  assert hlo.dynamic_dimensions(text) == 2
 
 
 def test_other_networks_have_no_shuffle():

@@ -40,7 +40,7 @@ def unit(
   y = group_conv1x1(x, kernels.compress, compress_groups, shuffle_groups)
   y, compress_moments = norms.compress(y)
   y = depthwise_conv3x3(relu(y), kernels.depthwise.astype(x.dtype), stride)
-  statistics = folding.group_statistics(y, groups, group_grams) if norms.depthwise.train else None
+  statistics = group_statistics(y, groups) if norms.depthwise.train else None
   folded = folding.fold_norms(kernels.expand, groups, norms.depthwise, norms.expand, statistics)
   if stride == 1:
     y = x + group_conv1x1(y, folded.kernel, groups, bias=folded.bias)
@@ -113,8 +113,10 @@ def _depthwise_conv3x3_jvp(stride, primals, tangents):
   return depthwise_conv3x3(x, kernel, stride), depthwise_conv3x3(dx, kernel, stride) + from_kernel
 
 
-def group_grams(x: jax.Array, groups: int) -> jax.Array:
-  """Sums of products of the channels of each group: (n, h, w, c) -> float32 (g, c/g, c/g)."""
-  c = x.shape[-1]
+def group_statistics(x: jax.Array, groups: int) -> folding.GroupStatistics:
+  """`folding.group_statistics` of (n, h, w, c)."""
+  n, h, w, c = x.shape
   # One product for all channels, then the blocks on its diagonal: (c, c) -> (g, c/g, g, c/g) -> (g, c/g, c/g)
-  return jnp.einsum("gigj->gij", folding.gram(x).reshape(groups, c // groups, groups, c // groups))
+  products = folding.grams(x, "...i,...j->ij").reshape(groups, c // groups, groups, c // groups)
+  mean = x.astype(jnp.float32).mean((0, 1, 2))
+  return folding.group_statistics(mean, jnp.einsum("gigj->gij", products), n * h * w)

@@ -4,6 +4,7 @@ Both move work from activations to kernels, which are thousands of times smaller
 function.
 """
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -42,33 +43,36 @@ class FoldedConv(NamedTuple):
   moments_after: Moments | None
 
 
-@jax.custom_jvp
-def gram(x: jax.Array) -> jax.Array:
-  """(..., c) -> float32 (c, c): for any two channels, the sum of their products."""
-  return jnp.einsum("...i,...j->ij", x, x, preferred_element_type=jnp.float32, precision="highest")
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
+def grams(x: jax.Array, axes: str) -> jax.Array:
+  """For any two channels of a group, the sum of their products: float32 (..., c/g, c/g).
+
+  Args:
+    x: images in any order of their axes.
+    axes: of x and of the result, in the notation of einsum: i and j are the channels of a group, as in "gip,gjp->gij".
+  """
+  return jnp.einsum(axes, x, x, preferred_element_type=jnp.float32, precision="highest")
 
 
-@gram.defjvp
-def _gram_jvp(primals, tangents):
+@grams.defjvp
+def _grams_jvp(axes, primals, tangents):
   # The two terms of the product rule are transposes of each other, so one product gives both. The gradient for x, which
   # JAX derives from this rule, then takes one product as well instead of two, in x's dtype.
   (x,), (dx,) = primals, tangents
-  half = jnp.einsum("...i,...j->ij", dx, x, precision="highest").astype(jnp.float32)
-  return gram(x), half + half.T
+  half = jnp.einsum(axes, dx, x, precision="highest").astype(jnp.float32)
+  return grams(x, axes), half + half.swapaxes(-1, -2)
 
 
-def group_statistics(x: jax.Array, groups: int, group_grams: Callable[[jax.Array, int], jax.Array]) -> GroupStatistics:
+def group_statistics(mean: jax.Array, products: jax.Array, count: int) -> GroupStatistics:
   """Mean of each channel, and covariance of the channels of each group.
 
   Args:
-    x: (n, h, w, c), any float dtype.
-    groups: g, must divide c.
-    group_grams: the formulation's way to compute `gram` of each group: (x, groups) -> float32 (g, c/g, c/g).
+    mean: of each channel, float32 (c,).
+    products: `grams` of the groups, (g, c/g, c/g).
+    count: the number of positions that they are sums over, n*h*w.
   """
-  n, h, w, c = x.shape
-  mean = x.astype(jnp.float32).mean((0, 1, 2)).reshape(groups, c // groups)  # (c,) -> (g, c/g)
-  products = group_grams(x, groups)
-  return GroupStatistics(mean, products / (n * h * w) - mean[:, :, None] * mean[:, None, :])
+  mean = mean.reshape(products.shape[:2])  # (c,) -> (g, c/g)
+  return GroupStatistics(mean, products / count - mean[:, :, None] * mean[:, None, :])
 
 
 def fold_norms(

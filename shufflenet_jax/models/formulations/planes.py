@@ -117,24 +117,10 @@ def moments(x: jax.Array) -> Moments:
 
 
 def group_statistics(x: jax.Array, groups: int) -> folding.GroupStatistics:
-  """Mean of each channel of (c, h, w, n), and covariance of the channels of each group."""
+  """`folding.group_statistics` of (c, h, w, n)."""
   count = _positions(x)
-  mean = (plane_sums(x) / count).reshape(groups, -1)  # (c,) -> (g, c/g)
-  covariance = group_grams(_by_group(x, groups)) / count - mean[:, :, None] * mean[:, None, :]
-  return folding.GroupStatistics(mean, covariance)
-
-
-@jax.custom_jvp
-def group_grams(x: jax.Array) -> jax.Array:
-  """Sums of products of the channels of each group: (g, c/g, p) -> float32 (g, c/g, c/g); see `folding.gram`."""
-  return jnp.einsum("gip,gjp->gij", x, x, preferred_element_type=jnp.float32, precision="highest")
-
-
-@group_grams.defjvp
-def _group_grams_jvp(primals, tangents):
-  (x,), (dx,) = primals, tangents
-  half = jnp.einsum("gip,gjp->gij", dx, x, precision="highest").astype(jnp.float32)
-  return group_grams(x), half + half.swapaxes(1, 2)
+  products = folding.grams(_by_group(x, groups), "gip,gjp->gij")
+  return folding.group_statistics(plane_sums(x) / count, products, count)
 
 
 @jax.custom_vjp

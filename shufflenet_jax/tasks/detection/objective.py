@@ -23,11 +23,11 @@ def loss(
   targets: dict[str, jax.Array],
   keys: jax.Array,
   settings: Settings,
-  train_statistics: bool = False,
+  updates_statistics: bool = False,
 ) -> tuple[jax.Array, Any, dict[str, jax.Array]]:
   """The sum of the four losses, averaged over the pictures.
 
-  The random choices for a picture depend only on its key. Without `train_statistics`, its losses depend only on the
+  The random choices for a picture depend only on its key. Without `updates_statistics`, its losses depend only on the
   picture itself, not on the rest of the batch, so that the result is the same however the pictures are spread over
   devices.
 
@@ -39,12 +39,12 @@ def loss(
     targets: the fields of `Targets`, with a leading axis n.
     keys: JAX keys (n,), of each example in this step.
     settings: of training.
-    train_statistics: whether batch norm uses the statistics of these pictures and their regions, and moves the running
-      ones towards them; the padding of canvases and of the list of regions counts as well. Otherwise it uses the
-      running ones, and they stay as they are.
+    updates_statistics: whether batch norm uses the statistics of these pictures and their regions, and moves the
+      running ones towards them; the padding of canvases and of the list of regions counts as well. Otherwise it uses
+      the running ones, and they stay as they are.
 
   Returns:
-    (float32 scalar, `batch_stats` after this batch, the `METRICS`: float32 scalars).
+    (float32 scalar, `batch_stats` after this batch or {} if they stay, the `METRICS`: float32 scalars).
 
   Raises:
     ValueError: a network with another number of anchors.
@@ -54,7 +54,7 @@ def loss(
 
   def apply(method, batch_stats, *arrays):
     variables = {"params": params, "batch_stats": batch_stats}
-    if not train_statistics:
+    if not updates_statistics:
       return model.apply(variables, *arrays, method=method), batch_stats
     outputs, updated = model.apply(variables, *arrays, train=True, method=method, mutable=["batch_stats"])
     return outputs, updated["batch_stats"]
@@ -73,7 +73,7 @@ def loss(
   head = jax.vmap(lambda *arrays: losses.head_losses(*arrays, settings))(*recognised, *regions)
   parts = dict(zip(METRICS[1:], (x.mean() for x in (*rpn, *head))))
   total = sum(parts.values())
-  return total, batch_stats, {"loss": total, **parts}
+  return total, batch_stats if updates_statistics else {}, {"loss": total, **parts}
 
 
 def check_anchors(model: FasterRCNN, images: jax.Array, settings: Settings) -> jax.Array:

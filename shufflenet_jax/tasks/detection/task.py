@@ -15,7 +15,7 @@ from shufflenet_jax.models.faster_rcnn import FasterRCNN
 from shufflenet_jax.tasks.detection import detections, objective
 from shufflenet_jax.tasks.detection.settings import Settings
 from shufflenet_jax.tasks.forward import normalize
-from shufflenet_jax.tasks.task import Task
+from shufflenet_jax.tasks.task import Task, stage_sides
 
 SHOWN_SCORE = 0.3  # the least score of a box that is printed in a table or drawn
 
@@ -97,6 +97,14 @@ class Detection(Task):
     return detector.count_detector(model, image_size)
 
   @classmethod
+  def positions(cls, config, mode):
+    """Stage 4 sees the crops of all regions of a picture, and halves their side."""
+    canvas = [side * side for side in stage_sides(config.data.image_size)[:-1]]
+    fields = config.detection
+    regions = fields.rois if mode == "train" else fields.proposals
+    return [*canvas, regions * fields.crop**2, regions * ((fields.crop + 1) // 2) ** 2]
+
+  @classmethod
   def from_config(cls, forward, config) -> "Detection":
     fields = config.detection
     return cls(forward, settings=_settings(fields), updates_statistics=fields.train_statistics)
@@ -114,7 +122,7 @@ class Detection(Task):
       self.settings,
       self.updates_statistics,
     )
-    return loss, batch_stats if self.updates_statistics else {}, metrics
+    return loss, batch_stats, metrics
 
   def _normalized(self, batch):
     return normalize(batch["image"], self.forward.mean, self.forward.std)
@@ -162,6 +170,14 @@ class Detection(Task):
   def answer_as_rows(self, answer) -> list[str]:
     rows = [f"{x.score:5.2f}{_columns(x.box)}  {x.name}" for x in answer if x.score >= SHOWN_SCORE]
     return rows or [f"nothing with a score of {SHOWN_SCORE} or more"]
+
+  def notes_from_scratch(self):
+    if self.updates_statistics:
+      return []
+    return [
+      "note: from scratch (no --config.init_from), but batch norm keeps its initial statistics, with which the loss is"
+      " often not finite; --config.detection.train_statistics=true trains them"
+    ]
 
   def adapt_params(self, params, fresh, names_before, names_now):
     """In the last layers, classes that the checkpoint knows by name keep their weights; the others get fresh ones."""

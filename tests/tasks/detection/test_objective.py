@@ -80,7 +80,7 @@ def test_statistics_can_be_trained():
   images, keys = images_and_keys(2)
   arguments = images, examples.batch(PICTURES["objects"], PICTURES["no boxes"]), keys, examples.SETTINGS
   before = variables["batch_stats"]
-  step = jax.jit(lambda stats: objective.loss(model, variables["params"], stats, *arguments, train_statistics=True))
+  step = jax.jit(lambda stats: objective.loss(model, variables["params"], stats, *arguments, updates_statistics=True))
   loss, after, _ = step(before)
   assert jnp.isfinite(loss)
   changed = jax.tree.map(lambda a, b: bool((a != b).any()), before, after)
