@@ -1,6 +1,8 @@
 """Wall-clock time of the train step and of inference on JAX's default device; on a CPU, compared with PyTorch.
 
     python -m benchmarks.train_step [--scale=1.0 --groups=3 --batch=32 --json=FILE] [--lowerings=auto,reference]
+    python -m benchmarks.train_step --network=mobilenet_v1 [--scale=1.0]
+    python -m benchmarks.train_step --network=resnet [--mflops=140]
 
 The networks take turns, round by round, in one run, so that other work on the machine affects all of them; the figures
 are medians, and their ratios to PyTorch's. Both use the same batch and recipe: uint8 images, normalised in the step;
@@ -26,19 +28,28 @@ import optax
 from shufflenet_jax import startup
 from shufflenet_jax.data import cores
 from shufflenet_jax.distributed.mesh import data_mesh, replicate, split_batch
+from shufflenet_jax.models import build
 from shufflenet_jax.models.formulations.choose import LOWERINGS
-from shufflenet_jax.models.shufflenet import STAGE2_CHANNELS, ShuffleNetV1
+from shufflenet_jax.models.shufflenet import STAGE2_CHANNELS
 from shufflenet_jax.tasks.classification import Classification
 from shufflenet_jax.tasks.forward import Forward
 from shufflenet_jax.training.step import compile_train_step, init_state
 
+# Network -> the flags that describe it.
+OWN_FIELDS = {"shufflenet_v1": ("scale", "groups"), "mobilenet_v1": ("scale",), "resnet": ("mflops",)}
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+
+
+def our_network(arguments, lowering: str):
+  """The Flax module that the flags describe."""
+  fields = {name: getattr(arguments, name) for name in OWN_FIELDS[arguments.network]}
+  chosen = {"network": arguments.network, "num_classes": 1000, "dtype": arguments.dtype, "lowering": lowering}
+  return build.network(chosen | fields)
 
 
 def jax_steps(arguments, images, labels, lowering: str):
   """(train, infer): functions that run one step and wait for its end."""
-  dtype = jnp.bfloat16 if arguments.dtype == "bfloat16" else jnp.float32
-  model = ShuffleNetV1(arguments.groups, arguments.scale, lowering=lowering, dtype=dtype)
+  model = our_network(arguments, lowering)
   schedule = optax.constant_schedule(0.01)
   optimizer = optax.sgd(schedule, 0.9)
   mesh = data_mesh(jax.devices()[:1])
@@ -63,11 +74,12 @@ def jax_steps(arguments, images, labels, lowering: str):
 
 
 def torch_steps(arguments, images, labels):
-  """The same two functions for pytorchcv's network."""
+  """The same two functions for the network in PyTorch."""
   import torch
-  from pytorchcv.models.shufflenet import get_shufflenet
 
-  net = get_shufflenet(arguments.groups, arguments.scale, in_size=(arguments.image_size, arguments.image_size))
+  from benchmarks import torch_networks
+
+  net = torch_networks.network(our_network(arguments, "auto"), arguments.network, arguments.image_size)
   net = net.to(memory_format=torch.channels_last)
   optimizer = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9)
   mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (MEAN, STD))
@@ -135,8 +147,10 @@ def cpu_name() -> str:
 def parsed_arguments() -> argparse.Namespace:
   """The command line's flags, checked; prints what is wrong and exits with 2 otherwise."""
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser.add_argument("--network", choices=tuple(OWN_FIELDS), default="shufflenet_v1")
   parser.add_argument("--scale", type=float, default=1.0)
   parser.add_argument("--groups", type=int, default=3)
+  parser.add_argument("--mflops", type=float, default=140.0, help="of the resnet, for one picture of 224 pixels")
   parser.add_argument("--batch", type=int, default=32)
   parser.add_argument("--image_size", type=int, default=224)
   parser.add_argument("--dtype", choices=("float32", "bfloat16"), help="default: bfloat16, on a CPU float32")
@@ -179,16 +193,16 @@ def main():
   elif not all(importlib.util.find_spec(name) for name in ("torch", "pytorchcv")):
     print("no comparison: torch or pytorchcv is not installed")
   elif -(-arguments.image_size // 32) != 7:
-    print(f"no comparison: pytorchcv's network takes pictures of 193 to 224 pixels, not {arguments.image_size}")
+    print(f"no comparison: pytorchcv's networks take pictures of 193 to 224 pixels, not {arguments.image_size}")
   else:
     steps["pytorch"], peer = torch_steps(arguments, images, labels), True
 
   packages = ("jax", "flax", "optax") + (("torch", "pytorchcv") if peer else ())
   versions = {name: importlib.metadata.version(name) for name in packages}
   print(f"{device.device_kind}; {cores.count()} cores of {cpu_name()}; {versions}")
-  print(
-    f"{arguments.scale}x g={arguments.groups}, batch {arguments.batch}, {arguments.image_size}px, {arguments.dtype}"
-  )
+  network = " ".join(f"{name}={getattr(arguments, name)}" for name in OWN_FIELDS[arguments.network])
+  of_step = f"batch {arguments.batch}, {arguments.image_size}px, {arguments.dtype}"
+  print(f"{arguments.network} {network}, {of_step}")
   hardware = {"device": device.device_kind, "cpu": cpu_name(), "cores": cores.count()}
   hardware["date"] = datetime.date.today().isoformat()
   results = {**hardware, "versions": versions, "settings": vars(arguments), "images_per_second": {}}

@@ -28,8 +28,6 @@ def _check_shufflenet_v1(fields) -> None:
     raise UserError(f"config.model: {error}") from None
   if fields["shuffle"] not in SHUFFLES:
     raise UserError(f"config.model.shuffle={fields['shuffle']!r} is not one of {', '.join(SHUFFLES)}")
-  if fields["lowering"] not in LOWERINGS:
-    raise UserError(f"config.model.lowering={fields['lowering']!r} is not one of {', '.join(LOWERINGS)}")
   repeats = tuple(fields["repeats"])
   if len(repeats) != 3 or min(repeats) < 1:
     raise UserError(f"config.model.repeats={repeats} must be three positive numbers, for instance (4, 8, 4)")
@@ -45,8 +43,8 @@ def _check_mobilenet_v1(fields) -> None:
 
 
 def _unit_of_table4(unit: str):
-  def construct(mflops: float = 38.0, **fields):  # Table 4 has 140, 38 and 13
-    return constructor_for_budget(unit, float(mflops))(**fields)
+  def construct(mflops: float = 38.0, lowering: str = "auto", **fields):  # Table 4 has 140, 38 and 13
+    return constructor_for_budget(unit, float(mflops))(lowering=lowering, **fields)
 
   return construct
 
@@ -96,6 +94,8 @@ def network(fields: typing.Mapping[str, typing.Any]):
       f"config.model.{min(unknown)} is not a field of network {name}, which has {has};"
       f" a config for it is, for instance, --config=configs/imagenet.py:network={name}"
     )
+  if fields.get("lowering", "auto") not in LOWERINGS:
+    raise UserError(f"config.model.lowering={fields['lowering']!r} is not one of {', '.join(LOWERINGS)}")
   if name in _CHECKS:
     _CHECKS[name](fields)
   fields = {key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()}

@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from shufflenet_jax.models.baselines.mobilenet import MobileNetV1
+from shufflenet_jax.models.baselines.other_units import Table4Net
 from shufflenet_jax.models.batch_norm import BatchNorm
 from shufflenet_jax.models.channel_shuffle import channel_shuffle
 from shufflenet_jax.models.formulations import dense, folding, planes, reference, windows3x3
@@ -24,6 +26,18 @@ NETWORKS = {
   "g4_se": {"groups": 4, "scale": 0.25, "se": True},
   "g8_release": {"groups": 8, "scale": 0.25, "shuffle": "release"},
 }
+
+
+# Depthwise, dense and grouped convolutions of 3x3, and of 1x1 with both strides; with and without a residual sum.
+OTHERS = ("mobilenet_v1", "vgg_like", "resnet", "resnext")
+
+
+def network_of(name, lowering):
+  if name in NETWORKS:
+    return ShuffleNetV1(num_classes=7, repeats=(2, 1, 1), lowering=lowering, **NETWORKS[name])
+  if name == "mobilenet_v1":
+    return MobileNetV1(0.25, num_classes=7, lowering=lowering)
+  return Table4Net(name, stage4=64, stem=12, num_classes=7, repeats=(2, 1, 1), lowering=lowering)
 
 
 def perturbed(variables):
@@ -50,10 +64,10 @@ def forward_and_back(model, variables, images):
   return jax.tree.map(np.asarray, (logits, updated, gradients))
 
 
-@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("network", [*NETWORKS, *OTHERS])
 def test_every_formulation_is_the_reference(network):
   """Logits, running statistics and gradients. "auto" is one of the formulations, as a test below shows."""
-  oracle = ShuffleNetV1(num_classes=7, repeats=(2, 1, 1), lowering="reference", **NETWORKS[network])
+  oracle = network_of(network, "reference")
   images = jax.random.normal(jax.random.key(0), (8, 36, 36, 3))
   variables = perturbed(jax.jit(oracle.init)(jax.random.key(1), images))
   inference = np.asarray(jax.jit(oracle.apply)(variables, images))
@@ -141,6 +155,24 @@ def depthwise(stride, shuffle_groups):
   return by_reference, on_planes(by_slices)
 
 
+def depthwise_alone(stride):
+  return (
+    lambda x, kernel, *_: reference.depthwise_conv3x3(x, kernel, stride),
+    on_planes(lambda x, kernel, *_: windows3x3.depthwise_conv(x, kernel, stride)),
+  )
+
+
+def convolution(stride, groups):
+  def kernel_of(depthwise):
+    wide = depthwise * depthwise[..., ::-1].swapaxes(2, 3)  # (3, 3, 1, 6) -> (3, 3, 6, 6)
+    return wide[:, :, : 6 // groups]
+
+  return (
+    lambda x, kernel, *_: conv(x, kernel_of(kernel), stride, groups),
+    on_planes(lambda x, kernel, *_: windows3x3.conv(x, kernel_of(kernel), stride, groups)),
+  )
+
+
 WINDOWS = {
   # (x, kernel, a, b) -> images: by the reference, and by slices
   "depthwise, stride 1": depthwise(1, 1),
@@ -149,15 +181,13 @@ WINDOWS = {
   "depthwise, stride 2, shuffled": depthwise(2, 2),
   "average": (lambda x, *_: reference.avg_pool3x3(x), on_planes(lambda x, *_: windows3x3.avg_pool(x))),
   "max": (lambda x, *_: reference.max_pool3x3(x), on_planes(lambda x, *_: windows3x3.max_pool(x))),
-  "stem": (
-    lambda x, kernel, *_: conv(x, dense_kernel(kernel), 2),
-    on_planes(lambda x, kernel, *_: windows3x3.conv_stride2(x, dense_kernel(kernel))),
-  ),
+  "depthwise alone, stride 1": depthwise_alone(1),
+  "depthwise alone, stride 2": depthwise_alone(2),
+  "convolution, stride 1": convolution(1, 1),
+  "convolution, stride 2": convolution(2, 1),
+  "convolution, stride 1, grouped": convolution(1, 3),
+  "convolution, stride 2, grouped": convolution(2, 2),
 }
-
-
-def dense_kernel(kernel):
-  return kernel * kernel[..., ::-1].swapaxes(2, 3)  # (3, 3, 1, 6) -> (3, 3, 6, 6)
 
 
 @pytest.mark.parametrize("shape", [(6, 8, 11, 6), (8, 7, 6, 6)])

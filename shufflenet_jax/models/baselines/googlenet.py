@@ -11,7 +11,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from shufflenet_jax.models.layers import ConvNormRelu
+from shufflenet_jax.models.conv_norm_relu import ConvNormRelu
 
 # name: channels of 1x1; 3x3 reduce, 3x3; 5x5 reduce, 5x5; pool projection.
 INCEPTIONS = {
@@ -40,7 +40,8 @@ class GoogLeNet(nn.Module):
 
   @nn.compact
   def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
-    conv = functools.partial(ConvNormRelu, train=train, dtype=self.dtype)
+    # Its branches are concatenated as pictures, so another order of the axes would be changed back there.
+    conv = functools.partial(ConvNormRelu, train=train, lowering="reference", dtype=self.dtype)
 
     def pool(x, stride=2):
       return nn.max_pool(x, (3, 3), strides=(stride, stride), padding=((1, 1), (1, 1)))

@@ -7,7 +7,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from shufflenet_jax.models.layers import ConvNormRelu, stages_between
+from shufflenet_jax.models.conv_norm_relu import ConvNormRelu
+from shufflenet_jax.models.layers import stages_between
 
 # (output channels, stride) of each depthwise-separable block at 1.0.
 BLOCKS = ((64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), *[(512, 1)] * 5, (1024, 2), (1024, 1))
@@ -21,11 +22,13 @@ class MobileNetV1(nn.Module):
   Attributes:
     scale: width multiplier on every layer: 1.0, 0.75, 0.5 or 0.25 in the papers.
     num_classes: size of the last layer.
+    lowering: the formulation, one of `formulations.choose.LOWERINGS`.
     dtype: compute dtype.
   """
 
   scale: float = 1.0
   num_classes: int = 1000
+  lowering: str = "auto"
   dtype: Any = jnp.float32
 
   def setup(self):
@@ -47,7 +50,7 @@ class MobileNetV1(nn.Module):
       ValueError: an unknown stage.
     """
     computed = stages_between(tuple(STRIDES), after, until)
-    conv = functools.partial(ConvNormRelu, train=train, dtype=self.dtype)
+    conv = functools.partial(ConvNormRelu, train=train, lowering=self.lowering, dtype=self.dtype)
     x, total_stride = images.astype(self.dtype), 2
     if after is None:
       x = conv(int(32 * self.scale), stride=2, name="stem")(x)

@@ -15,7 +15,8 @@ import jax.numpy as jnp
 
 from shufflenet_jax.counting.multiply_adds import count_network
 from shufflenet_jax.errors import UserError
-from shufflenet_jax.models.layers import ConvNormRelu
+from shufflenet_jax.models.conv_norm_relu import ConvNormRelu
+from shufflenet_jax.models.formulations import choose
 from shufflenet_jax.models.shufflenet import STAGE2_CHANNELS, ShuffleNetV1
 
 UNITS = ("vgg_like", "resnet", "xception_like", "resnext")
@@ -37,6 +38,7 @@ class Table4Net(nn.Module):
     stem: channels of Conv1.
     num_classes: size of the last layer.
     repeats: units in Stages 2, 3, 4.
+    lowering: the formulation, one of `formulations.choose.LOWERINGS`.
     dtype: compute dtype.
   """
 
@@ -45,13 +47,14 @@ class Table4Net(nn.Module):
   stem: int
   num_classes: int = 1000
   repeats: tuple[int, ...] = (4, 8, 4)
+  lowering: str = "auto"
   dtype: Any = jnp.float32
 
   @nn.compact
   def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
-    conv = functools.partial(ConvNormRelu, train=train, dtype=self.dtype)
+    conv = functools.partial(ConvNormRelu, train=train, lowering=self.lowering, dtype=self.dtype)
     x = conv(self.stem, stride=2, name="stem")(images.astype(self.dtype))
-    x = nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+    x = choose.max_pool3x3(self.lowering, x)
     for stage, (width, units) in enumerate(zip(stage_widths(self.stage4), self.repeats), start=2):
       for i in range(1, units + 1):
         stride, name = (2 if i == 1 else 1), f"stage{stage}_unit{i}"
@@ -68,7 +71,7 @@ class Table4Net(nn.Module):
         y = conv(width, 1, relu=False, name=f"{name}_expand")(y)
         if x.shape != y.shape:
           x = conv(width, 1, stride=stride, relu=False, name=f"{name}_project")(x)
-        x = nn.relu(x + y)
+        x = choose.add_relu(self.lowering, x, y)
     x = x.mean(axis=(1, 2))  # (n, h, w, c) -> (n, c)
     return nn.Dense(self.num_classes, dtype=self.dtype, name="classifier")(x).astype(jnp.float32)
 

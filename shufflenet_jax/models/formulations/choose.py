@@ -1,4 +1,4 @@
-"""Which formulation computes the units and the stem, by the field `lowering` and the platform.
+"""Which formulation computes a network's layers, by the field `lowering` and the platform.
 
 `lowering` is "auto" or the name of a formulation. Parameters are the same for all.
 """
@@ -12,7 +12,7 @@ from shufflenet_jax.models.batch_norm import Moments, Norm
 from shufflenet_jax.models.formulations import dense, planes, reference
 from shufflenet_jax.models.formulations.interface import PerLayer
 
-# The value of `lowering` -> a module that has `unit` and `stem`.
+# The value of `lowering` -> a module that has the functions below.
 FORMULATIONS = {"reference": reference, "dense": dense, "planes": planes}
 LOWERINGS = ("auto", *FORMULATIONS)
 
@@ -39,6 +39,28 @@ def stem(lowering: str, kernel: jax.Array, norm: Norm, images: jax.Array) -> tup
     ValueError: an unknown lowering.
   """
   return _dispatch(lowering, lambda formulation: formulation.stem, kernel, norm, images)
+
+
+def conv_norm_relu(
+  lowering: str, kernel: jax.Array, norm: Norm, x: jax.Array, **settings
+) -> tuple[jax.Array, Moments | None]:
+  """`reference.conv_norm_relu` in the formulation that `lowering` names.
+
+  Raises:
+    ValueError: an unknown lowering.
+  """
+  function_of = lambda formulation: functools.partial(formulation.conv_norm_relu, **settings)  # noqa: E731
+  return _dispatch(lowering, function_of, kernel, norm, x)
+
+
+def add_relu(lowering: str, x: jax.Array, y: jax.Array) -> jax.Array:
+  """`reference.add_relu` in the formulation that `lowering` names; raises as `unit`."""
+  return _dispatch(lowering, lambda formulation: formulation.add_relu, x, y)
+
+
+def max_pool3x3(lowering: str, x: jax.Array) -> jax.Array:
+  """`reference.max_pool3x3` in the formulation that `lowering` names; raises as `unit`."""
+  return _dispatch(lowering, lambda formulation: formulation.max_pool3x3, x)
 
 
 def _dispatch(lowering: str, function_of: Callable, *operands):

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from shufflenet_jax.models.batch_norm import Moments, Norm, per_channel
 from shufflenet_jax.models.channel_shuffle import channel_shuffle
-from shufflenet_jax.models.formulations import folding
+from shufflenet_jax.models.formulations import folding, reference
 from shufflenet_jax.models.formulations.interface import PerLayer
 from shufflenet_jax.models.formulations.reference import avg_pool3x3, max_pool3x3
 from shufflenet_jax.models.formulations.reference import depthwise_conv3x3 as grouped_depthwise_conv3x3
@@ -23,6 +23,9 @@ from shufflenet_jax.models.layers import conv, relu
 # Up to this many channels, a depthwise convolution is computed as an ordinary one with a diagonal kernel: by the TPU
 # compiler's estimates that is faster at 60 channels and slower at 96 (benchmarks/RESULTS.md).
 DIAGONAL_CHANNELS = 80
+
+# The layers of other networks are the reference's.
+conv_norm_relu, add_relu = reference.conv_norm_relu, reference.add_relu
 
 
 def unit(

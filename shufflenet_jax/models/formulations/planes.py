@@ -14,17 +14,19 @@ Units take and return (n, h, w, c); XLA removes the transpositions between one u
 written by hand (`jax.custom_vjp`), so forward-mode differentiation is not possible.
 """
 
+import functools
 import math
 
 import jax
 import jax.numpy as jnp
 
+from shufflenet_jax.models import layers
 from shufflenet_jax.models.batch_norm import Moments, Norm
 from shufflenet_jax.models.channel_shuffle import channel_shuffle
 from shufflenet_jax.models.formulations import folding, windows3x3
 from shufflenet_jax.models.formulations.interface import PerLayer
 from shufflenet_jax.models.formulations.unfused import unfused
-from shufflenet_jax.models.formulations.windows3x3 import per_plane, plane_sums
+from shufflenet_jax.models.formulations.windows3x3 import group_conv1x1, per_plane, plane_sums, planes_by_group
 
 
 def unit(
@@ -66,12 +68,44 @@ def stem(kernel: jax.Array, norm: Norm, images: jax.Array) -> tuple[jax.Array, M
     kernel,
     norm,
     unfused(_planes, images),
-    conv_stride2=windows3x3.conv_stride2,
+    conv_stride2=functools.partial(windows3x3.conv, stride=2),
     max_pool=windows3x3.max_pool,
     moments=moments,
     for_images=per_plane,
   )
   return _pictures(x), batch
+
+
+def conv_norm_relu(
+  kernel: jax.Array, norm: Norm, x: jax.Array, *, stride: int, groups: int, relu: bool
+) -> tuple[jax.Array, Moments | None]:
+  """See `reference.conv_norm_relu`."""
+  y = _conv(_planes(x), kernel.astype(x.dtype), stride, groups)
+  batch = moments(y) if norm.train else None
+  a, b = norm.affine(batch)
+  y = (y.astype(jnp.float32) * per_plane(a) + per_plane(b)).astype(y.dtype)
+  return _pictures(_relu(y) if relu else y), batch
+
+
+def _conv(x, kernel, stride, groups):
+  """A convolution of (c, h, w, n) with an HWIO kernel of x's dtype, padded so that every position is a centre."""
+  if kernel.shape[0] == 1:
+    return group_conv1x1(x[:, ::stride, ::stride], kernel, groups)
+  if kernel.shape[0] != 3:
+    return _planes(layers.conv(_pictures(x), kernel, stride, groups))
+  if kernel.shape[2:] == (1, groups):
+    return windows3x3.depthwise_conv(x, kernel, stride)
+  return windows3x3.conv(x, kernel, stride, groups)
+
+
+def add_relu(x: jax.Array, y: jax.Array) -> jax.Array:
+  """See `reference.add_relu`."""
+  return _pictures(_relu(_planes(x) + _planes(y)))
+
+
+def max_pool3x3(x: jax.Array) -> jax.Array:
+  """See `reference.max_pool3x3`."""
+  return _pictures(windows3x3.max_pool(_planes(x)))
 
 
 def _planes(x):
@@ -80,29 +114,6 @@ def _planes(x):
 
 def _pictures(x):
   return x.transpose(3, 1, 2, 0)  # (c, h, w, n) -> (n, h, w, c)
-
-
-def group_conv1x1(x: jax.Array, kernel: jax.Array, groups: int) -> jax.Array:
-  """1x1 group convolution.
-
-  Args:
-    x: (c_in, h, w, n).
-    kernel: HWIO (1, 1, c_in / groups, c_out), is cast to x's dtype.
-    groups: g, must divide c_in and c_out.
-
-  Returns:
-    (c_out, h, w, n), x's dtype.
-  """
-  if groups == 1:
-    return windows3x3.product(kernel.astype(x.dtype)[0, 0], x)
-  # (1, 1, c_in/g, c_out) -> (c_in/g, g, c_out/g)
-  by_group = kernel.astype(x.dtype).reshape(-1, groups, kernel.shape[-1] // groups)
-  y = jnp.einsum("igo,gip->gop", by_group, _by_group(x, groups))
-  return y.reshape(kernel.shape[-1], *x.shape[1:])  # (g, c_out/g, h*w*n) -> (c_out, h, w, n)
-
-
-def _by_group(x, groups):
-  return x.reshape(groups, x.shape[0] // groups, _positions(x))  # (c, h, w, n) -> (g, c/g, h*w*n)
 
 
 def _positions(x):
@@ -119,7 +130,7 @@ def moments(x: jax.Array) -> Moments:
 def group_statistics(x: jax.Array, groups: int) -> folding.GroupStatistics:
   """`folding.group_statistics` of (c, h, w, n)."""
   count = _positions(x)
-  products = folding.grams(_by_group(x, groups), "gip,gjp->gij")
+  products = folding.grams(planes_by_group(x, groups), "gip,gjp->gij")
   return folding.group_statistics(plane_sums(x) / count, products, count)
 
 

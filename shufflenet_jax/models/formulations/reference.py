@@ -4,10 +4,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from shufflenet_jax.models import layers
 from shufflenet_jax.models.batch_norm import Moments, Norm
 from shufflenet_jax.models.channel_shuffle import channel_shuffle
 from shufflenet_jax.models.formulations.interface import PerLayer
-from shufflenet_jax.models.layers import conv, relu
+from shufflenet_jax.models.layers import conv
 
 
 def unit(
@@ -41,7 +42,7 @@ def unit(
   y = channel_shuffle(conv(x, kernels.compress, groups=compress_groups), shuffle_groups)
   # Fig. 2 shuffles after the norm and ReLU. These act on each channel alone, so the result is the same.
   y, compress_moments = norms.compress(y)
-  y = depthwise_conv3x3(relu(y), kernels.depthwise, stride)
+  y = depthwise_conv3x3(layers.relu(y), kernels.depthwise, stride)
   y, depthwise_moments = norms.depthwise(y)  # no ReLU here (section 3.2)
   y = conv(y, kernels.expand, groups=groups)
   y, expand_moments = norms.expand(y)
@@ -50,7 +51,7 @@ def unit(
   else:
     y = jnp.concatenate([avg_pool3x3(x), y] if shortcut_first else [y, avg_pool3x3(x)], axis=-1)
   # Fig. 2c applies ReLU before the concatenation. The shortcut is not negative, so the result is the same.
-  return relu(y), PerLayer(compress_moments, depthwise_moments, expand_moments)
+  return layers.relu(y), PerLayer(compress_moments, depthwise_moments, expand_moments)
 
 
 def stem(kernel: jax.Array, norm: Norm, images: jax.Array) -> tuple[jax.Array, Moments | None]:
@@ -65,7 +66,32 @@ def stem(kernel: jax.Array, norm: Norm, images: jax.Array) -> tuple[jax.Array, M
     (n, ceil(h/4), ceil(w/4), f), and the batch's statistics, which the norm has used, or None in evaluation.
   """
   x, batch = norm(conv(images, kernel, stride=2))
-  return max_pool3x3(relu(x)), batch
+  return max_pool3x3(layers.relu(x)), batch
+
+
+def conv_norm_relu(
+  kernel: jax.Array, norm: Norm, x: jax.Array, *, stride: int, groups: int, relu: bool
+) -> tuple[jax.Array, Moments | None]:
+  """A convolution with the norm and, if `relu`, the ReLU after it, as other networks have them.
+
+  Args:
+    kernel: HWIO (k, k, c / groups, f) with k odd, float32.
+    norm: of the f channels.
+    x: (n, h, w, c); the convolution is computed in its dtype, the norm in float32.
+    stride: s.
+    groups: of the convolution; with c groups it is depthwise.
+    relu: whether there is a ReLU.
+
+  Returns:
+    (n, ceil(h/s), ceil(w/s), f) in x's dtype, and the batch's statistics, or None in evaluation.
+  """
+  y, batch = norm(conv(x, kernel, stride, groups))
+  return layers.relu(y) if relu else y, batch
+
+
+def add_relu(x: jax.Array, y: jax.Array) -> jax.Array:
+  """The end of a residual unit: relu(x + y), (n, h, w, c)."""
+  return layers.relu(x + y)
 
 
 def depthwise_conv3x3(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:

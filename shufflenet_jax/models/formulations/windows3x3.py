@@ -1,4 +1,4 @@
-"""Depthwise convolution, pools and the stem's convolution over 3x3 windows, for XLA:CPU.
+"""Convolutions and pools over 3x3 windows, for XLA:CPU.
 
 A window is nine shifted slices of the image, which are multiplied and added elementwise. The gradients are written as
 slices too: differentiation would turn each slice into a padded array of its own.
@@ -61,8 +61,19 @@ def _input_gradient(dy, kernel, stride, sides):
   """The gradient of `_convolve` for its input, whose height and width are `sides`."""
   if stride == 1:
     return _convolve(dy, kernel[::-1, ::-1], 1)
-  rows = [_interleave(*[dy * per_plane(kernel[i, j, 0]) for j in range(3)], axis=2) for i in range(3)]
-  return _interleave(*rows, axis=1)[:, : sides[0], : sides[1]]
+  return _overlap([dy * per_plane(kernel[i, j, 0]) for i, j in OFFSETS], stride, sides)
+
+
+def _overlap(gradients, stride, sides):
+  """The inverse of `_windows`: adds the gradients (c, o, o, n) for each of `OFFSETS` where the windows overlap.
+
+  The result is (c, h, w, n) with the `sides` h and w.
+  """
+  h, w = sides
+  if stride == 1:
+    return sum(_pad(d)[:, 2 - i : 2 - i + h, 2 - j : 2 - j + w] for d, (i, j) in zip(gradients, OFFSETS))
+  rows = [_interleave(*gradients[first : first + 3], axis=2) for first in (0, 3, 6)]
+  return _interleave(*rows, axis=1)[:, :h, :w]
 
 
 def _interleave(first, middle, last, axis):
@@ -97,8 +108,21 @@ def _kernel_gradient(x, dy, stride):
 
 
 def _gradients(x, kernel, dy, stride):
+  """The gradients of `_convolve` for its input and its kernel."""
   dkernel = _kernel_gradient(x, dy, stride).reshape(kernel.shape)  # (9, c) -> (3, 3, 1, c)
   return _input_gradient(dy, kernel, stride, x.shape[1:3]), dkernel
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def depthwise_conv(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
+  """3x3 depthwise convolution: (c, h, w, n) and HWIO (3, 3, 1, c), of one dtype -> (c, o, o, n)."""
+  return unfused(lambda x, kernel: _convolve(x, kernel, stride), x, kernel)
+
+
+depthwise_conv.defvjp(
+  lambda x, kernel, stride: (depthwise_conv(x, kernel, stride), (x, kernel)),
+  lambda stride, residuals, dy: unfused(functools.partial(_gradients, stride=stride), *residuals, dy),
+)
 
 
 def _shuffle_affine_relu(x, a, b, groups):
@@ -152,15 +176,59 @@ shuffle_affine_relu_depthwise_conv.defvjp(
 )
 
 
-def conv_stride2(x: jax.Array, kernel: jax.Array) -> jax.Array:
-  """3x3 convolution of stride 2 of images of a few channels: HWIO (3, 3, c, f) -> (f, o, o, n).
+def conv(x: jax.Array, kernel: jax.Array, stride: int, groups: int = 1) -> jax.Array:
+  """3x3 convolution: (c, h, w, n) and HWIO (3, 3, c/g, f), of one dtype -> (f, o, o, n).
 
-  It is one matrix product of the image's patches. XLA:CPU would compute a convolution with YNNPACK, which takes up to
-  six times as long.
+  It is a matrix product of the patches of the images, for each group. XLA:CPU would compute a convolution of one group
+  with YNNPACK, which takes up to six times as long.
   """
+  # (3, 3, c/g, f) -> (1, 1, 9c/g, f)
+  return group_conv1x1(_patches(x, stride, groups), kernel.reshape(1, 1, -1, kernel.shape[-1]), groups)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
+def _patches(x, stride, groups):
+  """(c, h, w, n) -> (9c, o, o, n): for each group, and each of `OFFSETS`, the group's channels at that offset."""
   (c, h, w, _), padded = x.shape, unfused(_pad, x)
-  patches = jnp.concatenate([padded[:, i : i + h : 2, j : j + w : 2] for i, j in OFFSETS], 0)  # (9c, o, o, n)
-  return product(kernel.reshape(9 * c, -1), patches)  # (3, 3, c, f) -> (9c, f)
+  pixels = [padded[:, i : i + h : stride, j : j + w : stride] for i, j in OFFSETS]
+  if groups == 1:
+    return jnp.concatenate(pixels, 0)
+  by_group = jnp.stack([p.reshape(groups, c // groups, *p.shape[1:]) for p in pixels], 1)  # (g, 9, c/g, o, o, n)
+  return by_group.reshape(9 * c, *pixels[0].shape[1:])
+
+
+def _patches_backward(stride, groups, sides, dy):
+  planes, *o = dy.shape
+  by_group = dy.reshape(groups, 9, planes // 9 // groups, *o)  # (9c, o, o, n) -> (g, 9, c/g, o, o, n)
+  gradients = [by_group[:, k].reshape(planes // 9, *o) for k in range(9)]  # (g, c/g, o, o, n) -> (c, o, o, n)
+  return (unfused(lambda *gradients: _overlap(gradients, stride, sides), *gradients),)
+
+
+_patches.defvjp(lambda x, stride, groups: (_patches(x, stride, groups), x.shape[1:3]), _patches_backward)
+
+
+def group_conv1x1(x: jax.Array, kernel: jax.Array, groups: int) -> jax.Array:
+  """1x1 group convolution.
+
+  Args:
+    x: (c_in, h, w, n).
+    kernel: HWIO (1, 1, c_in / groups, c_out), is cast to x's dtype.
+    groups: g, must divide c_in and c_out.
+
+  Returns:
+    (c_out, h, w, n), x's dtype.
+  """
+  if groups == 1:
+    return product(kernel.astype(x.dtype)[0, 0], x)
+  # (1, 1, c_in/g, c_out) -> (c_in/g, g, c_out/g)
+  by_group = kernel.astype(x.dtype).reshape(-1, groups, kernel.shape[-1] // groups)
+  y = jnp.einsum("igo,gip->gop", by_group, planes_by_group(x, groups))
+  return y.reshape(kernel.shape[-1], *x.shape[1:])  # (g, c_out/g, h*w*n) -> (c_out, h, w, n)
+
+
+def planes_by_group(x: jax.Array, groups: int) -> jax.Array:
+  """(c, h, w, n) -> (g, c/g, h*w*n)."""
+  return x.reshape(groups, x.shape[0] // groups, math.prod(x.shape[1:]))
 
 
 def product(kernel: jax.Array, x: jax.Array) -> jax.Array:
