@@ -37,7 +37,7 @@ def main(values: flags.FlagValues, arguments: list[str]) -> int:
   drawing = _drawing(predictor, values.draw) if values.draw else None
   failed = report(predictor, arguments, values.json, drawing)
   if drawing and not values.json:
-    print(f"{drawing.count} pictures drawn to {drawing.folder}")
+    print(f"{drawing.count} picture{'' if drawing.count == 1 else 's'} drawn to {drawing.folder}")
   return 1 if failed else 0
 
 

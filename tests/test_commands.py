@@ -34,6 +34,14 @@ from tests.commands import ROOT, command
     (["--config.learning_rate=1"], ["no field learning_rate; did you mean --config.optimizer.learning_rate?"]),
     (["--config.optimiser.momentum=1"], ["no field optimiser.momentum; did you mean --config.optimizer.momentum?"]),
     (["--config.datadir=x"], ["no field datadir; did you mean --config.data.data_dir?"]),
+    (
+      ["--config=configs/boxes.py", "--config.data.color_jitter=0.4"],
+      ["config.data.color_jitter is for classification; this config has task=detection"],
+    ),
+    (
+      ["--config=configs/imagenet.py", "--config.detection.crop=7"],
+      ["config.detection.crop is for detection; this config has task=classification"],
+    ),
     (["--config.batch_size=1.5"], ["--config.batch_size=1.5: must be a whole number"]),
     (["--config.optimizer.momentum=much"], ["--config.optimizer.momentum=much: must be a number"]),
     (["--config.data.flip=perhaps"], ["--config.data.flip=perhaps: must be true or false"]),

@@ -215,6 +215,10 @@ def _unknown(name: str, config, holders: dict, known: list[str]) -> str:
     return f"--{name} cannot be set by a flag; set it in the config file"
   if not names:
     return f"--{name} needs a config; give --config=FILE.py" if "config" in known else f"there is no flag --{name}"
+  from shufflenet_jax.config import fields  # which imports the networks
+
+  if field in fields.FIELDS:
+    return f"config.{field} is for {fields.FIELDS[field].task}; this config has task={config.get('task')}"
   last = field.rpartition(".")[2]
   # First the fields of that name in other sections, then those with a similar spelling.
   near = [n for n in holders if n.rpartition(".")[2] == last]

@@ -71,7 +71,13 @@ _RESIZE = Rule(
 )
 _SHORT_SIDE = Rule(lambda value, config: 0 < value <= config.data.long_side, "at most data.long_side", evaluation=True)
 _LONG_SIDE = Rule(lambda value, config: value <= config.data.image_size, "at most data.image_size", evaluation=True)
-_SIDES = Rule(lambda value, config: len(value) and min(value) > 0, "one or more lengths in pixels", evaluation=True)
+_SIDES = Rule(
+  lambda value, config: len(value) and all(0 < v < math.inf for v in value),
+  "one or more lengths in pixels",
+  evaluation=True,
+)
+# Settings.test_anchors of a detector: no more proposals are left for its head.
+_PROPOSALS = Rule(lambda value, config: 1 <= value <= 1000, "from 1 to 1000", evaluation=True)
 _CROP = Rule(lambda value, config: value in (7, 14), "14 or 7", evaluation=True)
 _MEAN = Rule(lambda value, config: _is_triple(value), "three numbers, on the 0-255 scale", evaluation=True)
 _STD = Rule(
@@ -105,10 +111,11 @@ FIELDS = {
   "data.eval_split": Field("validation"),
   "data.image_size": Field(224, _at_least(32, evaluation=True)),  # pixels
   "data.eval_resize": Field(256, _RESIZE),  # pixels of the short side before the centre crop
-  "data.min_crop_area": Field(0.08, _AREA),  # of random crops, as a fraction of the picture
-  "data.max_crop_aspect": Field(4 / 3, _at_least(1)),
+  "data.min_crop_area": Field(0.08, _AREA, "classification"),  # of random crops, as a fraction of the picture
+  "data.max_crop_aspect": Field(4 / 3, _at_least(1), "classification"),
   "data.flip": Field(True),  # mirrors half of the training pictures
-  "data.color_jitter": Field(0.0, _fraction_below_1()),  # scales brightness, contrast and saturation by up to 1 +- this
+  # scales brightness, contrast and saturation by up to 1 +- this
+  "data.color_jitter": Field(0.0, _fraction_below_1(), "classification"),
   "data.antialias": Field(True),  # when pictures are made smaller, in evaluation and in the training of detectors
   "data.shuffle_bytes": Field(1 << 30, _at_least(1)),  # encoded pictures in memory, over all hosts
   "data.max_bad_train": Field(100, _at_least(0)),  # pictures that each host may skip as undecodable
@@ -123,13 +130,13 @@ FIELDS = {
   "detection.crop": Field(14, _CROP, "detection"),  # positions per side that a proposal is cut to; 7 is faster
   "detection.train_statistics": Field(False, None, "detection"),  # of batch norm; set it to train without init_from
   "detection.rois": Field(128, _at_least(4), "detection"),  # proposals of a picture that the head is trained on
-  "detection.proposals": Field(300, _at_least(1, evaluation=True), "detection"),  # the same, in evaluation
+  "detection.proposals": Field(300, _PROPOSALS, "detection"),  # the same, in evaluation
   "optimizer.learning_rate": Field(0.5, _ABOVE_0),  # falls linearly to 0
   "optimizer.warmup_steps": Field(0, _WARMUP),
   "optimizer.momentum": Field(0.9, _fraction_below_1()),
   "optimizer.weight_decay": Field(4e-5, _at_least(0)),
   "optimizer.decay": Field("kernels"),  # which parameters decay: "kernels" (not biases and norms) or "all"
-  "optimizer.label_smoothing": Field(0.0, _fraction_below_1()),
+  "optimizer.label_smoothing": Field(0.0, _fraction_below_1(), "classification"),
 }
 
 

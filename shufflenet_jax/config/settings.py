@@ -23,7 +23,8 @@ def check(config, training: bool) -> None:
   present = set(fields.names(config))
   for name, field in fields.of_task(task).items():
     if field.task and name not in present:
-      raise UserError(f"config.task={task} needs the field {name}; begin with configs/boxes.py or configs/coco.py")
+      begin = "configs/imagenet.py" if task == fields.DEFAULT_TASK else "configs/boxes.py or configs/coco.py"
+      raise UserError(f"config.task={task} needs the field {name}; begin with {begin}")
   for name, field in fields.of_task(task).items():
     if field.rule and (training or field.rule.evaluation):
       _check(config, name)

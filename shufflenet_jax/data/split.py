@@ -54,13 +54,25 @@ class Split:
     return self.read(chunks, np.zeros_like(chunks), self.chunk_sizes, parallel=parallel)
 
 
-def check_number_of_classes(description: str, dataset_classes: int, num_classes: int) -> None:
-  """Raises a UserError if a dataset has more classes than the network; `description` names the dataset."""
+def check_number_of_classes(
+  description: str, dataset_classes: int, num_classes: int, class_names: Sequence[str] = ()
+) -> None:
+  """Compares the numbers of classes of a dataset and a network.
+
+  Args:
+    description: of the dataset, for the message.
+    dataset_classes: the dataset's.
+    num_classes: the network's.
+    class_names: of the network, if it has been trained.
+
+  Raises:
+    UserError: the dataset has more than the network.
+  """
   if dataset_classes > num_classes:
-    raise UserError(
-      f"{description} has {dataset_classes} classes, the network num_classes={num_classes};"
-      f" set --config.model.num_classes={dataset_classes}"
-    )
+    remedy = f"set --config.model.num_classes={dataset_classes}"
+    if class_names:
+      remedy = f"choose a dataset of its classes: {', '.join(class_names[:3])}{', ...' if num_classes > 3 else ''}"
+    raise UserError(f"{description} has {dataset_classes} classes, the network num_classes={num_classes}; {remedy}")
 
 
 def pad_class_names(names: Sequence[str], num_classes: int) -> tuple[str, ...]:

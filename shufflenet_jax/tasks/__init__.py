@@ -56,12 +56,12 @@ def class_of(config) -> type[Task]:
 
 
 def network(config):
-  """The Flax module that a config trains: the network of its `model` section, with what the task adds to it.
+  """The Flax module that a config trains, see `Task.network`.
 
   Raises:
-    UserError: a value that the network does not accept, or an unknown task.
+    UserError: a value that the network or the task does not accept, or an unknown task.
   """
-  return class_of(config).network(networks.network(config.model), config)
+  return class_of(config).network(config)
 
 
 def network_for_images(config) -> tuple[typing.Any, NetworkCount | DetectorCount]:

@@ -10,6 +10,7 @@ import numpy as np
 
 from shufflenet_jax.counting.detector import DetectorCount
 from shufflenet_jax.counting.multiply_adds import NetworkCount, count_network
+from shufflenet_jax.models import build as networks
 from shufflenet_jax.tasks.forward import Forward
 
 
@@ -61,9 +62,13 @@ class Task(abc.ABC):
   table_heading: ClassVar[str] = "output"
 
   @classmethod
-  def network(cls, model, config):
-    """The whole Flax module that is trained, from the network that the config's `model` section describes."""
-    return model
+  def network(cls, config):
+    """The whole Flax module that is trained: the network of the config's `model` section, and what the task adds.
+
+    Raises:
+      UserError: a value that the network or the task does not accept.
+    """
+    return networks.network(config.model)
 
   @classmethod
   def count(cls, model, image_size: int) -> NetworkCount | DetectorCount:

@@ -95,7 +95,7 @@ def evaluate_checkpoint(
     UserError: a field is out of range, the task or the network is another one, or the data do not fit it or cannot be
       read.
   """
-  tasks.check_same_task(source.path, source.config, config, "its task cannot be overridden")
+  tasks.check_same_task(source.path, source.config, config, "what it was trained for cannot be overridden")
   settings.check(config, training=False)
   model_before, model_now = (checkpoint.to_json(c.model) for c in (source.config, config))
   settings.check_same_network(str(source.path), model_before, model_now, "its network cannot be overridden")

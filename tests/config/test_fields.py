@@ -31,8 +31,8 @@ def test_a_networks_fields_are_its_modules():
     "groups": 3, "scale": 1.0, "shuffle": "paper", "shortcut_first": True, "se": False, "repeats": (4, 8, 4), "stem": 0,
     "classifier_bias": True, "lowering": "auto",
   }  # fmt: skip
-  assert build.own_fields("mobilenet_v1") == {"scale": 1.0}
-  assert build.own_fields("resnext") == {"mflops": 38.0}
+  assert build.own_fields("mobilenet_v1") == {"scale": 1.0, "lowering": "auto"}
+  assert build.own_fields("resnext") == {"mflops": 38.0, "lowering": "auto"}
   assert build.own_fields("alexnet") == {}
 
 
@@ -41,7 +41,8 @@ def test_missing_fields_are_completed_and_others_kept():
   before = copy.deepcopy(values)
   completed = fields.complete(values)
   assert values == before
-  assert completed["model"] == {"network": "mobilenet_v1", "dtype": "float32", "scale": 1.0, "num_classes": 1000}
+  own = {"network": "mobilenet_v1", "dtype": "float32", "scale": 1.0, "lowering": "auto"}
+  assert completed["model"] == own | {"num_classes": 1000}
   assert (completed["seed"], completed["mine"], completed["data"]["flip"]) == (7, 1, False)
   assert completed["optimizer"]["momentum"] == 0.9
   assert fields.complete(completed) == completed

@@ -93,15 +93,21 @@ def _box(source: str, id: int, category: str, annotation: dict) -> Box:
   numbers = annotation.get("bbox")
   if not (isinstance(numbers, list) and len(numbers) == 4 and all(map(_is_number, numbers))):
     raise UserError(f"{source}: annotation {id} has bbox {numbers!r:.60}, not [x, y, width, height] in pixels")
-  x, y, width, height = map(float, numbers)
+  try:
+    x, y, width, height = map(float, numbers)
+  except OverflowError:  # a whole number too large for a float
+    raise UserError(f"{source}: annotation {id} has bbox {numbers!r:.60}, whose numbers are too large") from None
   area = annotation.get("area")
   if area is not None and not (_is_number(area) and 0 <= area < 2**63):
     raise UserError(f"{source}: annotation {id} has area {area!r:.60}, not a number of pixels")
-  return Box(id, category, y, x, y + height, x + width, area, is_crowd=annotation.get("iscrowd", 0) not in (0, None))
+  crowd = annotation.get("iscrowd")
+  if crowd not in (0, 1, None):
+    raise UserError(f"{source}: annotation {id} has iscrowd {crowd!r:.60}, which must be 0 or 1")
+  return Box(id, category, y, x, y + height, x + width, area, is_crowd=bool(crowd))
 
 
 def _is_number(value) -> bool:
-  return isinstance(value, int | float) and math.isfinite(value)
+  return isinstance(value, int | float) and -math.inf < value < math.inf
 
 
 def _whole(source: str, what: str, entry: dict, key: str, default=None) -> int:

@@ -106,8 +106,9 @@ def open_source(options: Options, split: str, progress: Callable[[int], None]) -
     counts.update(of_picture)
     pictures.append(Picture(annotated.name, annotated, annotated.path, 0, size))
   boxes = [box for picture in pictures for box in picture.label.boxes]
-  if not boxes:
-    raise UserError(f"{source} has no boxes; a detector cannot be trained or evaluated without any")
+  if all(box.is_crowd for box in boxes):
+    only = f" that are not {form.crowds}" if boxes else ""
+    raise UserError(f"{source} has no boxes{only}; a detector cannot be trained or evaluated without any")
   check_names(f"{source}: category", sorted({box.category for box in boxes} | set(annotations.categories)))
   counts["crowds"] = sum(box.is_crowd for box in boxes)
   counts["empty"] = sum(not picture.label.boxes for picture in pictures)

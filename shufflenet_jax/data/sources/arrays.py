@@ -31,7 +31,7 @@ def open_split(
       f"{path} does not exist; set --config.data.data_dir to a folder with {split}.npz, which holds {_WANTED}"
     ) from None
   images, labels, names = _contents(path, encoded)
-  check_number_of_classes(path, len(names), num_classes)
+  check_number_of_classes(path, len(names), num_classes, class_names)
   if class_names and (label := naming.first_difference(names, class_names)) is not None:
     raise UserError(f"{path} has other classes than the network: its class {label} is {names[label]!r}")
   arrays = Arrays(path, images, labels, pad_class_names(names, num_classes), len(names))

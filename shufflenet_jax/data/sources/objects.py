@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_datasets
 
-from shufflenet_jax.data import pictures
+from shufflenet_jax.data import pictures, sources
 from shufflenet_jax.data.max_boxes import MAX_BOXES
 from shufflenet_jax.data.sources import tfds
 from shufflenet_jax.data.split import Split
@@ -41,6 +41,8 @@ def open_objects(data, split: str, num_classes: int, class_names: Sequence[str] 
     UserError: the dataset or split is absent, empty, in another file format or without boxes, or its classes are not
       the detector's.
   """
+  if data.name in sources.SOURCES:
+    raise UserError(f"dataset {data.name!r} has no boxes; a detector needs one with objects, as in coco/2017")
   builder = tfds.find_builder(data.name, tfds.datasets_folder(data.data_dir))
   features = builder.info.features
   if not has_objects(features):
@@ -62,7 +64,7 @@ def open_objects(data, split: str, num_classes: int, class_names: Sequence[str] 
     count = len(_boxes(example["objects"])[1])
     if count <= MAX_BOXES:
       return ""
-    name = example["image/filename"].numpy().decode(errors="replace") if "image/filename" in example else "it"
+    name = example["image/filename"].numpy().decode(errors="replace") if "image/filename" in example else "a picture"
     return f"{name} has {count} boxes, at most {MAX_BOXES} are supported; leave it out, or divide the picture"
 
   return tfds.open_records(

@@ -74,7 +74,7 @@ def open_records(
       f"dataset {name!r} in {builder.data_dir} is stored as {builder.info.file_format.value}; prepare it with"
       " file_format='tfrecord'"
     )
-  check_number_of_classes(f"dataset {name!r}", label.num_classes or 0, num_classes)
+  check_number_of_classes(f"dataset {name!r}", label.num_classes or 0, num_classes, class_names)
   note = _check_same_classes(name, label.names, class_names)
   chunks, num_examples, record_bytes = _open_chunks(name, builder, split)
 
@@ -136,7 +136,14 @@ def _classification_keys(name: str, builder) -> tuple[str, str]:
     and isinstance(features[image_key], tfds.features.Image)
     and isinstance(features[label_key], tfds.features.ClassLabel)
   ):
-    raise UserError(f"dataset {name!r} is not image classification: its features are {', '.join(sorted(features))}")
+    remedy = (
+      "a dataset with boxes needs a detector, which configs/boxes.py trains"
+      if "objects" in features
+      else "it needs an image and a label"
+    )
+    raise UserError(
+      f"dataset {name!r} is not image classification: its features are {', '.join(sorted(features))}; {remedy}"
+    )
   return image_key, label_key
 
 
@@ -273,6 +280,9 @@ def find_builder(name: str, folder: str):
 
 
 def _remedy(name: str, base_name: str, folder: str) -> str:
+  listed = storage.list_folder(storage.join(folder, base_name), missing_ok=True)
+  if unfinished := [entry for entry, _ in listed if entry.endswith(".incomplete")]:
+    return f"its preparation has not ended ({unfinished[0]}): start data.prepare again with the same flags"
   known = tfds.list_builders(with_community_datasets=False)
   if base_name == "imagenet2012":
     return (

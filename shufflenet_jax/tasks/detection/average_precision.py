@@ -30,6 +30,7 @@ def average_precision(rows: dict[str, np.ndarray]) -> dict[str, float]:
   Returns:
     The figures of `_NAMES`, fractions; NaN where there is no object of that size.
   """
+  rows = _in_fixed_order(rows)
   pictures = [{"id": i} for i in range(len(rows["label"]))]
   annotations = [
     # Ids begin with 1, because the evaluation treats a match with the object of id 0 as no match.
@@ -52,6 +53,16 @@ def average_precision(rows: dict[str, np.ndarray]) -> dict[str, float]:
   evaluation.run()
   stats = evaluation.stats_as_dict
   return {name: float(stats[theirs]) if stats[theirs] >= 0 else math.nan for name, theirs in _NAMES.items()}
+
+
+def _in_fixed_order(rows: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+  """The rows ordered by their content.
+
+  Of detections with the same score, the evaluation ranks those of earlier pictures first. Rows come in an order that
+  depends on the number of processes, on which AP must not depend.
+  """
+  order = sorted(range(len(rows["label"])), key=lambda i: [values[i].tobytes() for _, values in sorted(rows.items())])
+  return {name: values[order] for name, values in rows.items()}
 
 
 def _xywh(box: np.ndarray) -> list[float]:

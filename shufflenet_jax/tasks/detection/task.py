@@ -77,7 +77,7 @@ class Detection(Task):
   table_heading: ClassVar = "score  xmin  ymin  xmax  ymax  class"
 
   @classmethod
-  def network(cls, model, config) -> FasterRCNN:
+  def network(cls, config) -> FasterRCNN:
     fields = config.detection
     if config.model.network not in networks.BACKBONES:
       raise UserError(
@@ -85,7 +85,7 @@ class Detection(Task):
         f" {', '.join(networks.BACKBONES)} has"
       )
     return FasterRCNN(
-      backbone=model,
+      backbone=networks.network(config.model),
       num_classes=config.model.num_classes,
       anchors=_settings(fields).anchors_per_position,
       crop=fields.crop,

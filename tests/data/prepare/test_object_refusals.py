@@ -36,6 +36,11 @@ def more_boxes(content):
   content["annotations"] += [annotation(1000 + i, 102, [i % 9, 1, 5, 5]) for i in range(101)]
 
 
+def only_crowds(content):
+  for box in content["annotations"]:
+    box["iscrowd"] = 1
+
+
 @pytest.mark.parametrize(
   ("change", "message"),
   [
@@ -51,6 +56,8 @@ def more_boxes(content):
     (annotations(3, image_id=None), "annotation 3 has image_id None, which must be a whole number"),
     (annotations(3, bbox=[1, 2, 3]), r"annotation 3 has bbox \[1, 2, 3\], not \[x, y, width, height\] in pixels"),
     (annotations(3, bbox=[1, 2, 3, float("nan")]), r"annotation 3 has bbox \[1, 2, 3, nan\], not"),
+    (annotations(3, bbox=[10**400, 1, 1, 1]), "annotation 3 has bbox .*, whose numbers are too large"),
+    (annotations(3, iscrowd="0"), "annotation 3 has iscrowd '0', which must be 0 or 1"),
     (annotations(3, area=-1), "annotation 3 has area -1, not a number of pixels"),
     (annotations(3, bbox=[30, 2, 3, 4]), "the box of 'cat' in 1.jpg, at x 30 to 33 and y 2 to 6, lies .* 30x20"),
     (annotations(3, bbox=[1, -9, 3, 9]), "the box of 'cat' in 1.jpg, at x 1 to 4 and y -9 to 0, lies outside"),
@@ -64,6 +71,7 @@ def more_boxes(content):
     (more_boxes, "has 101 boxes in 2.jpg, at most 100 are supported"),
     (lambda c: c["images"].clear() or c["annotations"].clear(), "has no pictures$"),
     (lambda c: c["annotations"].clear(), "instances_train.json has no boxes; a detector cannot be trained"),
+    (only_crowds, "instances_train.json has no boxes that are not crowds; a detector cannot be trained"),
     (lambda c: c.pop("categories"), "is not in COCO's format: it has no list of objects 'categories'; give one like"),
     (lambda c: c.update(annotations={}), "is not in COCO's format: it has no list of objects 'annotations'"),
     (
@@ -117,7 +125,8 @@ def boxes(*objects, **more):
     ("", "b.xml is cut short or not XML"),
     ("<html/>", "b.xml is not a Pascal VOC annotation: it begins with <html>"),
     ('<!DOCTYPE a [<!ENTITY b "c">]><annotation/>', "b.xml defines XML entities, which no annotation needs; remove"),
-    (boxes(), "train.txt has no boxes"),
+    (boxes(), "train.txt has no boxes; a detector"),
+    (boxes(voc_object("dog", 1, 1, 2, 2, "<difficult>1</difficult>")), "train.txt has no boxes that are not difficult"),
   ],
 )
 def test_voc(voc, content, message):

@@ -139,6 +139,12 @@ def test_more_than_100_boxes_are_marked_and_explained(data_dir):
   ("name", "changes", "message"),
   [
     ("like_voc", {"num_classes": 1}, "has 2 classes, the network num_classes=1; set --config.model.num_classes=2"),
+    (
+      "like_voc",
+      {"num_classes": 1, "class_names": ("cow",)},
+      "has 2 classes, the network num_classes=1; choose a dataset of its classes: cow$",
+    ),
+    ("digits", {}, "dataset 'digits' has no boxes; a detector needs one with objects"),
     ("like_voc", {"class_names": ("cat", "cow")}, "its class 1 is 'dog', the checkpoint's 'cow'"),
     ("like_voc", {"split": "val"}, "no split 'val'; it has train"),
     ("bccd", {}, "'bccd' is not in .*; prepare it with: python -m tensorflow_datasets build bccd"),

@@ -98,6 +98,12 @@ def test_bad_datasets_in_one_line(tiny, name, split, num_classes, message):
     open_tfds(name, tiny, split, num_classes)
 
 
+def test_an_unfinished_preparation_is_to_be_finished(tmp_path):
+  (tmp_path / "tiny/1.0.0.incomplete").mkdir(parents=True)
+  with pytest.raises(UserError, match=r"has not ended \(1.0.0.incomplete\): start data.prepare again"):
+    open_tfds("tiny", str(tmp_path), "train", 3)
+
+
 def test_a_cut_shard_is_an_error_not_a_smaller_dataset(tiny, tmp_path, config):
   shutil.copytree(tiny, tmp_path / "tfds")
   shard = next((tmp_path / "tfds" / "tiny").rglob("*.tfrecord-*"))

@@ -83,6 +83,20 @@ def test_the_number_of_devices_changes_nothing(detector, workdir, tmp_path, coun
   assert len(first[1]) == 2 and first[count] == pytest.approx(first[1], rel=1e-5)
 
 
+def test_boxes_are_in_pixels_of_the_original_picture(detector, monkeypatch):
+  """A picture of 300x200 pixels that was shrunk to 60x40, on a canvas of 64x64."""
+  task = tasks.build(tasks.network(detector), detector)
+  on_canvas = np.array([[[10, 30, 20, 60]]], np.float32)
+  found = (on_canvas, np.ones((1, 1), np.float32), np.zeros((1, 1), np.int32))
+  monkeypatch.setattr("shufflenet_jax.tasks.detection.detections.detect", lambda *arguments: found)
+  batch = {"image": np.zeros((1, 64, 64, 3), np.uint8), "boxes": on_canvas}
+  batch |= {"size": np.array([[40, 60]], np.float32), "original_size": np.array([[200, 300]], np.float32)}
+  batch |= {name: np.zeros((1, 1)) for name in ("label", "crowd", "area")}
+  rows = task.rows({}, {}, batch)
+  np.testing.assert_array_equal(rows["detected_boxes"], [[[50, 150, 100, 300]]])
+  np.testing.assert_array_equal(rows["boxes"], [[[50, 150, 100, 300]]])
+
+
 def test_objects_are_predicted_as_table_json_and_drawings(workdir, scenes, tmp_path):
   pictures = str(scenes.parent / "validation")
   done = command("predict", f"--checkpoint={workdir}", pictures)
@@ -118,7 +132,9 @@ def test_what_does_not_fit_a_detector_is_refused(workdir, run, scenes, data_dir,
   line = refused(
     "evaluate", f"--checkpoint={run.workdir}", f"--config.data.data_dir={scenes}", "--config.data.name=scenes"
   )
-  assert "is not image classification" in line
+  assert "is not image classification" in line and "configs/boxes.py" in line
+  line = refused("evaluate", f"--checkpoint={workdir}", "--config.detection.anchor_sizes=16")
+  assert "other values of detection.anchor_sizes" in line and "what it was trained for cannot be overridden" in line
   assert "another task (classification -> detection)" in refused(
     "evaluate", f"--checkpoint={run.workdir}", "--config.task=detection"
   )
@@ -165,6 +181,9 @@ def test_its_step_is_lowered_for_other_devices(detector):
     ("data.short_side", 65, "config.data.short_side=65 must be at most data.long_side"),
     ("detection.crop", 10, "config.detection.crop=10 must be 14 or 7"),
     ("detection.anchor_sizes", (), r"config.detection.anchor_sizes=\(\) must be one or more lengths in pixels"),
+    ("detection.anchor_sizes", (16.0, float("inf")), r"=\(16.0, inf\) must be one or more lengths in pixels"),
+    ("detection.proposals", 1001, "config.detection.proposals=1001 must be from 1 to 1000"),
+    ("model.network", "vgg16", "config.model.network=vgg16 has no maps for a detector; one of shufflenet_v1, mob"),
     ("data.in_memory", True, "config.data.in_memory=True is for classification"),
     ("model.num_classes", 2, "dataset 'scenes' has 3 classes, the network num_classes=2"),
   ],
