@@ -12,7 +12,7 @@ from shufflenet_jax.models.baselines.mobilenet import MobileNetV1
 from shufflenet_jax.models.baselines.other_units import Table4Net
 from shufflenet_jax.models.batch_norm import BatchNorm
 from shufflenet_jax.models.channel_shuffle import channel_shuffle
-from shufflenet_jax.models.formulations import dense, folding, planes, reference, windows3x3
+from shufflenet_jax.models.formulations import channels, dense, folding, reference, windows3x3
 from shufflenet_jax.models.formulations.choose import FASTEST, FORMULATIONS, LOWERINGS
 from shufflenet_jax.models.layers import conv
 from shufflenet_jax.models.shufflenet import ShuffleNetV1, ShuffleUnit
@@ -250,7 +250,7 @@ def test_narrow_depthwise_has_depthwise_gradients():
 
 STATISTICS = {
   "dense": dense.group_statistics,
-  "planes": lambda x, groups: planes.group_statistics(x.transpose(3, 1, 2, 0), groups),
+  "planes": lambda x, groups: channels.group_statistics(x.transpose(3, 1, 2, 0), groups),
 }
 
 

@@ -10,12 +10,11 @@ and this order of the axes makes them fast:
   however small the maps and however few the channels.
 - `folding` merges the last 1x1 convolution and the norms before and after it into one convolution.
 
-Units take and return (n, h, w, c); XLA removes the transpositions between one unit and the next. Some gradients are
+Units and layers take and return (n, h, w, c); XLA removes the transpositions between one and the next. Some gradients are
 written by hand (`jax.custom_vjp`), so forward-mode differentiation is not possible.
 """
 
 import functools
-import math
 
 import jax
 import jax.numpy as jnp
@@ -23,10 +22,10 @@ import jax.numpy as jnp
 from shufflenet_jax.models import layers
 from shufflenet_jax.models.batch_norm import Moments, Norm
 from shufflenet_jax.models.channel_shuffle import channel_shuffle
-from shufflenet_jax.models.formulations import folding, windows3x3
+from shufflenet_jax.models.formulations import channels, folding, windows3x3
+from shufflenet_jax.models.formulations.channels import group_conv1x1, per_plane
 from shufflenet_jax.models.formulations.interface import PerLayer
 from shufflenet_jax.models.formulations.unfused import unfused
-from shufflenet_jax.models.formulations.windows3x3 import group_conv1x1, per_plane, plane_sums, planes_by_group
 
 
 def unit(
@@ -45,11 +44,11 @@ def unit(
   y = group_conv1x1(x, kernels.compress, compress_groups)
   compress_moments = None
   if norms.compress.train:
-    compress_moments = Moments(*[channel_shuffle(values, shuffle_groups) for values in moments(y)])
+    compress_moments = Moments(*[channel_shuffle(values, shuffle_groups) for values in channels.moments(y)])
   a, b = norms.compress.affine(compress_moments)
   depthwise = kernels.depthwise.astype(x.dtype)
   y = windows3x3.shuffle_affine_relu_depthwise_conv(y, a, b, depthwise, stride, shuffle_groups)
-  statistics = group_statistics(y, groups) if norms.depthwise.train else None
+  statistics = channels.group_statistics(y, groups) if norms.depthwise.train else None
   folded = folding.fold_norms(kernels.expand, groups, norms.depthwise, norms.expand, statistics)
   y = group_conv1x1(y, folded.kernel, groups)
   y = (y.astype(jnp.float32) + per_plane(folded.bias)).astype(y.dtype)
@@ -70,7 +69,7 @@ def stem(kernel: jax.Array, norm: Norm, images: jax.Array) -> tuple[jax.Array, M
     unfused(_planes, images),
     conv_stride2=functools.partial(windows3x3.conv, stride=2),
     max_pool=windows3x3.max_pool,
-    moments=moments,
+    moments=channels.moments,
     for_images=per_plane,
   )
   return _pictures(x), batch
@@ -81,7 +80,7 @@ def conv_norm_relu(
 ) -> tuple[jax.Array, Moments | None]:
   """See `reference.conv_norm_relu`."""
   y = _conv(_planes(x), kernel.astype(x.dtype), stride, groups)
-  batch = moments(y) if norm.train else None
+  batch = channels.moments(y) if norm.train else None
   a, b = norm.affine(batch)
   y = (y.astype(jnp.float32) * per_plane(a) + per_plane(b)).astype(y.dtype)
   return _pictures(_relu(y) if relu else y), batch
@@ -114,24 +113,6 @@ def _planes(x):
 
 def _pictures(x):
   return x.transpose(3, 1, 2, 0)  # (c, h, w, n) -> (n, h, w, c)
-
-
-def _positions(x):
-  return math.prod(x.shape[1:])
-
-
-def moments(x: jax.Array) -> Moments:
-  """`batch_norm.moments` of (c, h, w, n)."""
-  x, count = x.astype(jnp.float32), _positions(x)
-  mean = plane_sums(x) / count
-  return Moments(mean, jnp.maximum(plane_sums(jnp.square(x)) / count - jnp.square(mean), 0))
-
-
-def group_statistics(x: jax.Array, groups: int) -> folding.GroupStatistics:
-  """`folding.group_statistics` of (c, h, w, n)."""
-  count = _positions(x)
-  products = folding.grams(planes_by_group(x, groups), "gip,gjp->gij")
-  return folding.group_statistics(plane_sums(x) / count, products, count)
 
 
 @jax.custom_vjp

@@ -8,25 +8,15 @@ height and width. benchmarks/RESULTS.md has the measurements.
 """
 
 import functools
-import math
 
 import jax
 import jax.numpy as jnp
 
 from shufflenet_jax.models.channel_shuffle import channel_shuffle
+from shufflenet_jax.models.formulations.channels import group_conv1x1, per_plane, plane_sums
 from shufflenet_jax.models.formulations.unfused import unfused
 
 OFFSETS = [(i, j) for i in range(3) for j in range(3)]  # (row, column) of the positions in a window
-
-
-def per_plane(values: jax.Array) -> jax.Array:
-  """(c,) -> (c, 1, 1, 1), to be combined with images (c, h, w, n)."""
-  return jnp.expand_dims(values, (1, 2, 3))
-
-
-def plane_sums(x: jax.Array) -> jax.Array:
-  """(c, h, w, n) -> float32 (c,): rows and columns first, because XLA:CPU can do that for many pictures at once."""
-  return x.astype(jnp.float32).sum((1, 2)).sum(-1)
 
 
 def _pad(x):
@@ -191,8 +181,6 @@ def _patches(x, stride, groups):
   """(c, h, w, n) -> (9c, o, o, n): for each group, and each of `OFFSETS`, the group's channels at that offset."""
   (c, h, w, _), padded = x.shape, unfused(_pad, x)
   pixels = [padded[:, i : i + h : stride, j : j + w : stride] for i, j in OFFSETS]
-  if groups == 1:
-    return jnp.concatenate(pixels, 0)
   by_group = jnp.stack([p.reshape(groups, c // groups, *p.shape[1:]) for p in pixels], 1)  # (g, 9, c/g, o, o, n)
   return by_group.reshape(9 * c, *pixels[0].shape[1:])
 
@@ -205,40 +193,6 @@ def _patches_backward(stride, groups, sides, dy):
 
 
 _patches.defvjp(lambda x, stride, groups: (_patches(x, stride, groups), x.shape[1:3]), _patches_backward)
-
-
-def group_conv1x1(x: jax.Array, kernel: jax.Array, groups: int) -> jax.Array:
-  """1x1 group convolution.
-
-  Args:
-    x: (c_in, h, w, n).
-    kernel: HWIO (1, 1, c_in / groups, c_out), is cast to x's dtype.
-    groups: g, must divide c_in and c_out.
-
-  Returns:
-    (c_out, h, w, n), x's dtype.
-  """
-  if groups == 1:
-    return product(kernel.astype(x.dtype)[0, 0], x)
-  # (1, 1, c_in/g, c_out) -> (c_in/g, g, c_out/g)
-  by_group = kernel.astype(x.dtype).reshape(-1, groups, kernel.shape[-1] // groups)
-  y = jnp.einsum("igo,gip->gop", by_group, planes_by_group(x, groups))
-  return y.reshape(kernel.shape[-1], *x.shape[1:])  # (g, c_out/g, h*w*n) -> (c_out, h, w, n)
-
-
-def planes_by_group(x: jax.Array, groups: int) -> jax.Array:
-  """(c, h, w, n) -> (g, c/g, h*w*n)."""
-  return x.reshape(groups, x.shape[0] // groups, math.prod(x.shape[1:]))
-
-
-def product(kernel: jax.Array, x: jax.Array) -> jax.Array:
-  """The matrix product over channels: (c, f) and images (c, h, w, n) -> (f, h, w, n).
-
-  In two dimensions, because XLA:CPU transposes images for the gradients of a product with more.
-  """
-  c, *positions = x.shape
-  y = kernel.T @ x.reshape(c, math.prod(positions))  # (c, h, w, n) -> (c, h*w*n)
-  return y.reshape(kernel.shape[-1], *positions)  # (f, h*w*n) -> (f, h, w, n)
 
 
 def _ninth(x):
