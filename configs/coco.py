@@ -9,10 +9,16 @@ determines the backbone.
 
 Nobody has run this config on COCO yet: there is no result to expect but the paper's. Its Table 7 gives, for 300 and 600
 pixels, mAP [.5, .95]: ShuffleNet 2x g=3 18.7 and 25.0 %, 1x g=3 14.5 and 19.8 %, MobileNet 16.4 and 19.8 % as reported
-and 14.9 and 19.3 % as the authors implemented it. By the TPU compiler's estimate, a step of 1x g=3 at 300 pixels with
-eight pictures per v5e chip takes 43.3 million cycles (`python -m benchmarks.detection`, 2026-11-27): 29 ms at 1.5 GHz,
-7.4 minutes for all steps on a v5litepod-8, if its host could decode 2,200 pictures a second. Sorts and gathers are not
-in the estimate. `python -m shufflenet_jax.tpu.plan --config=configs/coco.py` plans other slices.
+and 14.9 and 19.3 % as the authors implemented it.
+On a v5litepod-8 all steps take, by the TPU compiler's estimates, which lack sorts, gathers and the evaluation:
+
+    network, pixels   chip-hours   cycles of a step   memory per chip   pictures/s for the host to decode
+    2x g=3, 300             1.92             84.7 M          2.67 GiB                               1,133
+    1x g=3, 300             0.98             43.3 M          1.64 GiB                               2,219
+    1x g=3, 600             4.74            104.6 M          2.91 GiB                                 459
+
+(`python -m shufflenet_jax.tpu.plan --config=configs/coco.py:size=300,scale=2.0,groups=3 --topology=v5e:2x4`,
+2026-11-28; it plans other slices, too.)
 
 From the paper: Faster R-CNN by the public Caffe code with its default settings; training on COCO's train and validation
 pictures except 5,000, on which AP is measured. COCO 2017's train and validation splits are these two sets.
