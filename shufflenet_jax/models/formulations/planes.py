@@ -10,8 +10,8 @@ and this order of the axes makes them fast:
   however small the maps and however few the channels.
 - `folding` merges the last 1x1 convolution and the norms before and after it into one convolution.
 
-Units and layers take and return (n, h, w, c); XLA removes the transpositions between one and the next. Some gradients are
-written by hand (`jax.custom_vjp`), so forward-mode differentiation is not possible.
+Units and layers take and return (n, h, w, c); XLA removes the transpositions between one and the next. Some gradients
+are written by hand (`jax.custom_vjp`), so forward-mode differentiation is not possible.
 """
 
 import functools
