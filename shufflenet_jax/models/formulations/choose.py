@@ -18,8 +18,9 @@ LOWERINGS = ("auto", *FORMULATIONS)
 
 # What "auto" means on each platform; any other platform gets the reference, whose multiply-adds `complexity` counts.
 # On TPUs, "dense" takes 0.4 times the reference's cycles by the compiler's estimate. On a CPU, "planes" trains more
-# than 12 times as fast as the reference, and other networks two to nine times. (1x g=3; benchmarks/RESULTS.md.) Nothing has been measured on GPUs: "dense" is
-# chosen because its shuffle, which is applied to kernels, costs little on any device.
+# than 12 times as fast as the reference (1x g=3), and other networks two to nine times (benchmarks/RESULTS.md). Nothing
+# has been measured on GPUs: "dense" is chosen because its shuffle, which is applied to kernels, costs little on any
+# device.
 FASTEST = {"tpu": "dense", "cpu": "planes", "cuda": "dense", "rocm": "dense"}
 
 
