@@ -105,7 +105,8 @@ def test_the_classifier_over_the_features_is_the_network(model):
   maps = jax.jit(functools.partial(model.apply, method="features"))(variables, images)
   logits = jax.jit(functools.partial(model.apply, method="classify"))(variables, maps)
   assert logits.shape == (2, 7)
-  np.testing.assert_array_equal(logits, jax.jit(model.apply)(variables, images))
+  whole = jax.jit(model.apply)(variables, images)
+  np.testing.assert_allclose(logits, whole, rtol=1e-5, atol=1e-6)  # compiled apart, sums are rounded differently
 
 
 def test_a_network_without_its_classifier_can_be_initialised():

@@ -102,7 +102,7 @@ def test_a_workdir_of_another_task_is_refused(run, of_brightness):
 
 
 def test_a_checkpoint_of_another_task_is_not_evaluated(run, of_brightness):
-  with pytest.raises(UserError, match=r"another task \(classification -> brightness\); its task cannot be overridden"):
+  with pytest.raises(UserError, match=r"another task \(classification -> brightness\); what it was trained for cannot"):
     evaluation.evaluate_checkpoint(checkpoint.find(run.workdir), of_brightness, devices=ONE)
 
 
