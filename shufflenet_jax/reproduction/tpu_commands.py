@@ -26,9 +26,7 @@ def lines(missing: Sequence[Run], wanted) -> Iterator[str]:
   total = 0.0
   for cell in dict.fromkeys(run.cell for run in missing):
     own = [run for run in missing if run.cell == cell]
-    (planned,) = planning.make_plans(
-      own[0].config, [wanted.topology], planning.IMAGES_PER_SECOND_PER_CORE, verify=False, log=lambda text: None
-    )
+    (planned,) = planning.make_plans(own[0].config, [wanted.topology], None, verify=False, log=lambda text: None)
     if not planned.chip_hours:
       raise UserError(f"{cell.name} cannot be trained on --topology={wanted.topology}: {'; '.join(planned.warnings)}")
     total += planned.chip_hours * len(own)

@@ -29,8 +29,10 @@ def define_flags(values: flags.FlagValues) -> None:
   flags.DEFINE_bool("verify", False, "Also compile the largest batch, instead of extrapolating to it.", values)
   flags.DEFINE_float(
     "host_images_per_second_per_core",
-    planning.IMAGES_PER_SECOND_PER_CORE,
-    "Images that one vCPU of a host can supply per second.",
+    None,
+    "Images that one vCPU of a host can supply per second; by default {labels}, or {objects} with boxes.".format(
+      **planning.IMAGES_PER_SECOND_PER_CORE
+    ),
     lower_bound=1,
     flag_values=values,
   )

@@ -14,12 +14,14 @@ from shufflenet_jax.data import cores
 from shufflenet_jax.tpu import dataset_reads, slices
 from shufflenet_jax.tpu.micro_batches import LANES, MicroBatches, steps_to_try
 
-# Full-size ImageNet JPEGs that one vCPU of a host decodes, crops and resizes per second, and the factor by which it is
-# faster if they were resized to a short side of 256 beforehand. Both are figures of benchmarks/input_pipeline.py on two
-# x86-64 cores (1,072 and 1,520 images/s; benchmarks/RESULTS.md). The vCPUs of TPU VMs have not been measured;
-# once their figure is known, give it as --host_images_per_second_per_core.
-IMAGES_PER_SECOND_PER_CORE = 536
-PRE_RESIZED_SPEEDUP = 1.42
+# Pictures that one vCPU of a host decodes and resizes per second, by what a task takes from the data: ImageNet's JPEGs
+# with labels, in full size, or COCO's with boxes; and the factor by which it is faster with pictures that were resized
+# to a short side of 256 beforehand. Labels: benchmarks/input_pipeline.py on two x86-64 cores (1,072 and 1,520 images/s;
+# benchmarks/RESULTS.md). Boxes: 80 pictures of COCO, by configs/coco.py with size=600, per second of processor time of
+# an AMD EPYC (Zen 4; 98 with size=300). The vCPUs of TPU VMs have not been measured; once their figure is known, give
+# it as --host_images_per_second_per_core.
+IMAGES_PER_SECOND_PER_CORE = {"labels": 536, "objects": 55}
+PRE_RESIZED_SPEEDUP = {"labels": 1.42, "objects": 1.0}
 
 LARGEST_SCALED_BATCH = 8192  # largest batch for which linear scaling was shown to work (Goyal et al., 2017)
 BYTES = {"f32": 4, "s32": 4, "u32": 4, "bf16": 2, "f16": 2, "pred": 1, "u8": 1, "s8": 1}
@@ -95,9 +97,7 @@ def ring_bytes(all_reduces, devices: int) -> int:
   return round(2 * (devices - 1) / devices * reduced)
 
 
-def before_compiling(
-  config, topology_name: str, images_per_second_per_core: float = IMAGES_PER_SECOND_PER_CORE
-) -> Plan:
+def before_compiling(config, topology_name: str, images_per_second_per_core: float | None = None) -> Plan:
   """A plan with the figures that are known without compiling, and the warnings about them.
 
   Raises:
@@ -107,10 +107,11 @@ def before_compiling(
   from shufflenet_jax.tpu import topology
 
   s = slices.from_topology(topology_name)
-  fed = images_per_second_per_core * s.vcpus_per_host
+  examples = tasks.class_of(config).examples
+  fed = (images_per_second_per_core or IMAGES_PER_SECOND_PER_CORE[examples]) * s.vcpus_per_host
   plan = Plan(
     topology_name, s.accelerator_type, s.chips, s.hosts, config.batch_size, config.batch_size / s.chips,
-    topology.hbm_bytes(topology_name), s.generation.clock_ghz, fed, fed * PRE_RESIZED_SPEEDUP,
+    topology.hbm_bytes(topology_name), s.generation.clock_ghz, fed, fed * PRE_RESIZED_SPEEDUP[examples],
   )  # fmt: skip
   if s.shape not in s.generation.topologies.values():
     near = min(s.generation.topologies.items(), key=lambda known: abs(known[0] - s.chips))[1]
@@ -185,7 +186,7 @@ def largest_batches(plans: list[Plan], accumulate_steps: int) -> None:
 def make_plans(
   config,
   topologies: list[str],
-  images_per_second_per_core: float,
+  images_per_second_per_core: float | None,
   verify: bool,
   log=print,
   compare_micro_batches: bool = False,
@@ -197,7 +198,7 @@ def make_plans(
   Args:
     config: a config like that of configs/imagenet.py.
     topologies: names such as "v5e:4x4".
-    images_per_second_per_core: that one vCPU of a host can supply.
+    images_per_second_per_core: that one vCPU of a host can supply; None for `IMAGES_PER_SECOND_PER_CORE`.
     verify: also compile the largest batch, instead of extrapolating to it.
     log: called with lines of progress.
     compare_micro_batches: also compile steps of more than `LANES` images per chip in micro-batches of that many.

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from configs import imagenet
+from configs import coco, imagenet
 from shufflenet_jax.data import needed_files
 from shufflenet_jax.errors import UserError
 from shufflenet_jax.tpu import dataset_reads, hlo, micro_batches, plan_report, planning
@@ -42,8 +42,14 @@ def test_arithmetic():
   assert made.hours == made.step_hours == pytest.approx(150_000 * 0.010 / 3600)
   assert made.chip_hours == pytest.approx(16 * made.hours)
   assert made.interconnect_bytes == round(2 * 15 / 16 * (3000 * 4 + 8 * 2))
-  assert made.host_images_per_second == planning.IMAGES_PER_SECOND_PER_CORE * 112
+  assert made.host_images_per_second == planning.IMAGES_PER_SECOND_PER_CORE["labels"] * 112
   assert made.warnings == []
+
+
+def test_hosts_supply_fewer_pictures_with_boxes():
+  made = planning.before_compiling(coco.get_config("size=300"), "v5e:2x4")
+  assert made.host_images_per_second == planning.IMAGES_PER_SECOND_PER_CORE["objects"] * 224
+  assert made.host_images_per_second < 20_000
 
 
 def test_the_hosts_limit_input_bound_slices():
@@ -53,7 +59,7 @@ def test_the_hosts_limit_input_bound_slices():
   assert made.step_hours < made.hours
   (warning,) = made.warnings
   assert "each host must supply 51,200 images/s and can supply 11,200" in warning
-  assert f"would reach {11_200 * planning.PRE_RESIZED_SPEEDUP:,.0f}" in warning
+  assert f"would reach {11_200 * planning.PRE_RESIZED_SPEEDUP['labels']:,.0f}" in warning
   (warning,) = compiled("v5e:4x4", 2048, images_per_second_per_core=400).warnings
   assert "resized beforehand" in warning and warning.endswith("would suffice")
 
