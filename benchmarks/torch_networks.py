@@ -12,7 +12,7 @@ def network(model, name: str, image_size: int) -> torch.nn.Module:
   Args:
     model: the Flax module.
     name: "shufflenet_v1" or "mobilenet_v1", which pytorchcv has; or "resnet", which is written here.
-    image_size: height and width; pytorchcv's last pools have 7x7 positions.
+    image_size: height and width; for pytorchcv's networks from 193 to 224, because their last pools have 7x7 positions.
   """
   size = {"in_size": (image_size, image_size)}
   if name == "shufflenet_v1":

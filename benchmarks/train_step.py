@@ -192,7 +192,7 @@ def main():
     print(f"no comparison: it is made on CPUs only, not on {device.device_kind}")
   elif not all(importlib.util.find_spec(name) for name in ("torch", "pytorchcv")):
     print("no comparison: torch or pytorchcv is not installed")
-  elif -(-arguments.image_size // 32) != 7:
+  elif arguments.network != "resnet" and -(-arguments.image_size // 32) != 7:
     print(f"no comparison: pytorchcv's networks take pictures of 193 to 224 pixels, not {arguments.image_size}")
   else:
     steps["pytorch"], peer = torch_steps(arguments, images, labels), True

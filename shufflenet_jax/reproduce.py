@@ -5,7 +5,8 @@
 
 A run is the training of one network of a table with one seed. The runs without a line in WORKDIR/results.jsonl (or
 --results) are carried out, one after the other; each can be stopped at any time, and the same command resumes it. On a
-CPU, start the command once for each core, bound to it (`taskset -c 0 python ...`): the processes share the runs. The
+CPU, start the command once for each core, bound to it (`taskset -c 0 python ...`): the processes share the runs, if the
+work directory is a local one. The
 config must take the arguments of configs/imagenet.py. --list shows what is done and how long the rest will take;
 --report writes Markdown and plots beside the results; --launch prints the commands for the missing runs on Cloud TPU,
 and an estimate of their chip-hours; when those runs have ended, --collect adds their results.

@@ -218,7 +218,7 @@ def _unknown(name: str, config, holders: dict, known: list[str]) -> str:
   from shufflenet_jax.config import fields  # which imports the networks
 
   if field in fields.FIELDS:
-    return f"config.{field} is for {fields.FIELDS[field].task}; this config has task={config.get('task')}"
+    return fields.of_another_task(field, config.get("task", fields.DEFAULT_TASK))
   last = field.rpartition(".")[2]
   # First the fields of that name in other sections, then those with a similar spelling.
   near = [n for n in holders if n.rpartition(".")[2] == last]

@@ -76,7 +76,7 @@ _SIDES = Rule(
   "one or more lengths in pixels",
   evaluation=True,
 )
-# Settings.test_anchors of a detector: no more proposals are left for its head.
+# The detector's first stage keeps no more: `test_anchors` in tasks/detection/settings.py.
 _PROPOSALS = Rule(lambda value, config: 1 <= value <= 1000, "from 1 to 1000", evaluation=True)
 _CROP = Rule(lambda value, config: value in (7, 14), "14 or 7", evaluation=True)
 _MEAN = Rule(lambda value, config: _is_triple(value), "three numbers, on the 0-255 scale", evaluation=True)
@@ -141,7 +141,9 @@ FIELDS = {
 
 
 def complete(values: dict[str, Any]) -> dict[str, Any]:
-  """Adds the fields that a config of an earlier version lacks, each with its default, and replaces values now renamed.
+  """Brings the config of an earlier version up to date.
+
+  Fields that it lacks get their defaults, fields of other tasks are removed, and values now renamed are replaced.
 
   Args:
     values: the config of a checkpoint, as nested dicts. Not changed.
@@ -155,8 +157,13 @@ def complete(values: dict[str, Any]) -> dict[str, Any]:
     raise UserError("config.model has no field network: it does not say which network the checkpoint is of")
   if network == "shufflenet_v1" and "lowering" not in model:
     raise UserError("config.model has no field lowering: the checkpoint is of a version with another order of channels")
-  defaults = _defaults(network, values.get("task", DEFAULT_TASK))
+  task = values.get("task", DEFAULT_TASK)
+  defaults = _defaults(network, task)
   completed = {name: dict(value) if isinstance(value, dict) else value for name, value in values.items()}
+  for name, field in FIELDS.items():  # earlier versions gave detectors some fields that only classification uses
+    section, _, last = name.rpartition(".")
+    if field.task not in ("", task):
+      completed.get(section, {}).pop(last, None)
   for name, default in defaults.items():
     section, _, field = name.rpartition(".")
     (completed.setdefault(section, {}) if section else completed).setdefault(field, default)
@@ -191,9 +198,16 @@ def check_names(config: ml_collections.ConfigDict) -> None:
   for name in sorted(present - expected):
     near = difflib.get_close_matches(name, expected - present or expected, n=1)
     hint = f"; did you mean {near[0]}?" if near else ""
+    if name in FIELDS:
+      raise UserError(of_another_task(name, task))
     raise UserError(f"config.{name} is not a field of a config for {network}{hint}")
   for name in sorted(expected - present):
     raise UserError(f"config.{name} is missing; begin with fields.default_config(), as configs/imagenet.py does")
+
+
+def of_another_task(name: str, task: str) -> str:
+  """The message for a field that exists, but not for this task."""
+  return f"config.{name} is for {FIELDS[name].task}; this config has task={task}"
 
 
 def names(config: ml_collections.ConfigDict, prefix: str = ""):

@@ -63,7 +63,7 @@ def check_number_of_classes(
     description: of the dataset, for the message.
     dataset_classes: the dataset's.
     num_classes: the network's.
-    class_names: of the network, if it has been trained.
+    class_names: those that the dataset is to have, if they are known.
 
   Raises:
     UserError: the dataset has more than the network.
@@ -71,7 +71,7 @@ def check_number_of_classes(
   if dataset_classes > num_classes:
     remedy = f"set --config.model.num_classes={dataset_classes}"
     if class_names:
-      remedy = f"choose a dataset of its classes: {', '.join(class_names[:3])}{', ...' if num_classes > 3 else ''}"
+      remedy = f"choose a dataset of its classes: {', '.join(class_names[:3])}{', ...' if len(class_names) > 3 else ''}"
     raise UserError(f"{description} has {dataset_classes} classes, the network num_classes={num_classes}; {remedy}")
 
 

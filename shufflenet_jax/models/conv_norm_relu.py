@@ -1,4 +1,4 @@
-"""The layer that the networks which the paper compares ShuffleNet with consist of."""
+"""The layer that MobileNet, GoogLeNet and most networks of Table 4 consist of."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ class ConvNormRelu(nn.Module):
   Attributes:
     features: output channels.
     kernel: side of the kernel, an odd number; padding is symmetric.
-    stride: s.
+    stride: 1 or 2.
     groups: channel groups of the convolution; with as many groups as input channels it is depthwise.
     relu: whether ReLU follows.
     train: whether batch norm uses the batch's own statistics, and updates the running ones.

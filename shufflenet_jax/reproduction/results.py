@@ -1,8 +1,10 @@
 """`results.jsonl`: one line for each finished run."""
 
+import contextlib
 import dataclasses
 import json
-from collections.abc import Collection
+import time
+from collections.abc import Collection, Iterator
 
 from flax import traverse_util
 
@@ -112,6 +114,21 @@ def _check(result: Result) -> None:
   config = fields.complete(result.config)
   if result.images != result.steps * config["batch_size"] or result.steps != config["num_train_steps"]:
     raise ValueError(f"steps={result.steps} and images={result.images} are not those of the config")
+
+
+@contextlib.contextmanager
+def unshared(path: str) -> Iterator[None]:
+  """Keeps other processes of this machine from the results, to read and then write them; waits for those that do so."""
+  folder = storage.parent(path)
+  storage.make_folder(folder)
+  with contextlib.ExitStack() as stack:
+    while True:
+      try:
+        stack.enter_context(storage.locked(folder))
+        break
+      except storage.Locked:
+        time.sleep(0.1)
+    yield
 
 
 def write(path: str, results: list[Result]) -> None:

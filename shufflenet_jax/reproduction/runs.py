@@ -1,6 +1,6 @@
-"""Trains the runs whose results are missing, one after the other; several processes may share the work.
+"""Trains the runs whose results are missing, one after the other; several processes of a machine may share the work.
 
-Each process locks the folder of the run that it trains. The others go on with the next one.
+Each process locks the folder of the run that it trains. The others go on with the next one. Buckets have no locks.
 """
 
 import dataclasses
@@ -127,7 +127,8 @@ def train_missing(runs: Sequence[Run], workdir: str, results_file: str, say: Cal
     RunFailed: some runs failed; the message names them.
   """
   done = collect_finished(runs, workdir, results_file, say)
-  results.write(results_file, done)  # shows before anything is trained whether the file can be written
+  with results.unshared(results_file):  # shows before anything is trained whether the file can be written
+    results.write(results_file, results.read(results_file))
   splits, failed = None, []
   for run in missing(runs, done):
     done = results.read(results_file)
@@ -152,8 +153,7 @@ def train_missing(runs: Sequence[Run], workdir: str, results_file: str, say: Cal
     jax.clear_caches()  # no other run has the same programs
   if failed:
     raise RunFailed(f"{len(failed)} runs failed: {'; '.join(failed)}")
-  # Two processes that write at the same moment lose a line, which the folders still have.
-  return collect_finished(runs, workdir, results_file, say)
+  return results.read(results_file)
 
 
 def collect_finished(runs: Sequence[Run], workdir: str, results_file: str, say: Callable[[str], None]) -> list[Result]:
@@ -169,11 +169,13 @@ def collect_finished(runs: Sequence[Run], workdir: str, results_file: str, say: 
 
 def _add(run: Run, workdir: str, results_file: str, say: Callable[[str], None]) -> list[Result]:
   """Adds a finished run's result, unless another process has done so meanwhile; returns all results."""
-  done = results.read(results_file)
-  if missing([run], done):
+  with results.unshared(results_file):
+    done = results.read(results_file)
+    if not missing([run], done):
+      return done
     done.append(_result(run, run.folder(workdir)))
     results.write(results_file, done)
-    say(f"{run.cell.label}, seed {run.seed}: top-1 error {done[-1].error:.2f} %, written to {results_file}")
+  say(f"{run.cell.label}, seed {run.seed}: top-1 error {done[-1].error:.2f} %, written to {results_file}")
   return done
 
 

@@ -322,7 +322,9 @@ def define_flags(values: flags.FlagValues) -> None:
   flags.DEFINE_string(
     "topology", "v5e:2x4", "TPU slice to compile for; the number of its devices must divide config.batch_size.", values
   )
-  flags.DEFINE_enum("mode", "train", ("train", "infer"), "The train step, or uint8 images to logits.", values)
+  flags.DEFINE_enum(
+    "mode", "train", ("train", "infer"), "The train step; or uint8 images to logits, or to boxes.", values
+  )
   cli.define_path(values, "dump_hlo", "Directory for the optimised HLO of each program.")
   flags.DEFINE_bool("json", False, "Print one JSON object instead of the report.", values)
 

@@ -73,7 +73,7 @@ def lower_step(model, config, devices, mode: str) -> Lowered:
     model: a Flax module as `tasks.network` returns it.
     config: a config like that of `configs/imagenet.py`; its batch_size is global, for both modes.
     devices: from `topology.devices`, or real ones.
-    mode: "train", the whole `train_step`; or "infer", uint8 images to the network's outputs.
+    mode: "train", the whole `train_step`; or "infer", uint8 images to logits, or to a detector's boxes and scores.
 
   Raises:
     UserError: a batch that does not divide over the devices.
@@ -100,8 +100,10 @@ def lower_step(model, config, devices, mode: str) -> Lowered:
   else:
     variables = {"params": state.params, "batch_stats": state.batch_stats}
     replicated, split = PartitionSpec(), PartitionSpec(mesh.AXIS)
-    step = jax.shard_map(task.forward, mesh=data_mesh, in_specs=(replicated, split), out_specs=split)
-    lowered = jax.jit(step).lower(variables, batch["image"])
+    # A detector's second stage computes on regions that the first one finds, so its network alone is not its inference.
+    function, inputs = (task.forward, batch["image"]) if task.examples == "labels" else (task.predict, batch)
+    step = jax.shard_map(function, mesh=data_mesh, in_specs=(replicated, split), out_specs=split)
+    lowered = jax.jit(step).lower(variables, inputs)
   options = CODE_ONCE if devices[0].platform == "tpu" else {}
   return Lowered(lowered, config.batch_size // data_mesh.size // parts, options)
 

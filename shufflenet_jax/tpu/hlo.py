@@ -202,7 +202,7 @@ def exchanges(instructions: list[Instruction]) -> list[Instruction]:
 
 
 def dynamic_dimensions(text: str) -> int:
-  """How many arrays of a module's text have a dimension of which only a bound is known, such as f32[<=100,4]."""
+  """How often a module's text mentions an array with a dimension of which only a bound is known: f32[<=100,4]."""
   return len(_DYNAMIC.findall(text))
 
 

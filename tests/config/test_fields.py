@@ -36,6 +36,14 @@ def test_a_networks_fields_are_its_modules():
   assert build.own_fields("alexnet") == {}
 
 
+def test_fields_that_detectors_had_in_earlier_versions_are_dropped():
+  values = {"task": "detection", "model": {"network": "shufflenet_v1", "lowering": "auto"}}
+  values |= {"data": {"color_jitter": 0.0}, "optimizer": {"label_smoothing": 0.0}}
+  completed = fields.complete(values)
+  assert "color_jitter" not in completed["data"] and "label_smoothing" not in completed["optimizer"]
+  assert completed["data"]["short_side"] == 600
+
+
 def test_missing_fields_are_completed_and_others_kept():
   values = {"seed": 7, "model": {"network": "mobilenet_v1", "dtype": "float32"}, "data": {"flip": False}, "mine": 1}
   before = copy.deepcopy(values)

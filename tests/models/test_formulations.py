@@ -12,6 +12,7 @@ from shufflenet_jax.models.baselines.mobilenet import MobileNetV1
 from shufflenet_jax.models.baselines.other_units import Table4Net
 from shufflenet_jax.models.batch_norm import BatchNorm
 from shufflenet_jax.models.channel_shuffle import channel_shuffle
+from shufflenet_jax.models.conv_norm_relu import ConvNormRelu
 from shufflenet_jax.models.formulations import channels, dense, folding, reference, windows3x3
 from shufflenet_jax.models.formulations.choose import FASTEST, FORMULATIONS, LOWERINGS
 from shufflenet_jax.models.layers import conv
@@ -207,6 +208,24 @@ def test_windows_are_the_references(window, shape):
   jax.tree.map(
     lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), found, values_and_gradients(by_reference)
   )
+
+
+@pytest.mark.parametrize("kernel", [3, 5])
+def test_a_layer_is_the_references_with_and_without_a_platform(kernel):
+  """5x5, which `planes` leaves to XLA; and gradients without a mesh, where every platform's formulation is traced."""
+  x = jax.random.normal(jax.random.key(0), (2, 8, 8, 6))
+  layer = ConvNormRelu(10, kernel, stride=2, train=True)
+  variables = jax.jit(layer.init)(jax.random.key(1), x)
+
+  def loss(params, lowering):
+    changed = {**variables, "params": params}
+    y, _ = layer.clone(lowering=lowering).apply(changed, x, mutable=["batch_stats"])
+    return (y * jnp.arange(10.0)[None, None, None]).sum()
+
+  expected = jax.jit(jax.grad(loss), static_argnums=1)(variables["params"], "reference")
+  for lowering in ("planes", "auto"):
+    found = jax.jit(jax.grad(loss), static_argnums=1)(variables["params"], lowering)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-3), found, expected)
 
 
 def test_an_empty_batch_passes_every_formulation():

@@ -88,7 +88,7 @@ def open_source(options: Options, split: str, progress: Callable[[int], None]) -
 
   Raises:
     UserError: the annotations are absent or wrong, a picture is absent or has another size, a box lies outside its
-      picture, a picture has too many boxes, or there are none at all.
+      picture, a picture has too many boxes, or there are none at all, or only crowds or difficult ones.
   """
   path, folder = (getattr(options, flag) and os.path.expanduser(getattr(options, flag)) for flag in (
     split, f"{split}_pictures"

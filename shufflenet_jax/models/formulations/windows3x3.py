@@ -55,7 +55,7 @@ def _input_gradient(dy, kernel, stride, sides):
 
 
 def _overlap(gradients, stride, sides):
-  """The inverse of `_windows`: adds the gradients (c, o, o, n) for each of `OFFSETS` where the windows overlap.
+  """The transpose of `_windows`: adds the gradients (c, o, o, n) for each of `OFFSETS` where the windows overlap.
 
   The result is (c, h, w, n) with the `sides` h and w.
   """
@@ -169,8 +169,8 @@ shuffle_affine_relu_depthwise_conv.defvjp(
 def conv(x: jax.Array, kernel: jax.Array, stride: int, groups: int = 1) -> jax.Array:
   """3x3 convolution: (c, h, w, n) and HWIO (3, 3, c/g, f), of one dtype -> (f, o, o, n).
 
-  It is a matrix product of the patches of the images, for each group. XLA:CPU would compute a convolution of one group
-  with YNNPACK, which takes up to six times as long.
+  It is a matrix product of the patches of the images, for each group. XLA:CPU would compute the stem's convolution with
+  YNNPACK, which takes up to six times as long, and a grouped one by a slow loop.
   """
   # (3, 3, c/g, f) -> (1, 1, 9c/g, f)
   return group_conv1x1(_patches(x, stride, groups), kernel.reshape(1, 1, -1, kernel.shape[-1]), groups)
@@ -185,14 +185,15 @@ def _patches(x, stride, groups):
   return by_group.reshape(9 * c, *pixels[0].shape[1:])
 
 
-def _patches_backward(stride, groups, sides, dy):
-  planes, *o = dy.shape
+def _patches_backward(stride, groups, residuals, dy):
+  (x,), (planes, *o) = residuals, dy.shape  # of x only the shape is used
+  sides = x.shape[1:3]
   by_group = dy.reshape(groups, 9, planes // 9 // groups, *o)  # (9c, o, o, n) -> (g, 9, c/g, o, o, n)
   gradients = [by_group[:, k].reshape(planes // 9, *o) for k in range(9)]  # (g, c/g, o, o, n) -> (c, o, o, n)
   return (unfused(lambda *gradients: _overlap(gradients, stride, sides), *gradients),)
 
 
-_patches.defvjp(lambda x, stride, groups: (_patches(x, stride, groups), x.shape[1:3]), _patches_backward)
+_patches.defvjp(lambda x, stride, groups: (_patches(x, stride, groups), (x,)), _patches_backward)
 
 
 def _ninth(x):

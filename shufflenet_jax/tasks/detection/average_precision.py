@@ -1,5 +1,6 @@
 """Average precision as COCO defines it (cocodataset.org, "Detection Evaluation"), by faster-coco-eval."""
 
+import hashlib
 import math
 
 import faster_coco_eval
@@ -56,12 +57,17 @@ def average_precision(rows: dict[str, np.ndarray]) -> dict[str, float]:
 
 
 def _in_fixed_order(rows: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-  """The rows ordered by their content.
+  """The rows ordered by a hash of their content.
 
   Of detections with the same score, the evaluation ranks those of earlier pictures first. Rows come in an order that
-  depends on the number of processes, on which AP must not depend.
+  depends on the number of processes, on which AP must not depend. Neither must the order depend on how many objects a
+  picture has, which would favour some detections.
   """
-  order = sorted(range(len(rows["label"])), key=lambda i: [values[i].tobytes() for _, values in sorted(rows.items())])
+
+  def digest(i):
+    return hashlib.sha256(b"".join(rows[name][i].tobytes() for name in sorted(rows))).digest()
+
+  order = sorted(range(len(rows["label"])), key=digest)
   return {name: values[order] for name, values in rows.items()}
 
 

@@ -112,7 +112,7 @@ class Detection(Task):
   def loss(self, params, batch_stats, batch, keys):
     """The sum of four losses, see `losses.py`."""
     targets = {name: batch[name] for name in ("boxes", "label", "crowd", "size")}
-    loss, batch_stats, metrics = objective.loss(
+    return objective.loss(
       self.forward.model,
       params,
       batch_stats,
@@ -122,7 +122,6 @@ class Detection(Task):
       self.settings,
       self.updates_statistics,
     )
-    return loss, batch_stats, metrics
 
   def _normalized(self, batch):
     return normalize(batch["image"], self.forward.mean, self.forward.std)
