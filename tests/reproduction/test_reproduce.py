@@ -167,7 +167,7 @@ def test_list_and_report_train_nothing(whole, data_dir):
     (["--config.model.groups=2"], "--config.model.groups cannot be set: the tables' networks and --seeds determine it"),
     (["--tables=4", "--only=resnet"], "config.model.repeats: the network of resnet_13M has no such field"),
     (["--config=configs/quickstart.py:scale=0.5"], "give the file without :ARGUMENTS"),
-    (["--results=/proc/none/r.jsonl"], "/proc/none/r.jsonl cannot be written"),
+    (["--results=/proc/none/r.jsonl"], "/proc/none cannot be written"),
     (["--list", "--report"], "--list and --report exclude each other"),
     (["--config.data.name=tiny_imagenet"], "dataset 'tiny_imagenet' is not in "),
     (["--config.num_train_steps=24"], "has a result of .* with another config .num_train_steps: 12 then, 24 now"),
