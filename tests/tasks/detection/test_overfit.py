@@ -35,7 +35,7 @@ def test_eight_pictures_are_learned_by_heart(tmp_path, monkeypatch):
   config.model.num_classes = 80
   config.detection.train_statistics = True
   config.optimizer.learning_rate = 0.02
-  config.num_train_steps = config.eval_every_steps = 400
+  config.num_train_steps = config.eval_every_steps = 800
 
   seen = []
 
