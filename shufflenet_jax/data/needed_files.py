@@ -4,6 +4,7 @@ import dataclasses
 import os
 
 from shufflenet_jax import storage
+from shufflenet_jax.data import sources
 from shufflenet_jax.errors import UserError
 
 
@@ -59,7 +60,7 @@ def of_config(config) -> NeededFiles:
       "--config.data.data_dir is not given, so it is not known which files to copy; give the folder that holds"
       f" {data.name}, for example --config.data.data_dir=gs://BUCKET/tensorflow_datasets"
     )
-  kind = data.name.split("/")[0].split(":")[0]
+  kind = sources.base_name(data.name)
   if kind == "folder":
     raise UserError(
       "--config.data.name=folder: class folders are not copied file by file; python -m shufflenet_jax.data.prepare"

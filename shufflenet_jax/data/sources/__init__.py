@@ -19,6 +19,11 @@ def _of_module(name: str) -> Callable[..., Split | Arrays]:
 SOURCES = {"arrays": _of_module("arrays"), "digits": _of_module("digits"), "folder": _of_module("folder")}
 
 
+def base_name(name: str) -> str:
+  """A dataset's name without its TFDS config and version: "coco" of "coco/2017:1.1.0"."""
+  return name.split("/")[0].split(":")[0]
+
+
 def open_split(
   data, split: str, num_classes: int, class_names: Sequence[str] = (), every_class: bool = False
 ) -> Split | Arrays:
@@ -38,5 +43,5 @@ def open_split(
     UserError: the dataset or split is absent, empty, in another file format or not image classification, or its classes
       are not the network's.
   """
-  open_source = SOURCES.get(data.name.split("/")[0].split(":")[0], _of_module("tfds"))
+  open_source = SOURCES.get(base_name(data.name), _of_module("tfds"))
   return open_source(data, split, num_classes, class_names, every_class)

@@ -41,7 +41,7 @@ def open_objects(data, split: str, num_classes: int, class_names: Sequence[str] 
     UserError: the dataset or split is absent, empty, in another file format or without boxes, or its classes are not
       the detector's.
   """
-  if data.name.split("/")[0].split(":")[0] in sources.SOURCES:
+  if sources.base_name(data.name) in sources.SOURCES:
     raise UserError(f"dataset {data.name!r} has no boxes; a detector needs one with objects, as in coco/2017")
   builder = tfds.find_builder(data.name, tfds.datasets_folder(data.data_dir))
   features = builder.info.features

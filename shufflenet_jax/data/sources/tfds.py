@@ -264,7 +264,7 @@ class _Chunks:
 
 def find_builder(name: str, folder: str):
   """The TFDS builder of a prepared dataset; raises a UserError if `folder` does not hold the dataset."""
-  base_name = name.split("/")[0].split(":")[0]
+  base_name = sources.base_name(name)
   try:
     # We list the folder ourselves, because TFDS reports one without read permission as absent.
     storage.list_folder(storage.join(folder, base_name))
