@@ -115,6 +115,7 @@ class Command:
     try:
       values, arguments = self.parse(sys.argv)
       status = self._main(values, *([arguments] if self._takes_arguments else []))
+      sys.stdout.flush()  # here, where a reader who has left is noticed
     except CommandEnded as ended:
       _end(ended)
     except KeyboardInterrupt:
@@ -131,10 +132,8 @@ class Command:
         startup.check_devices()
       except CommandEnded as ended:
         _end(ended)
-      if not hosts.joined():
-        raise
       traceback.print_exc()
-      hosts.leave(FAILED)
+      _exit(FAILED)
     else:
       hosts.end_process(status)
 

@@ -14,7 +14,6 @@ from absl import flags
 from shufflenet_jax import signals
 from shufflenet_jax.errors import PREEMPTED, Interrupted, Preempted, RunFailed, UserError
 
-DATA_THREAD = "data"  # name of the threads that wait for data
 SLOWEST_SECONDS = 300  # how long hosts wait for the slowest one, at the start and at the end
 
 
@@ -204,16 +203,16 @@ def leave(status: int, together: bool = False) -> None:
 
 
 def end_process(status: int | None) -> None:
-  """Exits, without waiting for data that are late.
+  """Exits, without Python's own shutdown.
 
-  If Python shuts down while a thread is in JAX's or TensorFlow's code, the process is aborted with another status.
+  That would wait for TensorFlow's threads that read data ahead, which a bucket's outage can hold for minutes; and it
+  would abort the process, with another status, if a thread is in JAX's or TensorFlow's code.
   """
-  if any(thread.name == DATA_THREAD for thread in threading.enumerate()):
-    sys.stdout.flush()
-    sys.stderr.flush()
-    atexit._run_exitfuncs()
-    os._exit(status or 0)
-  sys.exit(status)
+  for stream in (sys.stdout, sys.stderr):
+    with contextlib.suppress(OSError):  # its reader has left; the status is still the command's
+      stream.flush()
+  atexit._run_exitfuncs()
+  os._exit(status or 0)
 
 
 def joined() -> bool:

@@ -8,8 +8,6 @@ from collections.abc import Callable, Iterator
 
 import jax
 
-from shufflenet_jax.distributed import hosts
-
 STOP_SECONDS = 0.2  # between two calls of `stop`
 CLOSE_SECONDS = 2  # how long the end of the context waits for the thread
 
@@ -34,7 +32,7 @@ class Feed:
     self.waited_seconds = 0.0
     self._queue = queue.Queue(ahead)
     self._stop = threading.Event()
-    self._thread = threading.Thread(target=self._work, args=(batches, put), name=hosts.DATA_THREAD, daemon=True)
+    self._thread = threading.Thread(target=self._work, args=(batches, put), name="data", daemon=True)
 
   @property
   def is_running(self) -> bool:

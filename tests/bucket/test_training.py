@@ -126,10 +126,15 @@ def test_sigterm_saves_and_the_commands_read_what_it_left(here, compiled, tmp_pa
 
 
 @pytest.mark.parametrize(
-  "of, fields",
-  [("training", {"batch_size": 64, "eval_every_steps": 100}), ("evaluation", {"eval_every_steps": 30})],
+  "files, fields, seconds",
+  [
+    ("train", {"batch_size": 64, "eval_every_steps": 100}, 0),  # stops while batches that were read before remain
+    ("train", {"batch_size": 64, "eval_every_steps": 100}, 1),  # after them, usually
+    ("test", {"eval_every_steps": 30}, 1),
+  ],
+  ids=["training has batches left", "training waits", "evaluation waits"],
 )
-def test_sigterm_is_obeyed_while_data_are_late(here, compiled, of, fields):
+def test_sigterm_is_obeyed_while_data_are_late(here, compiled, files, fields, seconds):
   """No data is in memory and the bucket gives no more, so that TensorFlow waits for a minute before it retries."""
   url, data = f"{here.url}/run", f"{here.url}/data"
 
@@ -140,10 +145,10 @@ def test_sigterm_is_obeyed_while_data_are_late(here, compiled, of, fields):
 
   process = start_reading()
   when_saved(here, process, 20)
-  fault = here.faults.add(Fault(status(503), name="^data/.*-train" if of == "training" else "^data/.*-test"))
+  fault = here.faults.add(Fault(status(503), name=f"^data/.*-{files}"))
   while not fault.struck and process.running():
     time.sleep(0.005)
-  time.sleep(1)  # for batches that were read before
+  time.sleep(seconds)
   process.signal(signal.SIGTERM)
   assert process.wait(30) == 75, process.said()
   step = checkpoint.find(url).step
