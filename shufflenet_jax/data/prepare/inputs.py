@@ -19,6 +19,7 @@ from shufflenet_jax.data.prepare.source import Picture, Source
 from shufflenet_jax.errors import UserError
 
 _CLASS_TAR = re.compile(r"(n\d{8})\.tar")
+_OF_BOXES = ("annotations", "imagesets")  # folders of COCO, Pascal VOC and others, in lower case
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,7 +141,12 @@ class _Contents:
     return True
 
   def check(self, source: str) -> None:
-    """Raises a UserError if there are no pictures, an empty class folder, or two pictures of one name."""
+    """Raises a UserError for no pictures, annotations of boxes, an empty class folder, or two pictures of one name."""
+    if boxes := sorted(name for name in self.classes if name.lower() in _OF_BOXES):
+      raise UserError(
+        f"{source} holds {boxes[0]}, as datasets with boxes do, and not only class folders; for boxes give COCO's .json"
+        " or Pascal VOC's .txt"
+      )
     if not self.pictures:
       raise UserError(f"{source} holds no pictures ({picture_formats.NAMES}) in class folders")
     empty = sorted(self.classes - {p.label for p in self.pictures})

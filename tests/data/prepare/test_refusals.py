@@ -67,6 +67,7 @@ def spoil(path, change):
     (spoil("train/lily", lambda p: p.mkdir()), {}, "1 class folders hold no pictures .*, lily first"),
     (spoil("train/rose", lambda p: shutil.rmtree(p)), {}, "differ; only in validation: rose$"),
     (spoil("val/lily", lambda p: p.symlink_to("nowhere")), {}, "lily is a broken link; remove it"),
+    (spoil("train/Annotations", lambda p: p.mkdir()), {}, "train holds Annotations, .*; for boxes give COCO.s .json"),
     (spoil("val", lambda p: [shutil.rmtree(q) for q in p.iterdir()]), {}, "val holds no pictures .* in class folders"),
   ],
 )
