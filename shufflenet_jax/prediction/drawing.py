@@ -63,18 +63,45 @@ def drawn(encoded: bytes, boxes: list[tuple[str, tuple[float, float, float, floa
   thickness = max(2, round(min(image.size) / 200))
   font = ImageFont.load_default(max(12, round(min(image.size) / 32)))
   for text, (ymin, xmin, ymax, xmax) in reversed(boxes):  # the best on top
-    colour = _colour(text.rpartition(" ")[0])
-    draw.rectangle((xmin, ymin, max(xmin, xmax), max(ymin, ymax)), outline=colour, width=thickness)
-    left, top, right, bottom = draw.textbbox((0, 0), text, font=font)
-    x, y = min(max(xmin, 0), max(0, image.width - right)), max(0, ymin - bottom)
-    draw.rectangle((x, y, x + right, y + bottom), fill=colour)
-    draw.text((x, y), text, fill="black", font=font)
+    draw.rectangle((xmin, ymin, max(xmin, xmax), max(ymin, ymax)), outline=_colour(text), width=thickness)
+  used = []
+  for text, box in boxes:
+    _, _, width, height = draw.textbbox((0, 0), text, font=font)
+    x, y = place = _free_place(box, (width, height), image.size, used)
+    used.append((*place, x + width, y + height))
+    draw.rectangle(used[-1], fill=_colour(text))
+    draw.text(place, text, fill="black", font=font)
   png = io.BytesIO()
   image.save(png, "PNG")
   return png.getvalue()
 
 
-def _colour(name: str) -> tuple[int, int, int]:
-  """A bright colour for a class, always the same."""
-  hue = zlib.crc32(name.encode()) % 360 / 360
+def _free_place(box, size, picture_size, used) -> tuple[float, float]:
+  """Where a text goes: above its box, or else the first line inside, and then below, that covers no other text.
+
+  Args:
+    box: (ymin, xmin, ymax, xmax) in pixels.
+    size: width and height of the text.
+    picture_size: width and height of the picture.
+    used: (xmin, ymin, xmax, ymax) of the texts that have their places.
+
+  Returns:
+    x and y of the text's left upper corner; above the box if there is no free place.
+  """
+  ymin, xmin, ymax, _ = box
+  width, height = size
+  x, above = min(max(xmin, 0), max(0, picture_size[0] - width)), max(0, ymin - height)
+  lines = range(int(max(0, ymin)), int(max(ymin, ymax) + height), int(height))
+  for y in (above, *lines):
+    is_free = all(
+      x >= right or x + width <= left or y >= bottom or y + height <= top for left, top, right, bottom in used
+    )
+    if is_free and y + height <= picture_size[1]:
+      return x, y
+  return x, above
+
+
+def _colour(text: str) -> tuple[int, int, int]:
+  """A bright colour for the class in `name score`, always the same."""
+  hue = zlib.crc32(text.rpartition(" ")[0].encode()) % 360 / 360
   return tuple(round(255 * channel) for channel in colorsys.hsv_to_rgb(hue, 0.6, 1.0))
