@@ -18,7 +18,7 @@ from shufflenet_jax.models.channel_shuffle import channel_shuffle
 from shufflenet_jax.models.formulations import dense
 from shufflenet_jax.models.layers import conv
 from shufflenet_jax.models.shufflenet import stage_channels
-from shufflenet_jax.tpu import check, hlo, topology
+from shufflenet_jax.tpu import check, comparison, hlo, topology
 from shufflenet_jax.tpu.compile import OutOfMemory, Program, compile_step
 
 # JAX's cache stores programs for absent devices, but cannot read them.
@@ -53,8 +53,8 @@ def programs(mode):
 
 def report(mode, own, no_shuffle):
   config, reference = small_config(), programs(mode)["reference"]
-  found = check.activations(config, own.batch, mode)
-  return check.compare(own, no_shuffle, reference, found, 4, int(mode == "train"), topology.hbm_bytes(TOPOLOGY))
+  found = comparison.activations(config, own.batch, mode)
+  return comparison.compare(own, no_shuffle, reference, found, 4, int(mode == "train"), topology.hbm_bytes(TOPOLOGY))
 
 
 def report_with(group_conv1x1, monkeypatch):
