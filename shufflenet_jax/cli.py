@@ -162,7 +162,8 @@ class Command:
       cause = error.__context__  # the OSError
       raise UserError(f"--flagfile={cause.filename} cannot be read: {cause.strerror}") from None
     except flags.Error as error:
-      raise UserError(str(error)) from None
+      flag, is_boolean, _ = str(error).rpartition(": ('Non-boolean argument")
+      raise UserError(f"{flag} is not true or false" if is_boolean else str(error)) from None
     if missing:
       raise UserError(f"--{missing[0]} is missing; --help explains it")
     if arguments and not self._takes_arguments:

@@ -49,6 +49,7 @@ from tests.commands import ROOT, command
     (["--config.optimizer=1"], ["--config.optimizer is a section", "--config.optimizer.decay=VALUE"]),
     (["--config.optimizer.decay.x=1"], ["no field optimizer.decay.x; did you mean --config.optimizer.decay"]),
     (["--config.batch_size"], ["Missing value for flag --config.batch_size"]),
+    (["--distributed=5"], ["flag --distributed=5 is not true or false"]),
     (["--wrokdir=x"], ["no flag --wrokdir; did you mean --workdir?"]),
     (["--workdir=s3://bucket/run"], ["--workdir=s3://bucket/run: s3: is not supported"]),
     (["--workdir="], ["--workdir= is empty"]),

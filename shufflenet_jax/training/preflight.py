@@ -88,6 +88,11 @@ def prepare(config, workdir: str, devices=None, stop_after_step: int | None = No
     raise UserError(f"--workdir={workdir} is a file; name a directory")
   settings.check(config, training=True)
   resumed, arrays = _newest_whole(workdir, process, say) or (None, None)
+  if resumed and resumed.step > config.num_train_steps:
+    raise UserError(
+      f"--workdir={workdir} is at step {resumed.step}, beyond config.num_train_steps={config.num_train_steps}; raise"
+      " that number, or name another directory"
+    )
   pretrained, replaced = _find_pretrained(config, resumed)
   model, counted = tasks.network_for_images(config)
   task = tasks.build(model, config)

@@ -32,6 +32,12 @@ def test_stopped_and_resumed_equals_never_stopped(run, config, tmp_path):
   assert steps == sorted(set(steps))
 
 
+def test_fewer_steps_than_are_done_are_refused(run, config):
+  config.num_train_steps = 11
+  with pytest.raises(UserError, match="is at step 12, beyond config.num_train_steps=11; raise that number, or name"):
+    train(config, run.workdir, ONE)
+
+
 def test_workdir_holds_what_it_promises(run, config):
   found = checkpoint.find(run.workdir)
   assert found.step == 12 == run.state.step
