@@ -39,13 +39,18 @@ def _figures(p, num_train_steps: int) -> str:
       ("whole config", f"{p.hours:.3g} h, {p.chip_hours:.3g} chip-hours for {num_train_steps:,} steps (estimate)"),
       ("interconnect", f"{p.interconnect_bytes / 1e6:.1f} MB sent by each chip in a step"),
       ("each host", f"must supply {p.images_per_second_per_host:,.0f} images/s"),
-      ("", f"can supply {p.host_images_per_second:,.0f}, pre-resized {p.host_images_per_second_resized:,.0f}"),
+      ("", f"can supply {p.host_images_per_second:,.0f}{_resized(p, ', pre-resized {:,.0f}', '')}"),
     ]
   if p.micro_batches:
     rows.append(("micro-batches", micro_batches.describe(p.micro_batches, p.cycles)))
   if p.reads:
     rows += dataset_reads.describe(p.reads, p.hosts)
   return "\n".join(f"{name:15}{words}" for name, words in rows)
+
+
+def _resized(plan, form: str, absent: str) -> str:
+  rate = plan.host_images_per_second_resized
+  return absent if rate is None else form.format(rate)
 
 
 def _table(plans, num_train_steps: int) -> str:
@@ -65,7 +70,7 @@ def _table(plans, num_train_steps: int) -> str:
     ("MB sent", lambda p: f"{p.interconnect_bytes / 1e6:.1f}" if p.cycles else "-"),
     ("host needs", lambda p: f"{p.images_per_second_per_host:,.0f}" if p.cycles else "-"),
     ("supplies", lambda p: f"{p.host_images_per_second:,.0f}"),
-    ("resized", lambda p: f"{p.host_images_per_second_resized:,.0f}"),
+    ("resized", lambda p: _resized(p, "{:,.0f}", "-")),
   ]
   if any(p.reads for p in plans):
     columns += [

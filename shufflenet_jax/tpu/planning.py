@@ -16,12 +16,12 @@ from shufflenet_jax.tpu.micro_batches import LANES, MicroBatches, steps_to_try
 
 # Pictures that one vCPU of a host decodes and resizes per second, by what a task takes from the data: ImageNet's JPEGs
 # with labels, in full size, or COCO's with boxes; and the factor by which it is faster with pictures that were resized
-# to a short side of 256 beforehand. Labels: benchmarks/input_pipeline.py on two x86-64 cores (1,072 and 1,520 images/s;
-# benchmarks/RESULTS.md). Boxes: 80 pictures of COCO, by configs/coco.py with size=600, per second of processor time of
-# an AMD EPYC (Zen 4; 98 with size=300). The vCPUs of TPU VMs have not been measured; once their figure is known, give
-# it as --host_images_per_second_per_core.
+# to a short side of 256 beforehand, which is too small for boxes. Labels: benchmarks/input_pipeline.py on two x86-64
+# cores (1,072 and 1,520 images/s; benchmarks/RESULTS.md). Boxes: 80 pictures of COCO, by configs/coco.py with size=600,
+# per second of processor time of an AMD EPYC (Zen 4; 98 with size=300). The vCPUs of TPU VMs have not been measured;
+# once their figure is known, give it as --host_images_per_second_per_core.
 IMAGES_PER_SECOND_PER_CORE = {"labels": 536, "objects": 55}
-PRE_RESIZED_SPEEDUP = {"labels": 1.42, "objects": 1.0}
+PRE_RESIZED_SPEEDUP = {"labels": 1.42}
 
 LARGEST_SCALED_BATCH = 8192  # largest batch for which linear scaling was shown to work (Goyal et al., 2017)
 BYTES = {"f32": 4, "s32": 4, "u32": 4, "bf16": 2, "f16": 2, "pred": 1, "u8": 1, "s8": 1}
@@ -42,7 +42,7 @@ class Plan:
     hbm_limit: memory of a chip, bytes.
     clock_ghz: of a chip, assumed.
     host_images_per_second: that each host can supply, from full-size images.
-    host_images_per_second_resized: the same from images that were resized beforehand.
+    host_images_per_second_resized: the same from images that were resized beforehand; None if that will not do.
     hbm_bytes: memory that the step needs on a chip, according to the compiler.
     largest_batch_per_chip: largest batch that fits, a multiple of `LANES`.
     largest_batch_from: "compiled", or a text that names the batches it was extrapolated from.
@@ -68,7 +68,7 @@ class Plan:
   hbm_limit: int
   clock_ghz: float
   host_images_per_second: float
-  host_images_per_second_resized: float
+  host_images_per_second_resized: float | None
   hbm_bytes: int | None = None
   largest_batch_per_chip: int | None = None
   largest_batch_from: str | None = None
@@ -108,10 +108,11 @@ def before_compiling(config, topology_name: str, images_per_second_per_core: flo
 
   s = slices.from_topology(topology_name)
   examples = tasks.class_of(config).examples
+  speedup = PRE_RESIZED_SPEEDUP.get(examples)
   fed = (images_per_second_per_core or IMAGES_PER_SECOND_PER_CORE[examples]) * s.vcpus_per_host
   plan = Plan(
     topology_name, s.accelerator_type, s.chips, s.hosts, config.batch_size, config.batch_size / s.chips,
-    topology.hbm_bytes(topology_name), s.generation.clock_ghz, fed, fed * PRE_RESIZED_SPEEDUP[examples],
+    topology.hbm_bytes(topology_name), s.generation.clock_ghz, fed, speedup and fed * speedup,
   )  # fmt: skip
   if s.shape not in s.generation.topologies.values():
     near = min(s.generation.topologies.items(), key=lambda known: abs(known[0] - s.chips))[1]
@@ -151,12 +152,11 @@ def add_compiled_step(plan: Plan, program, num_train_steps: int) -> None:
     plan.hours *= plan.images_per_second_per_host / plan.host_images_per_second
     own = _VCPUS_PER_CHIP[plan.topology.partition(":")[0]]
     more = ", ".join(f"{name} has {n}" for name, n in _VCPUS_PER_CHIP.items() if n > own) or "none has more"
-    resized = plan.images_per_second_per_host <= plan.host_images_per_second_resized
-    remedy = "images resized beforehand (data.prepare --short_side=256) " + (
-      "would suffice"
-      if resized
-      else f"would reach {plan.host_images_per_second_resized:,.0f}; or more vCPUs per chip than {own}: {more}"
-    )
+    remedy = f"more vCPUs per chip than {own}: {more}"
+    if (resized := plan.host_images_per_second_resized) is not None:
+      suffices = plan.images_per_second_per_host <= resized
+      other = "would suffice" if suffices else f"would reach {resized:,.0f}; or {remedy}"
+      remedy = f"images resized beforehand (data.prepare --short_side=256) {other}"
     plan.warnings.append(
       f"input-bound: each host must supply {plan.images_per_second_per_host:,.0f} images/s and can supply"
       f" {plan.host_images_per_second:,.0f}; {remedy}"

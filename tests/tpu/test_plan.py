@@ -50,6 +50,10 @@ def test_hosts_supply_fewer_pictures_with_boxes():
   made = planning.before_compiling(coco.get_config("size=300"), "v5e:2x4")
   assert made.host_images_per_second == planning.IMAGES_PER_SECOND_PER_CORE["objects"] * 224
   assert made.host_images_per_second < 20_000
+  planning.add_compiled_step(made, program(5_000_000), 1000)
+  (warning,) = made.warnings  # shrinking pictures beforehand is no remedy for boxes
+  assert "input-bound" in warning and "resized" not in warning and "more vCPUs per chip than 28" in warning
+  assert "resized" not in plan_report.text([made], 1000)
 
 
 def test_the_hosts_limit_input_bound_slices():
