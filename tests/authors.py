@@ -17,6 +17,7 @@ def authors_checkpoint(tmp_path_factory):
   """The work directory into which the authors' 0.5x g=3 weights were imported, which needs PyTorch."""
   if not WEIGHTS.exists():
     pytest.skip(f"{WEIGHTS} is not here: the authors' checkpoint")
+  pytest.importorskip("torch", reason="importing the authors' weights needs PyTorch (make test-torch installs it)")
   workdir = str(tmp_path_factory.mktemp("imported") / "w")
   arguments = [f"--from={WEIGHTS}", f"--to={workdir}"]
   subprocess.run([sys.executable, "-m", "shufflenet_jax.interop.import_torch", *arguments], cwd=ROOT, check=True)
