@@ -18,7 +18,8 @@ from tests.tasks.detection.test_average_precision import assert_as_pycocotools
 def test_eight_pictures_are_learned_by_heart(tmp_path, monkeypatch, authors_checkpoint):
   """From COCO's JSON to AP50 of 0.9, from the authors' weights; and the AP of these real detections is COCO's own.
 
-  From scratch, with batch norm's statistics trained, AP50 was 88.5 % after 400 steps and 87.3 % after 800.
+  At a long side of 320, where several objects are smaller than 8 pixels, AP50 was 89 to 91 %, and from scratch 87 to
+  88 %.
   """
   tar = SHARED / "data" / "coco_tiny.tar"
   if not tar.exists():
@@ -32,8 +33,8 @@ def test_eight_pictures_are_learned_by_heart(tmp_path, monkeypatch, authors_chec
   config = boxes.get_config("scale=0.5,groups=3")
   config.data.name, config.data.data_dir = "coco_tiny", f"{tmp_path}/datasets"
   config.data.train_split = config.data.eval_split = "train[:8]"
-  config.data.short_side, config.data.long_side = 240, 320
-  config.data.image_size = config.data.eval_resize = 320
+  config.data.short_side, config.data.long_side = 360, 480
+  config.data.image_size = config.data.eval_resize = 480
   config.data.flip = False
   config.model.num_classes = 80
   config.init_from = authors_checkpoint
