@@ -196,10 +196,10 @@ def check_names(config: ml_collections.ConfigDict) -> None:
   task = config.get("task", DEFAULT_TASK)
   expected, present = {"model.network", *_defaults(network, task)}, set(names(config))
   for name in sorted(present - expected):
-    near = difflib.get_close_matches(name, expected - present or expected, n=1)
-    hint = f"; did you mean {near[0]}?" if near else ""
     if name in FIELDS:
       raise UserError(of_another_task(name, task))
+    near = difflib.get_close_matches(name, expected - present or expected, n=1)
+    hint = f"; did you mean {near[0]}?" if near else ""
     raise UserError(f"config.{name} is not a field of a config for {network}{hint}")
   for name in sorted(expected - present):
     raise UserError(f"config.{name} is missing; begin with fields.default_config(), as configs/imagenet.py does")

@@ -130,7 +130,7 @@ def constructor_for_budget(unit: str, mflops: float):
   @functools.cache
   def multiply_adds(stage4):
     try:
-      return count_network(constructor(stage4)(lowering="reference"), 224).without_classifier
+      return count_network(constructor(stage4)(), 224).without_classifier
     except ValueError:  # Stage 2 is narrower than the stem
       return 0
 
