@@ -1,6 +1,7 @@
 """Compares training from pictures in memory with training from the stream, in images per second, in turns.
 
-    python -m benchmarks.in_memory [--config=configs/tiny_imagenet.py] [--data_dir=DIR] [--rounds=5] [--json=FILE]
+    python -m benchmarks.in_memory [--config=configs/tiny_imagenet.py] [--data_dir=DIR] [--rounds=5]
+        [--seconds=5] [--json=FILE]
 
 Both train the config's network; only data.in_memory differs. `batches` are the same batches without a training step:
 the most that each kind of data could supply if training took no time.
@@ -20,8 +21,6 @@ from shufflenet_jax.distributed import mesh
 from shufflenet_jax.training import batches, prefetch
 from shufflenet_jax.training.optimizer import sgd
 from shufflenet_jax.training.step import compile_train_step, init_state
-
-SECONDS = 5.0  # of each turn
 
 
 def contestants(config, stack: contextlib.ExitStack) -> dict:
@@ -52,7 +51,8 @@ def main():
   parser.add_argument("--config", default="configs/tiny_imagenet.py")
   parser.add_argument("--data_dir", default="")
   parser.add_argument("--rounds", type=int, default=5)
-  parser.add_argument("--json")
+  parser.add_argument("--seconds", type=float, default=5.0, help="of each turn: once untimed, then timed")
+  parser.add_argument("--json", help="file for the figures")
   arguments = parser.parse_args()
   config = config_file.load(arguments.config)
   config.data.data_dir = arguments.data_dir
@@ -63,7 +63,7 @@ def main():
       kind = "memory" if in_memory else "stream"
       made = contestants(config.copy_and_resolve_references(), stack)
       functions |= {f"{what}, {kind}": function for what, function in made.items()}
-    seconds = take_turns(functions, arguments.rounds, SECONDS)
+    seconds = take_turns(functions, arguments.rounds, arguments.seconds)
   rates = {name: config.batch_size / each for name, each in seconds.items()}
   for name, rate in rates.items():
     print(f"{name:18} {rate:8,.0f} images/s")

@@ -144,29 +144,42 @@ def contestant(name: str, arguments, orders) -> None:
   os._exit(0)  # does not wait for TensorFlow's threads, which are still at work
 
 
+def seconds(name: str, runners: dict, batches: int) -> float:
+  """Lets a contestant go on for so many batches, and suspends it again.
+
+  Raises:
+    SystemExit: it has ended.
+  """
+  process, orders = runners[name]
+  os.kill(process.pid, signal.SIGCONT)
+  orders.send(batches)
+  try:
+    taken = orders.recv()
+  except EOFError:
+    raise SystemExit(f"{name} has failed; its error is above") from None
+  os.kill(process.pid, signal.SIGSTOP)
+  return taken
+
+
 def measure(arguments) -> dict[str, float]:
   """Median images per second of each contestant; the others are suspended while one is timed."""
   context = multiprocessing.get_context("spawn")
-  runners = {}
-  for name in contestants(arguments):
-    ours, theirs = context.Pipe()
-    process = context.Process(target=contestant, args=(name, arguments, theirs), daemon=True)
-    process.start()
-    theirs.close()  # so that `recv` raises an error here if the process ends
-    runners[name] = (process, ours)
-    ours.send(2)
-    ours.recv()
-    os.kill(process.pid, signal.SIGSTOP)
-  rates = {name: [] for name in runners}
-  for done in range(1, arguments.rounds + 1):
-    for name, (process, orders) in runners.items():
-      os.kill(process.pid, signal.SIGCONT)
-      orders.send(arguments.batches)
-      rates[name].append(arguments.batches * BATCH / orders.recv())
-      os.kill(process.pid, signal.SIGSTOP)
-    print(f"  round {done} of {arguments.rounds}", end="\r" if done < arguments.rounds else "\n", flush=True)
-  for process, _ in runners.values():
-    process.kill()
+  runners, rates = {}, {}
+  try:
+    for name in contestants(arguments):
+      ours, theirs = context.Pipe()
+      process = context.Process(target=contestant, args=(name, arguments, theirs), daemon=True)
+      process.start()
+      theirs.close()  # so that `recv` raises an error here if the process ends
+      runners[name], rates[name] = (process, ours), []
+      seconds(name, runners, batches=2)
+    for done in range(1, arguments.rounds + 1):
+      for name in runners:
+        rates[name].append(arguments.batches * BATCH / seconds(name, runners, arguments.batches))
+      print(f"  round {done} of {arguments.rounds}", end="\r" if done < arguments.rounds else "\n", flush=True)
+  finally:
+    for process, _ in runners.values():
+      process.kill()  # a suspended process would not obey anything less
   return {name: statistics.median(values) for name, values in rates.items()}
 
 

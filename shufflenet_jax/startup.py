@@ -1,6 +1,7 @@
 """What a command does to its own process before it parses its flags: streams, environment, memory.
 
-`cli` calls `prepare_process` once. Nothing here is needed to use the package as a library.
+`cli` calls `prepare_process` once. A program that uses the package as a library needs none of this; the package `data`
+silences TensorFlow for it.
 """
 
 import glob
@@ -21,12 +22,17 @@ def prepare_process() -> None:
   for stream in (sys.stdout, sys.stderr):
     # Characters that a terminal or file cannot encode are printed as \xfc; otherwise they could end a long run.
     stream.reconfigure(errors="backslashreplace")
-  os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow raises its errors anyway; no need to log them
-  os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # TensorFlow only decodes here; oneDNN would log a notice
+  quiet_tensorflow()
   if not _accelerators():
     os.environ.setdefault("JAX_PLATFORMS", "cpu")  # otherwise libtpu searches for a TPU for seconds, and warns
   if os.environ.get("JAX_PLATFORMS") == "cpu":
     use_huge_pages()
+
+
+def quiet_tensorflow() -> None:
+  """Keeps TensorFlow, once it is imported, from logging to the terminal, unless the user has set the same variables."""
+  os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # what matters it raises as well
+  os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # TensorFlow only decodes here; oneDNN would log a notice
 
 
 def _accelerators() -> list[str]:

@@ -77,6 +77,8 @@ def own_fields(network: str) -> dict[str, typing.Any]:
 def network(fields: typing.Mapping[str, typing.Any]):
   """The Flax module that a config's `model` section describes: images (n, h, w, 3) -> logits (n, num_classes).
 
+  The network's own fields may be absent; they then have their defaults.
+
   Raises:
     UserError: a value that the network does not accept.
   """
@@ -96,6 +98,7 @@ def network(fields: typing.Mapping[str, typing.Any]):
     )
   if fields.get("lowering", "auto") not in LOWERINGS:
     raise UserError(f"config.model.lowering={fields['lowering']!r} is not one of {', '.join(LOWERINGS)}")
+  fields = own_fields(name) | fields
   if name in _CHECKS:
     _CHECKS[name](fields)
   fields = {key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()}
