@@ -45,11 +45,11 @@ def test_verdicts(larger, smaller, verdict):
   assert difference(larger, smaller).verdict == verdict
 
 
-def markdown(results, only=("g3",)):
+def markdown(results, only=("g3",), tables=(3,)):
   errors = {}
   for r in results:
     errors.setdefault(r.cell, []).append(r.error)
-  return report.markdown([3], cells.choose([3], [0.25], only), errors, results, [])
+  return report.markdown(tables, cells.choose(tables, [0.25], only), errors, results, [])
 
 
 def test_the_report_says_what_holds_and_what_is_missing():
@@ -68,6 +68,24 @@ def test_the_report_says_what_holds_and_what_is_missing():
   worse = [result(G3.name, seed, top1) for seed, top1 in enumerate((0.30, 0.31))]
   assert "without shuffle is better by 10.50 ±" in markdown(results[:3] + worse)
   assert "The claim does not hold here." in markdown(results[:3] + worse)
+
+
+def test_another_unit_is_also_compared_with_the_shufflenet_of_as_many_multiply_adds():
+  def text(of_g3=1_030_000, of_g2=960_000):
+    networks = {cells.other_unit("resnet", 0.25): (0.40, 1_000_000), cells.shufflenet(0.25, 8): (0.45, 1_200_000)}
+    networks |= {G3: (0.43, of_g3), cells.shufflenet(0.25, 2): (0.41, of_g2)}
+    results = [
+      result(cell.name, seed, top1 + 0.01 * seed, multiply_adds=count)
+      for cell, (top1, count) in networks.items()
+      for seed in range(2)
+    ]
+    return markdown(results, only=(), tables=(2, 4))
+
+  assert "13M: resnet against ShuffleNet is worse by 5.00 ± 3.04 points (2 and 2 seeds; ShuffleNet 0.25x g=8" in text()
+  nearest = "holds. Against ShuffleNet 0.25x g=3 it is worse by 3.00 ± 3.04 points (2 and 2 seeds"
+  assert f"{nearest}).\n" in text(of_g3=1_010_000)
+  assert f"{nearest}; ShuffleNet 0.25x g=3 has 3 % more multiply-adds).\n" in text()
+  assert "Against" not in text(of_g3=1_300_000, of_g2=700_000)
 
 
 def test_without_results_there_are_no_plots(tmp_path):
