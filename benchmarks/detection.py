@@ -11,6 +11,7 @@ import collections
 import json
 import pathlib
 
+from benchmarks.flags import output_file
 from configs import coco
 from shufflenet_jax import tasks
 from shufflenet_jax.tpu import hlo, topology
@@ -64,7 +65,7 @@ def main():
   parser.add_argument("--pictures", type=int, default=8, help="per device")
   parser.add_argument("--scale", type=float, default=1.0)
   parser.add_argument("--crop", type=int, default=14)
-  parser.add_argument("--text", help="write the optimised HLO to this file")
+  parser.add_argument("--text", type=output_file, help="write the optimised HLO to this file")
   arguments = parser.parse_args()
   chosen = {name: value for name, value in vars(arguments).items() if name in ("size", "pictures", "scale", "crop")}
   program = compile_lowered(lower(arguments.topology, **chosen))

@@ -13,6 +13,7 @@ import json
 
 import jax
 
+from benchmarks.flags import at_least, output_file
 from benchmarks.train_step import cpu_name, take_turns
 from shufflenet_jax import tasks
 from shufflenet_jax.config import config_file, settings
@@ -50,9 +51,9 @@ def main():
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument("--config", default="configs/tiny_imagenet.py")
   parser.add_argument("--data_dir", default="")
-  parser.add_argument("--rounds", type=int, default=5)
-  parser.add_argument("--seconds", type=float, default=5.0, help="of each turn: once untimed, then timed")
-  parser.add_argument("--json", help="file for the figures")
+  parser.add_argument("--rounds", type=at_least(1), default=5)
+  parser.add_argument("--seconds", type=at_least(0, float), default=5.0, help="of each turn: once untimed, then timed")
+  parser.add_argument("--json", type=output_file, help="file for the figures")
   arguments = parser.parse_args()
   config = config_file.load(arguments.config)
   config.data.data_dir = arguments.data_dir

@@ -27,6 +27,7 @@ import statistics
 import time
 from collections.abc import Callable
 
+from benchmarks.flags import at_least, output_file
 from shufflenet_jax.data import cores  # before TensorFlow, which this silences
 
 # Images per second that one chip trains, 1x g=3, 128 images per chip, by the TPU compiler's estimate (RESULTS.md).
@@ -188,10 +189,10 @@ def main():
   parser.add_argument("--data_dir", required=True, help="where the TFDS datasets are")
   parser.add_argument("--name", required=True, help="a TFDS dataset of JPEGs of original size")
   parser.add_argument("--resized", help="the same pictures, shrunk in advance")
-  parser.add_argument("--rounds", type=int, default=7)
-  parser.add_argument("--batches", type=int, default=30, help=f"of {BATCH} images, per contestant and round")
-  parser.add_argument("--epochs", type=int, default=3, help="after each of which the memory is printed")
-  parser.add_argument("--json", help="file to write the figures to")
+  parser.add_argument("--rounds", type=at_least(1), default=7)
+  parser.add_argument("--batches", type=at_least(1), default=30, help=f"of {BATCH} images, per contestant and round")
+  parser.add_argument("--epochs", type=at_least(0), default=3, help="after each of which the memory is printed")
+  parser.add_argument("--json", type=output_file, help="file for the figures")
   arguments = parser.parse_args()
 
   rates = measure(arguments)

@@ -14,6 +14,7 @@ import tempfile
 import time
 
 import shufflenet_jax.data  # noqa: F401  before TensorFlow, which it silences
+from benchmarks.flags import at_least
 
 BATCH = 64
 
@@ -52,7 +53,7 @@ def rate(folder: str, seconds: float) -> float:
 def main():
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument("--sizes", default="40,200,1200,10000", help="numbers of pictures")
-  parser.add_argument("--seconds", type=float, default=5, help="for each")
+  parser.add_argument("--seconds", type=at_least(0, float), default=5, help="for each")
   arguments = parser.parse_args()
   for size in map(int, arguments.sizes.split(",")):
     with tempfile.TemporaryDirectory() as folder:

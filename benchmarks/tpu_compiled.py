@@ -16,6 +16,7 @@ import pathlib
 import sys
 import time
 
+from benchmarks.flags import output_file
 from configs import imagenet
 from shufflenet_jax.errors import UserError
 from shufflenet_jax.models import build
@@ -57,7 +58,7 @@ def main():
   parser.add_argument("--scales", default="0.5,1.0,2.0")
   parser.add_argument("--modes", default=",".join(MODES))
   parser.add_argument("--lowerings", default="reference,auto")
-  parser.add_argument("--json", default="benchmarks/tpu_compiled.json")
+  parser.add_argument("--json", type=output_file, default="benchmarks/tpu_compiled.json")
   arguments = parser.parse_args()
   choices = {"modes": MODES, "lowerings": LOWERINGS, "groups": tuple(map(str, STAGE2_CHANNELS))}
   for name, known in choices.items():
@@ -70,7 +71,6 @@ def main():
     for name in arguments.topologies.split(","):
       topology.devices(name)
     rows = json.loads(path.read_text()) if path.exists() else []
-    path.write_text(json.dumps(rows, indent=1))
   except UserError as error:
     parser.error(str(error))
   except (OSError, ValueError) as error:

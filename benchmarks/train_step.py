@@ -25,6 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from benchmarks.flags import at_least, output_file
 from shufflenet_jax import startup
 from shufflenet_jax.data import cores
 from shufflenet_jax.distributed.mesh import data_mesh, replicate, split_batch
@@ -148,30 +149,23 @@ def parsed_arguments() -> argparse.Namespace:
   """The command line's flags, checked; prints what is wrong and exits with 2 otherwise."""
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument("--network", choices=tuple(OWN_FIELDS), default="shufflenet_v1")
-  parser.add_argument("--scale", type=float, default=1.0)
+  parser.add_argument("--scale", type=at_least(0.05, float), default=1.0)
   parser.add_argument("--groups", type=int, default=3)
   parser.add_argument("--mflops", type=float, default=140.0, help="of the resnet, for one picture of 224 pixels")
-  parser.add_argument("--batch", type=int, default=32)
-  parser.add_argument("--image_size", type=int, default=224)
+  parser.add_argument("--batch", type=at_least(1), default=32)
+  parser.add_argument("--image_size", type=at_least(1), default=224)
   parser.add_argument("--dtype", choices=("float32", "bfloat16"), help="default: bfloat16, on a CPU float32")
   parser.add_argument("--lowerings", default="auto,reference", help=f"some of {','.join(LOWERINGS)}")
-  parser.add_argument("--rounds", type=int, default=5)
-  parser.add_argument("--seconds", type=float, default=4.0, help="for each network and round: once untimed, then timed")
-  parser.add_argument("--json", help="file for the figures")
+  parser.add_argument("--rounds", type=at_least(1), default=5)
+  seconds = "for each network and round: once untimed, then timed"
+  parser.add_argument("--seconds", type=at_least(0, float), default=4.0, help=seconds)
+  parser.add_argument("--json", type=output_file, help="file for the figures")
   arguments = parser.parse_args()
   arguments.lowerings = arguments.lowerings.split(",")
   if unknown := [name for name in arguments.lowerings if name not in LOWERINGS]:
     parser.error(f"--lowerings: {unknown[0]!r} is not one of {', '.join(LOWERINGS)}")
   if arguments.groups not in STAGE2_CHANNELS:
     parser.error(f"--groups={arguments.groups} is not one of {', '.join(map(str, STAGE2_CHANNELS))}")
-  for name, least in {"rounds": 1, "batch": 1, "image_size": 1, "scale": 0.05, "seconds": 0}.items():
-    if not getattr(arguments, name) >= least:
-      parser.error(f"--{name}={getattr(arguments, name)} must be {least} or more")
-  if arguments.json:
-    try:
-      open(arguments.json, "a").close()
-    except OSError as error:
-      parser.error(f"--json={arguments.json} cannot be written: {error.strerror}")
   return arguments
 
 

@@ -19,6 +19,7 @@ import tempfile
 import tabulate
 
 from benchmarks.deployed import table8
+from benchmarks.flags import output_file
 
 SIZE = "224x224"
 INFERENCES = 3
@@ -45,7 +46,7 @@ def main():
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument("--machine", required=True, help="folder that set_up.sh made")
   parser.add_argument("--networks", default=",".join(table8.NETWORKS), help="some of the default")
-  parser.add_argument("--json", help="file for the figures")
+  parser.add_argument("--json", type=output_file, help="file for the figures")
   arguments = parser.parse_args()
   names, machine = arguments.networks.split(","), pathlib.Path(arguments.machine).resolve()
   if unknown := [name for name in names if name not in table8.NETWORKS]:

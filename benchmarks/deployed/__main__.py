@@ -27,6 +27,7 @@ import warnings
 from benchmarks.deployed import table8
 from benchmarks.deployed.runtimes import RUNTIMES
 from benchmarks.deployed.turns import CLOCKS
+from benchmarks.flags import at_least, output_file
 from shufflenet_jax import startup
 
 
@@ -37,11 +38,11 @@ def parsed_arguments() -> argparse.Namespace:
   parser.add_argument("--sizes", default="224x224", help=f"some of {','.join(table8.SIZES)}")
   parser.add_argument("--networks", default=",".join(table8.NETWORKS))
   parser.add_argument("--runtimes", default=",".join(installed), help=f"some of {','.join(RUNTIMES)}")
-  parser.add_argument("--rounds", type=int, default=15)
-  parser.add_argument("--seconds", type=float, default=0.4, help="of each turn")
+  parser.add_argument("--rounds", type=at_least(1), default=15)
+  parser.add_argument("--seconds", type=at_least(0, float), default=0.4, help="of each turn")
   parser.add_argument("--clock", choices=CLOCKS, default="wall", help="cpu: processor time, if the machine is busy")
-  parser.add_argument("--json", help="file for the figures")
-  parser.add_argument("--plot", help="PNG file for a plot of the speedups")
+  parser.add_argument("--json", type=output_file, help="file for the figures")
+  parser.add_argument("--plot", type=output_file, help="PNG file for a plot of the speedups")
   arguments = parser.parse_args()
   for name, known in {"sizes": table8.SIZES, "networks": table8.NETWORKS, "runtimes": RUNTIMES}.items():
     values = getattr(arguments, name).split(",")
@@ -51,15 +52,6 @@ def parsed_arguments() -> argparse.Namespace:
   for name in arguments.runtimes:
     if missing := RUNTIMES[name].missing:
       parser.error(f"--runtimes: {name} needs {' and '.join(missing)}, which is not installed")
-  for name, least in {"rounds": 1, "seconds": 0}.items():
-    if not getattr(arguments, name) >= least:
-      parser.error(f"--{name}={getattr(arguments, name)} must be {least} or more")
-  for name in ("json", "plot"):
-    if path := getattr(arguments, name):
-      try:
-        open(path, "a").close()
-      except OSError as error:
-        parser.error(f"--{name}={path} cannot be written: {error.strerror}")
   return arguments
 
 

@@ -28,6 +28,26 @@ def benchmark(name, *flags):
 
 
 @pytest.mark.parametrize(
+  ("name", "flag", "wrong"),
+  [
+    ("train_step", "--rounds=0", "argument --rounds: 0 must be 1 or more"),
+    ("train_step", "--scale=nan", "argument --scale: nan must be 0.05 or more"),
+    ("train_step", "--batch=1.5", "argument --batch: invalid int value: '1.5'"),
+    (
+      "deployed",
+      "--json=/absent/a.json",
+      "argument --json: /absent/a.json cannot be written: there is no folder /absent",
+    ),
+    ("deployed", "--plot=/tmp", "argument --plot: /tmp is a folder; name a file"),
+  ],
+)
+def test_a_wrong_flag_is_named_before_anything_is_measured(name, flag, wrong):
+  done = run(name, flag)
+  assert done.returncode == 2 and not done.stdout
+  assert done.stderr.splitlines()[-1].endswith(f"error: {wrong}")
+
+
+@pytest.mark.parametrize(
   ("network", "field", "lowerings"),
   [
     ("shufflenet_v1", "--scale=0.25", ["auto", "reference"]),
