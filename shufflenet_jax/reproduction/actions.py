@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import ml_collections
 import tabulate
 
-from shufflenet_jax import storage
+from shufflenet_jax import storage, tasks
 from shufflenet_jax.config import config_file, settings
 from shufflenet_jax.errors import UserError
 from shufflenet_jax.progress import duration
@@ -98,6 +98,8 @@ def _config_of(cell: cells.Cell, file: str, overrides: dict) -> ml_collections.C
     elif field not in settings.COMPUTE_FIELDS:
       raise UserError(f"--config.{name}: the network of {cell.name} has no such field; --only leaves networks out")
   settings.check(config, training=True)
+  if tasks.class_of(config).examples != "labels":
+    raise UserError(f"--config={file} is of a detector; the tables are about classification, as configs/imagenet.py is")
   return config
 
 
@@ -151,10 +153,18 @@ def list_runs(wanted: Wanted) -> None:
 
 
 def report(wanted: Wanted) -> None:
-  """Writes Markdown and plots beside the results."""
+  """Writes Markdown and plots beside the results.
+
+  Raises:
+    UserError: there are no results.
+  """
   from shufflenet_jax.reproduction import report as written
 
-  for path in written.write(wanted.tables, wanted.cells, wanted.read_results(), wanted.results):
+  if not (done := wanted.read_results()):
+    raise UserError(
+      f"{wanted.results} has no results to report; without --report, the same command trains the networks"
+    )
+  for path in written.write(wanted.tables, wanted.cells, done, wanted.results):
     say(path)
 
 

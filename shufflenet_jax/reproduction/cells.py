@@ -6,6 +6,18 @@ from collections.abc import Collection
 from shufflenet_jax.errors import UserError
 from shufflenet_jax.paper import top1_errors as paper
 
+_TITLES = {
+  "shufflenet": "ShuffleNet", "mobilenet": "MobileNet", "vgg_like": "VGG-like", "resnet": "ResNet",
+  "xception_like": "Xception-like", "resnext": "ResNeXt",
+}  # fmt: skip
+
+
+def titled(text: str) -> str:
+  """The text with networks named as the paper names them: `resnet_13M` becomes `ResNet_13M`."""
+  for name, title in _TITLES.items():
+    text = text.replace(name, title)
+  return text
+
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
@@ -24,8 +36,7 @@ class Cell:
   @property
   def label(self) -> str:
     """The name for people: `ShuffleNet 0.25x g=3, no shuffle`."""
-    label = self.name.replace("_noshuffle", ", no shuffle").replace("_g", " g=").replace("_", " ")
-    return label.replace("shufflenet", "ShuffleNet").replace("mobilenet", "MobileNet")
+    return titled(self.name).replace("_noshuffle", ", no shuffle").replace("_g", " g=").replace("_", " ")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,7 +127,11 @@ def claims(tables: Collection[int]) -> list[Claim]:
     for scale, (mflops, groups, error, others) in paper.TABLE_4.items():
       found += [
         Claim(
-          4, f"{mflops}M: {unit} against ShuffleNet", other_unit(unit, scale), shufflenet(scale, groups), other - error
+          4,
+          f"{mflops}M: {titled(unit)} against ShuffleNet",
+          other_unit(unit, scale),
+          shufflenet(scale, groups),
+          other - error,
         )
         for unit, other in others.items()
       ]

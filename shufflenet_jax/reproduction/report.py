@@ -24,7 +24,9 @@ _TITLES = {
 
 
 def write(tables: Collection[int], wanted: Sequence[Cell], done: Sequence[Result], results_file: str) -> list[str]:
-  """Writes `NAME.md` beside `NAME.jsonl`, and if there is anything to draw, `NAME_errors.png` and `NAME_shuffle.png`.
+  """Writes `NAME.md` beside `NAME.jsonl`, and where there is something to compare, two plots.
+
+  `NAME_errors.png` needs networks of different multiply-adds, `NAME_shuffle.png` one with and without shuffle.
 
   Args:
     tables: of the paper.
@@ -43,7 +45,7 @@ def write(tables: Collection[int], wanted: Sequence[Cell], done: Sequence[Result
   pairs = [(c.worse, c.better) for c in cells.claims([3]) if errors.get(c.worse.name) and errors.get(c.better.name)]
   pairs = [pair for pair in pairs if set(pair) <= set(wanted)]
   plots = {}
-  if own:
+  if len({result.multiply_adds for result in own}) > 1:
     plots[f"{stem}_errors.png"] = plot.errors(own)
   if pairs:
     plots[f"{stem}_shuffle.png"] = plot.shuffle(pairs, errors)
@@ -144,11 +146,9 @@ def _difference(worse: Cell, better: Cell, errors: dict[str, list[float]]) -> Di
 
 def _in_words(found: Difference, remark: str = "") -> str:
   """`worse by 3.10 ± 0.60 points (3 and 3 seeds)`, with a remark in the parentheses."""
-  seeds = f"({found.counts[0]} and {found.counts[1]} seeds{remark})"
-  if not found.mean:
-    return f"equal {seeds}"
   margin = "" if found.margin is None else f" ± {found.margin:.2f}"
-  return f"{'worse' if found.mean > 0 else 'better'} by {abs(found.mean):.2f}{margin} points {seeds}"
+  direction = "equal," if abs(found.mean) < 0.005 else "worse by" if found.mean > 0 else "better by"
+  return f"{direction} {abs(found.mean):.2f}{margin} points ({found.counts[0]} and {found.counts[1]} seeds{remark})"
 
 
 def _budget(worse: Cell, better: Cell, own: Sequence[Result]) -> str:

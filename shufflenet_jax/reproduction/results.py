@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import json
+import math
 import time
 from collections.abc import Collection, Iterator
 
@@ -109,6 +110,8 @@ def _check(result: Result) -> None:
       raise TypeError(f"{field.name}={value!r} is of another type")
   if not 0 <= result.top1 <= result.top5 <= 1:
     raise ValueError(f"top1={result.top1} and top5={result.top5} must be fractions, the second the larger")
+  if not (math.isfinite(result.seconds) and math.isfinite(result.loss or 0)):
+    raise ValueError(f"seconds={result.seconds} and loss={result.loss} must be finite")
   if min(result.seed, result.seconds, result.multiply_adds - 1, result.steps - 1) < 0:
     raise ValueError("a number is negative or 0")
   config = fields.complete(result.config)
@@ -153,7 +156,7 @@ def check_same_recipe(path: str, results: Collection[Result], configs: dict[str,
     if changed := changed_fields(result.config, configs[result.cell]):
       raise UserError(
         f"{path} has a result of {result.cell} with another config ({changed}); use that config, or choose another"
-        " --workdir"
+        " --workdir or --results"
       )
 
 

@@ -24,7 +24,7 @@ def test_claims_are_differences_of_the_papers_errors():
   points = {(claim.table, claim.what): claim.paper_points for claim in cells.claims(ALL)}
   assert points[3, "0.25x g=8: without shuffle"] == pytest.approx(56.5 - 52.7)
   assert points[2, "0.25x: g=1 against g=8"] == pytest.approx(57.1 - 52.7)
-  assert points[4, "13M: resnet against ShuffleNet"] == pytest.approx(63.7 - 52.7)
+  assert points[4, "13M: ResNet against ShuffleNet"] == pytest.approx(63.7 - 52.7)
 
 
 def test_each_network_is_trained_once_whatever_tables_it_is_in():
@@ -54,7 +54,7 @@ def test_every_cell_has_the_papers_budget():
 def test_labels_are_for_people():
   labels = {cell.name: cell.label for cell in cells.choose(ALL, [], [])}
   assert labels["shufflenet_0.25x_g8_noshuffle"] == "ShuffleNet 0.25x g=8, no shuffle"
-  assert labels["vgg_like_140M"] == "vgg like 140M"
+  assert labels["vgg_like_140M"] == "VGG-like 140M"
 
 
 @pytest.mark.parametrize(

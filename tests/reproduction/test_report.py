@@ -81,7 +81,7 @@ def test_another_unit_is_also_compared_with_the_shufflenet_of_as_many_multiply_a
     ]
     return markdown(results, only=(), tables=(2, 4))
 
-  assert "13M: resnet against ShuffleNet is worse by 5.00 ± 3.04 points (2 and 2 seeds; ShuffleNet 0.25x g=8" in text()
+  assert "13M: ResNet against ShuffleNet is worse by 5.00 ± 3.04 points (2 and 2 seeds; ShuffleNet 0.25x g=8" in text()
   nearest = "holds. Against ShuffleNet 0.25x g=3 it is worse by 3.00 ± 3.04 points (2 and 2 seeds"
   assert f"{nearest}).\n" in text(of_g3=1_010_000)
   assert f"{nearest}; ShuffleNet 0.25x g=3 has 3 % more multiply-adds).\n" in text()
@@ -95,10 +95,16 @@ def test_without_results_there_are_no_plots(tmp_path):
 
 
 def test_files_are_written_beside_the_results(tmp_path):
+  def names(results):
+    written = report.write([3], cells.choose([3], [0.25], []), results, str(tmp_path / "tiny.jsonl"))
+    assert [str(tmp_path / path.rpartition("/")[2]) for path in written] == written
+    return [path.rpartition("/")[2] for path in written]
+
   results = [result(cell.name, seed, 0.4 + 0.01 * seed) for cell in (G3, G3_WITHOUT) for seed in range(2)]
-  written = report.write([3], cells.choose([3], [0.25], []), results, str(tmp_path / "tiny.jsonl"))
-  assert [path.rpartition("/")[2] for path in written] == ["tiny.md", "tiny_errors.png", "tiny_shuffle.png"]
-  for plot in written[1:]:
+  assert names(results) == ["tiny.md", "tiny_shuffle.png"]  # one number of multiply-adds is no axis
+  results.append(result(cells.shufflenet(0.25, 8).name, 0, 0.45, multiply_adds=1_200_000))
+  assert names(results) == ["tiny.md", "tiny_errors.png", "tiny_shuffle.png"]
+  for plot in tmp_path.glob("*.png"):
     with open(plot, "rb") as file:
       assert file.read(8) == b"\x89PNG\r\n\x1a\n"
   assert "![tiny_errors.png](tiny_errors.png)" in (tmp_path / "tiny.md").read_text()

@@ -173,6 +173,8 @@ def test_list_and_report_train_nothing(whole, data_dir):
     (["--config.num_train_steps=24"], "has a result of .* with another config .num_train_steps: 12 then, 24 now"),
     (["--config.batch_size=32", "--seeds=1"], "was begun with another config .batch_size: 64 then, 32 now"),
     (["--launch"], "must be in a bucket"),
+    (["--report", "--results=absent/r.jsonl"], "absent/r.jsonl has no results to report"),
+    (["--config=configs/boxes.py"], "--config=configs/boxes.py is of a detector"),
   ],
 )
 def test_wrong_input_is_one_line_and_trains_nothing(whole, data_dir, tmp_path, more, message):
@@ -205,6 +207,8 @@ def test_a_damaged_line_is_named(tmp_path, damage):
     ({"top1": 41.0}, "top1=41.0 and top5=0.6 must be fractions"),
     ({"top1": float("nan")}, "must be fractions"),
     ({"top1": 0.7}, "the second the larger"),
+    ({"seconds": float("nan")}, "seconds=nan and loss=2.5 must be finite"),
+    ({"loss": float("inf")}, "loss=inf must be finite"),
     ({"seed": -1}, "a number is negative or 0"),
     ({"images": 0}, "images=0 are not those of the config"),
     ({"steps": 8000}, "steps=8000 and images=1024000 are not those of the config"),
