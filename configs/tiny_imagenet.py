@@ -6,10 +6,10 @@ Arguments: those of configs/imagenet.py except batch. README.md says how the dat
 The photographs have 32x32 pixels. Evaluation enlarges the whole picture to 64x64 (bilinear); training enlarges a random
 part of it, 49 to 100 % of the area, which may begin between two pixels. At 64x64, Stages 2 to 4 have 8x8, 4x4 and 2x2
 positions, where at 224x224 they have 28x28, 14x14 and 7x7.
-Hardware: one core of an AMD EPYC (Zen 4), beside a second run; two cores of an Intel Xeon for the result below. Time:
-5 min 30 s to 10 min 30 s of training on the one core; 16 to 47 minutes on the two, with other work. Result: top-1 20.20,
-19.63 and 20.28 % on the 10,000 validation photographs for seeds 0, 1 and 2 of scale=0.25,groups=3. Measured, 2026-11-27
-and 2026-11-28; docs/results has the other networks.
+Hardware: one core of an AMD EPYC (Zen 4), beside a second run; two cores of an Intel Xeon for the result below.
+Time: 5 min 30 s to 10 min 30 s of training on the one core; 16 to 47 minutes on the two, with other work.
+Result: top-1 20.20, 19.63 and 20.28 % on the 10,000 validation photographs for seeds 0, 1 and 2 of
+scale=0.25,groups=3. Measured, 2026-11-27 and 2026-11-28; docs/results has the other networks.
 The recipe differs from the paper's in batch (64) and length (a million images, ten epochs); the learning rate of 0.2 is
 higher in proportion to the batch than the paper's 0.5 for 1024.
 """
