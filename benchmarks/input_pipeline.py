@@ -153,10 +153,10 @@ def seconds(name: str, runners: dict, batches: int) -> float:
   """
   process, orders = runners[name]
   os.kill(process.pid, signal.SIGCONT)
-  orders.send(batches)
   try:
+    orders.send(batches)
     taken = orders.recv()
-  except EOFError:
+  except (EOFError, OSError):
     raise SystemExit(f"{name} has failed; its error is above") from None
   os.kill(process.pid, signal.SIGSTOP)
   return taken
